@@ -1,0 +1,38 @@
+# One environment, in .venv, made on first use and again when the dependencies change. Paths may hold spaces.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/run
+	$(BIN)/pacemark demo
+
+test: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -m slow
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/test
+	$(BIN)/python benchmarks/client.py
+
+clean:
+	rm -rf .venv
+
+.venv/made:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pacemark needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/run: .venv/made pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/test: .venv/run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-test.txt
+	touch $@
