@@ -1,0 +1,28 @@
+"""pacemark: how much throughput an LLM endpoint gives within a latency budget, and how sure that is.
+
+Names are imported on first use, so that a worker process loads only what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pacemark.api import Run, check, demo, load, report, run, serve, show, sweep
+    from pacemark.errors import BadInput, PacemarkError, RunFailed
+    from pacemark.simulator import simulate
+
+__version__ = "0.1.0"
+__all__ = [
+    "BadInput", "PacemarkError", "Run", "RunFailed", "check", "demo", "load", "report", "run", "serve", "show",
+    "simulate", "sweep",
+]  # fmt: skip
+
+_HOMES = {"BadInput": "errors", "PacemarkError": "errors", "RunFailed": "errors", "simulate": "simulator"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)

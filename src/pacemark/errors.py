@@ -1,0 +1,19 @@
+"""Everything pacemark raises on purpose. The CLI turns each class into one line and an exit code."""
+
+
+class PacemarkError(Exception):
+    """Base of all. The message says what happened, where, and what to do about it."""
+
+    exit_code = 3
+
+
+class BadInput(PacemarkError):
+    """Something the user gave cannot work: a flag, a URL, a key, a model name, a budget."""
+
+    exit_code = 2
+
+
+class RunFailed(PacemarkError):
+    """The run was set up well but could not give a result."""
+
+    exit_code = 3

@@ -1,0 +1,147 @@
+"""The record of requests: what was sent, when each read brought bytes, and how it ended.
+
+`RawExchange` is what a worker saw, bytes and stamps. `Exchange` is the same request after its bytes were
+understood. `Trace` holds the exchanges of one level as columns; every metric is computed from it.
+All times are nanoseconds on the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+ABSENT = -1
+"""Stands for a time or a count that this request does not have."""
+
+Int64 = NDArray[np.int64]
+
+
+class RawExchange(msgspec.Struct, frozen=True, array_like=True):
+    """One request as the worker saw it; nothing in it has been interpreted."""
+
+    level: int
+    index: int
+    stream: int
+    scheduled_ns: int
+    """When it was due: its place in the arrival schedule, or when its stream became free."""
+    first_byte_sent_ns: int
+    sent_ns: int
+    """t0: just before the call that handed the kernel the request's last byte."""
+    headers_ns: int
+    ended_ns: int
+    connect_ns: int
+    """What opening the connection took, or ABSENT where a warm one served."""
+    status: int
+    streamed: bool
+    """The answer's content type was text/event-stream."""
+    encoding: str
+    """Content-Encoding of the body, empty for none."""
+    error: str
+    """Kind of transport failure, or empty."""
+    detail: str
+    asked_tokens: int
+    reads: bytes
+    """int64 rows (arrival_ns, lag_ns, body bytes so far), one per socket read."""
+    body: bytes
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """One request, understood. Event arrays have one entry per event that carried output."""
+
+    level: int
+    index: int
+    stream: int
+    scheduled_ns: int
+    first_byte_sent_ns: int
+    sent_ns: int
+    headers_ns: int
+    first_event_ns: int
+    answer_ns: int
+    """First event with text for the reader, after any reasoning."""
+    ended_ns: int
+    connect_ns: int
+    status: int
+    error: str
+    """Empty, or the kind of failure: http_429, timeout, reset, bad_stream ..."""
+    detail: str
+    finish_reason: str
+    asked_tokens: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    tokens_source: str
+    """Who counted output_tokens: usage, tokenizer or events."""
+    hi_ns: Int64
+    """Latest time each output event can have arrived: the kernel stamp of the read that completed it."""
+    lo_ns: Int64
+    """Earliest time: equal to hi_ns unless several events were read at once."""
+    tokens: NDArray[np.float32]
+    """Tokens in each event; they sum to output_tokens."""
+    lag_ns: NDArray[np.int32]
+    """Per read: how long the bytes lay in the kernel before this client took them."""
+    coalesced_reads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The exchanges of one level as columns: n requests, in the order sent, and m output events.
+
+    Events of request i are rows `offsets[i]:offsets[i + 1]`.
+    """
+
+    scheduled_ns: Int64
+    sent_ns: Int64
+    headers_ns: Int64
+    first_event_ns: Int64
+    answer_ns: Int64
+    ended_ns: Int64
+    stream: NDArray[np.int32]
+    error: NDArray[np.str_]
+    asked_tokens: Int64
+    input_tokens: Int64
+    cached_tokens: Int64
+    output_tokens: Int64
+    tokens_from_usage: NDArray[np.bool_]
+    offsets: Int64
+    hi_ns: Int64
+    lo_ns: Int64
+    tokens: NDArray[np.float32]
+    open_loop: bool = False
+    """Whether a request's clock starts when it was due rather than when it was sent."""
+
+    def __len__(self) -> int:
+        return len(self.sent_ns)
+
+
+def trace_of(exchanges: Sequence[Exchange], open_loop: bool = False) -> Trace:
+    """Columns of `exchanges`, sorted by the time they were sent."""
+    rows = sorted(exchanges, key=lambda x: x.sent_ns)
+
+    def ints(values: list[int]) -> Int64:
+        return np.asarray(values, dtype=np.int64)
+
+    counts = ints([len(x.hi_ns) for x in rows])
+    return Trace(
+        scheduled_ns=ints([x.scheduled_ns for x in rows]),
+        sent_ns=ints([x.sent_ns for x in rows]),
+        headers_ns=ints([x.headers_ns for x in rows]),
+        first_event_ns=ints([x.first_event_ns for x in rows]),
+        answer_ns=ints([x.answer_ns for x in rows]),
+        ended_ns=ints([x.ended_ns for x in rows]),
+        stream=np.asarray([x.stream for x in rows], dtype=np.int32),
+        error=np.asarray([x.error for x in rows], dtype=np.str_),
+        asked_tokens=ints([x.asked_tokens for x in rows]),
+        input_tokens=ints([x.input_tokens for x in rows]),
+        cached_tokens=ints([x.cached_tokens for x in rows]),
+        output_tokens=ints([x.output_tokens for x in rows]),
+        tokens_from_usage=np.asarray([x.tokens_source == "usage" for x in rows], dtype=np.bool_),
+        offsets=np.concatenate([ints([0]), np.cumsum(counts)]),
+        hi_ns=np.concatenate([x.hi_ns for x in rows]) if rows else ints([]),
+        lo_ns=np.concatenate([x.lo_ns for x in rows]) if rows else ints([]),
+        tokens=np.concatenate([x.tokens for x in rows]) if rows else np.zeros(0, np.float32),
+        open_loop=open_loop,
+    )

@@ -1,0 +1,62 @@
+"""How well the client itself kept up while a level ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.exchange import Exchange
+from pacemark.loadgen import Beat
+from pacemark.summary import Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Client health of one level. `lag_ns` has one entry per stamped read."""
+
+    clock: Literal["kernel", "user", "virtual"] = "virtual"
+    lag_ns: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    reads: int = 0
+    coalesced_reads: int = 0
+    cpu_ns: int = 0
+    """CPU time of the workers."""
+    worker_cpu_share: tuple[float, ...] = ()
+    worker_wait_share: tuple[float, ...] = ()
+    """Share of the time each worker was ready to run and had no CPU."""
+    stall_ns: int = 0
+    reconnects: int = 0
+    died: tuple[str, ...] = ()
+
+
+def spread_ms(values_ns: NDArray[np.int32] | NDArray[np.int64]) -> Spread:
+    """p50, p99 and maximum in ms; None of an empty sample."""
+    if not len(values_ns):
+        return Spread()
+    p50, p99 = np.quantile(values_ns, [0.5, 0.99], method="higher") / 1e6
+    return Spread(float(p50), float(p99), float(values_ns.max() / 1e6))
+
+
+def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequence[str] = ()) -> Health:
+    """Health of a level from its requests and the pulses its workers gave while it ran."""
+    lags = np.concatenate([x.lag_ns for x in exchanges]) if exchanges else np.zeros(0, np.int32)
+    stamped = lags[lags >= 0]
+    pulses = [[b for b in beats if b.worker == worker] for worker in sorted({b.worker for b in beats})]
+    lengths = [max(1, own[-1].now_ns - own[0].now_ns) for own in pulses]
+    cpu_ns = [own[-1].cpu_ns - own[0].cpu_ns for own in pulses]
+    wait_ns = [own[-1].wait_ns - own[0].wait_ns for own in pulses]
+    return Health(
+        clock="kernel" if len(stamped) * 2 > len(lags) else "user",
+        lag_ns=stamped,
+        reads=len(lags),
+        coalesced_reads=sum(x.coalesced_reads for x in exchanges),
+        cpu_ns=sum(cpu_ns),
+        worker_cpu_share=tuple(cpu / length for cpu, length in zip(cpu_ns, lengths, strict=True)),
+        worker_wait_share=tuple(wait / length for wait, length in zip(wait_ns, lengths, strict=True)),
+        stall_ns=max((b.stall_ns for b in beats), default=0),
+        reconnects=sum(own[-1].reconnects - own[0].reconnects for own in pulses),
+        died=tuple(died),
+    )

@@ -1,0 +1,302 @@
+"""Measures levels over the network: the coordinating side of a run.
+
+A level has four parts. The load is raised; the ramp lasts until every stream has finished one request; the
+window lasts as long as was asked; then the load is held on until every request that began in the window has
+ended, so that none is cut off and none ends in the calm of a drain. The next level starts from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from time import monotonic_ns
+
+import msgspec
+
+from pacemark.endpoint.dialect import DIALECTS, Options, attempts, fill, template, understand
+from pacemark.endpoint.target import Target, resolve
+from pacemark.errors import BadInput, RunFailed
+from pacemark.exchange import ABSENT, Exchange, trace_of
+from pacemark.health import health_of
+from pacemark.level import LevelResult, sum_up
+from pacemark.loadgen import PROBE_LEVEL, Asking, Batch, Beat, Begin, Probe, Setup
+from pacemark.metrics import Window
+from pacemark.pace import Concurrency, Load, Rate
+from pacemark.progress import Phase, Status
+from pacemark.store import RunFolder
+from pacemark.workers import Workers
+from pacemark.workload import Prompts, Workload, estimated, learn, probe_prompt, probe_sizes, prompt, tokenized
+
+HOPELESS = 12
+"""A level whose first requests all fail is given up after this many (or one per stream, if that is more)."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How to measure, as opposed to what."""
+
+    duration_s: float = 20.0
+    workers: int = 1
+    stream: bool = True
+    timeout_s: float = 600.0
+    fresh_connections: bool = False
+    max_in_flight: int = 0
+
+
+class Bench:
+    """A target ready to be measured. A context manager: leaving it ends the workers.
+
+    Raises BadInput where the target cannot be used as asked, RunFailed where it fails under way.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        workload: Workload,
+        settings: Settings,
+        count_tokens: Callable[[str], int] | None = None,
+        observe: Callable[[Status], None] = lambda status: None,
+    ) -> None:
+        self.target = target
+        self.workload = workload
+        self.settings = settings
+        self.folder: RunFolder | None = None
+        self._count_tokens = count_tokens
+        self._observe = observe
+        self._dialect = DIALECTS[target.api]
+        self._head = target.head(self._dialect.path)
+        self._workers = Workers(settings.workers)
+        self._ended: dict[int, list[Exchange]] = {}
+        self._beats: list[Beat] = []
+        self._level = PROBE_LEVEL
+        self._begun = time.monotonic()
+        self._latency_s = 1.0
+        self._rates: deque[tuple[int, int]] = deque()
+        self.results: list[LevelResult] = []
+        self.levels_planned: int | None = None
+        self._workers.set_up(
+            Setup(
+                worker=0,
+                workers=settings.workers,
+                addresses=resolve(target),
+                timeout_s=settings.timeout_s,
+                seed=workload.seed,
+                fresh_connections=settings.fresh_connections,
+                max_in_flight=settings.max_in_flight,
+            )
+        )
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.__exit__(None, None, None)
+
+    # --- before the first level
+
+    def prepare(self) -> None:
+        """Learn what the server accepts, and how many words make a prompt of the wanted length."""
+        self.options, first = self._negotiate()
+        self._template = template(self._dialect, self.target.model, self.options, self.workload.extra)
+        self.prompts = self._learn_prompts(first)
+        whole = self._ask([self._request(prompt(self.workload.seed, 0, 0, self.prompts.words), None)])[0]
+        self._refuse_if_bad(whole)
+        if self.settings.stream and whole.first_event_ns == ABSENT:
+            raise BadInput(f"{self.target.url} does not stream: its answer is no event stream; add --no-stream")
+        self.first, self.connect_ns = whole, first.connect_ns
+        self._latency_s = (whole.ended_ns - whole.sent_ns) / 1e9
+        self._workers.send(Asking(self._head, self._template, self.prompts.words, self.workload.output_tokens))
+
+    def _negotiate(self) -> tuple[Options, Exchange]:
+        """The richest options that the server takes, and its answer to a few words."""
+        answer: Exchange | None = None
+        for options in attempts(self.settings.stream):
+            self._template = template(self._dialect, self.target.model, options, self.workload.extra)
+            answer = self._ask([self._request(prompt(self.workload.seed, 0, 1, 4), 1)])[0]
+            if answer.status not in (400, 422):
+                break
+        assert answer is not None
+        self._refuse_if_bad(answer)
+        return options, answer
+
+    def _learn_prompts(self, first: Exchange) -> Prompts:
+        wanted, seed = self.workload.input_tokens, self.workload.seed
+        if self._count_tokens is not None:
+            return tokenized(self._count_tokens, wanted, seed)
+        if first.input_tokens == ABSENT:
+            return estimated(wanted, seed)
+        for sizes in probe_sizes(wanted):
+            texts = [probe_prompt(seed, i, n) for i, n in enumerate(sizes)]
+            answers = self._ask([self._request(text, 1) for text in texts])
+            known = [(n, a.input_tokens) for n, a in zip(sizes, answers, strict=True) if a.input_tokens > 0]
+            if len(known) == len(sizes):
+                return learn([n for n, _ in known], [tokens for _, tokens in known], wanted, seed)
+        return estimated(wanted, seed)
+
+    def _request(self, text: str, tokens: int | None) -> bytes:
+        body = fill(self._template, text, self.workload.output_tokens if tokens is None else tokens)
+        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+
+    def _ask(self, requests: list[bytes]) -> list[Exchange]:
+        """Send a few requests one after the other, outside any level."""
+        self._ended[PROBE_LEVEL] = []
+        self._workers.workers[0].send(Probe(requests))
+        while len(self._ended[PROBE_LEVEL]) < len(requests):
+            self._pump()
+        return self._ended[PROBE_LEVEL]
+
+    def _refuse_if_bad(self, answer: Exchange) -> None:
+        """Turn a failed first request into one line about what to do."""
+        if not answer.error:
+            return
+        where, said = self.target.url, f": {answer.detail}" if answer.detail else ""
+        hints = {
+            "refused": f"no server at {where} (connection refused); is it running, and is the port right?",
+            "connect": f"cannot connect to {where}{said}",
+            "connect_timeout": f"cannot connect to {where}{said}",
+            "tls": f"no TLS connection to {where}{said}; see --ca-file and --insecure",
+            "http_401": f"{where} answered 401, not authorised{said}; name the variable with the key: --api-key-env",
+            "http_403": f"{where} answered 403, forbidden{said}; this key may not use the endpoint",
+            "http_404": f"{where} answered 404{said}; check the URL (does it end in /v1?), --model and --api",
+            "http_429": f"{where} answered 429, rate limit reached{said}; wait, or ask for a higher limit",
+            "bad_http": f"{where} does not speak HTTP/1.1{said}",
+            "bad_answer": f"{where} is no {self.target.api} endpoint{said}; check the URL and --api",
+        }
+        if answer.error == "empty" and not self.settings.stream:
+            return
+        text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
+        raise BadInput(self.target.redacted(text))
+
+    # --- levels
+
+    def measure(self, load: Load) -> LevelResult:
+        """Run one level to its end."""
+        self._level += 1
+        level, begun_ns = self._level, monotonic_ns()
+        self._ended[level] = []
+        self._beats = self._workers.beats
+        if self.folder is not None:
+            self.folder.begin_level(level, load, begun_ns)
+        spread_s = min(self._latency_s, max(self.settings.duration_s, 1.0))
+        self._workers.send(Begin(level, load, begun_ns + 2_000_000, int(spread_s * 1e9)))
+        start_ns = end_ns = 0
+        try:
+            self._pump_until(lambda: self._ramped(load, begun_ns, spread_s), load, "ramp")
+            start_ns = monotonic_ns()
+            end_ns = start_ns + int(self.settings.duration_s * 1e9)
+            if self.folder is not None:
+                self.folder.set_window(level, Window(start_ns, end_ns))
+            self._pump_until(lambda: monotonic_ns() >= end_ns, load, "measuring", end_ns)
+            self._pump_until(lambda: self._answered(end_ns), load, "finishing")
+        except BaseException:
+            # Whatever ended the level, what was measured of it is kept.
+            self._conclude(load, level, Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0))
+            raise
+        return self._conclude(load, level, Window(start_ns, end_ns))
+
+    def finish(self, drain: bool = True) -> list[LevelResult]:
+        """Let requests in flight end, so that what the server counted is what was recorded. All levels' results."""
+        grace_s = min(self.settings.timeout_s, max(10.0, 3 * self._latency_s)) if drain else 0.0
+        for batch in self._workers.finish(drain, grace_s):
+            self._take(batch)
+        return [self._with_late(level, result) for level, result in enumerate(self.results)]
+
+    def _with_late(self, level: int, result: LevelResult) -> LevelResult:
+        """Count the requests that ended after their level did; they are in no figure but the totals."""
+        late = self._ended.get(level, [])
+        requests = msgspec.structs.replace(
+            result.level.requests,
+            completed=result.level.requests.completed + sum(not x.error for x in late),
+            failed=result.level.requests.failed + sum(bool(x.error) for x in late),
+        )
+        return dataclasses.replace(result, level=msgspec.structs.replace(result.level, requests=requests))
+
+    def _conclude(self, load: Load, level: int, window: Window) -> LevelResult:
+        exchanges, self._ended[level] = self._ended[level], []
+        health = health_of(exchanges, self._beats, self._workers.died)
+        result = sum_up(load, trace_of(exchanges, isinstance(load, Rate)), window, health)
+        self.results.append(result)
+        if self.folder is not None:
+            self.folder.set_window(level, window, health.died)
+            self.folder.commit(at_once=True)
+        latency = result.level.latency_ms.p50.value
+        if latency is not None:
+            self._latency_s = latency / 1e3
+        return result
+
+    # --- waiting for the workers
+
+    def _ramped(self, load: Load, begun_ns: int, spread_s: float) -> bool:
+        """Closed loop: every stream has finished a request. Open loop: the first arrivals have had their answers."""
+        self._give_up_if_hopeless(load)
+        beats = [b for b in self._workers.beats if b.level == self._level]
+        if isinstance(load, Concurrency):
+            fresh = all(b.oldest_ns == ABSENT or b.oldest_ns >= begun_ns for b in beats)
+            return len(beats) == len(self._workers.beats) and fresh and sum(b.turned for b in beats) >= load.value
+        ended = [x for x in self._ended[self._level] if not x.error]
+        longest_ns = max((x.ended_ns - x.scheduled_ns for x in ended), default=0)
+        return len(ended) > 0 and monotonic_ns() > begun_ns + max(2 * longest_ns, int(spread_s * 1e9))
+
+    def _give_up_if_hopeless(self, load: Load) -> None:
+        ended = self._ended[self._level]
+        enough = max(HOPELESS, load.value if isinstance(load, Concurrency) else 0)
+        if len(ended) >= enough and all(x.error for x in ended):
+            kinds = Counter(x.error for x in ended).most_common(1)[0][0]
+            detail = self.target.redacted(next(x.detail for x in ended if x.error == kinds))
+            raise RunFailed(f"all of the first {len(ended)} requests at {load} failed ({kinds}): {detail}")
+
+    def _answered(self, end_ns: int) -> bool:
+        """Whether every request begun by `end_ns` has ended and has been reported."""
+        beats = self._workers.beats
+        return all(b.now_ns > end_ns and not ABSENT < b.oldest_ns <= end_ns for b in beats)
+
+    def _pump_until(self, done: Callable[[], bool], load: Load, phase: Phase, end_ns: int = 0) -> None:
+        while not done():
+            left_s = (end_ns - monotonic_ns()) / 1e9 if end_ns else 0.05
+            self._pump(min(0.05, max(0.001, left_s)))
+            self._observe(self._status(load, phase, end_ns))
+
+    def _pump(self, timeout_s: float = 0.05) -> None:
+        for batch in self._workers.receive(timeout_s):
+            self._take(batch)
+        if self.folder is not None:
+            self.folder.commit()
+
+    def _take(self, batch: Batch) -> None:
+        for raw in batch.exchanges:
+            exchange = understand(raw, self._count_tokens)
+            if exchange.error:
+                exchange = msgspec.structs.replace(exchange, detail=self.target.redacted(exchange.detail))
+            self._ended.setdefault(raw.level, []).append(exchange)
+            if self.folder is not None:
+                self.folder.add(exchange)
+        self._beats.append(batch.beat)
+        if self.folder is not None:
+            self.folder.add_beat(batch.beat)
+
+    def _status(self, load: Load, phase: Phase, end_ns: int) -> Status:
+        now, reads = monotonic_ns(), sum(b.reads for b in self._workers.beats)
+        if not self._rates or now - self._rates[-1][0] > 100_000_000:
+            self._rates.append((now, reads))
+        while now - self._rates[0][0] > 2_000_000_000 and len(self._rates) > 2:
+            self._rates.popleft()
+        seconds = (self._rates[-1][0] - self._rates[0][0]) / 1e9
+        ended = self._ended[self._level]
+        failed = sum(bool(x.error) for x in ended)
+        left_s = max(0.0, (end_ns - now) / 1e9) if end_ns else self.settings.duration_s * (phase != "finishing")
+        if self.levels_planned is not None:
+            rest = self.levels_planned - self._level - 1
+            left_s += rest * (self.settings.duration_s + 3 * self._latency_s) + self._latency_s
+        return Status(
+            level_index=self._level,
+            levels=self.levels_planned,
+            load=load,
+            phase=phase,
+            elapsed_s=time.monotonic() - self._begun,
+            remaining_s=left_s,
+            tokens_per_s=(self._rates[-1][1] - self._rates[0][1]) / seconds if seconds > 0.2 else None,
+            in_flight=sum(b.in_flight for b in self._workers.beats),
+            completed=len(ended) - failed,
+            errors=failed,
+        )

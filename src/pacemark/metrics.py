@@ -1,0 +1,133 @@
+"""The definitions. Each function takes the columns of a level and returns one value per request or per gap.
+
+Times in, milliseconds out; NaN where a request does not have the metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.exchange import ABSENT, Int64, Trace
+
+Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The steady part of a level: the time between (start, end]."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        """Length; 0 where no steady part was reached."""
+        return max(0.0, (self.end_ns - self.start_ns) / 1e9)
+
+
+def succeeded(trace: Trace) -> Mask:
+    """Requests (n,) that were answered in full."""
+    return np.asarray(trace.error == "", dtype=np.bool_)
+
+
+def started_in(trace: Trace, start_ns: int, end_ns: int) -> Mask:
+    """Requests (n,) whose clock started inside (start, end]: the fair sample, since choosing by the end favours
+    short answers."""
+    begun = trace.scheduled_ns if trace.open_loop else trace.sent_ns
+    return (begun > start_ns) & (begun <= end_ns)
+
+
+def ttft_ms(trace: Trace) -> Float:
+    """Time to first token (n,): from t0 to the first event with generated output. NaN where nothing streamed."""
+    return _since_start(trace, _first(trace, trace.hi_ns), trace.first_event_ns != ABSENT)
+
+
+def ttfe_ms(trace: Trace) -> Float:
+    """Time to first event (n,) of any kind: what tools report that take a role header for a token."""
+    return _since_start(trace, trace.first_event_ns, trace.first_event_ns != ABSENT)
+
+
+def ttfb_ms(trace: Trace) -> Float:
+    """Time to the answer's headers (n,)."""
+    return _since_start(trace, trace.headers_ns, trace.headers_ns != ABSENT)
+
+
+def ttfa_ms(trace: Trace) -> Float:
+    """Time to the first answer token (n,), after any reasoning."""
+    return _since_start(trace, trace.answer_ns, trace.answer_ns != ABSENT)
+
+
+def latency_ms(trace: Trace) -> Float:
+    """From t0 to the last event with output (n,); the usage event and [DONE] come after it and do not count."""
+    return _since_start(trace, _last(trace, trace.hi_ns), np.ones(len(trace), dtype=bool))
+
+
+def tpot_ms(trace: Trace) -> Float:
+    """Time per output token after the first event (n,): (last - first) / (tokens - tokens in the first event).
+
+    NaN where that is 0 / 0. Dividing by tokens - 1 instead would understate it wherever the first event holds
+    several tokens, as it does under speculative decoding.
+    """
+    first, last = _first(trace, trace.hi_ns), _last(trace, trace.hi_ns)
+    counts = np.diff(trace.offsets)
+    first_tokens = np.zeros(len(trace))
+    first_tokens[counts > 0] = trace.tokens[trace.offsets[:-1][counts > 0]]
+    rest = trace.output_tokens - first_tokens
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot = (last - first) / 1e6 / rest
+    return np.where(succeeded(trace) & (counts > 1) & (rest > 0) & (trace.first_event_ns != ABSENT), tpot, np.nan)
+
+
+def send_delay_ms(trace: Trace) -> Float:
+    """How long after its due time each request (n,) was sent."""
+    return (trace.sent_ns - trace.scheduled_ns) / 1e6
+
+
+def gaps(trace: Trace, wanted: Mask) -> tuple[Float, Float, Float]:
+    """Inter-token latency: gaps between neighbouring output events of the `wanted` requests, pooled, in ms.
+
+    Three arrays of one entry per gap: as stamped, and the least and the most it can have been where several
+    events were taken in one read.
+    """
+    request = np.repeat(np.arange(len(trace)), np.diff(trace.offsets))
+    inner = (request[1:] == request[:-1]) & wanted[request[1:]]
+    hi, lo = trace.hi_ns, trace.lo_ns
+    stamped = (hi[1:] - hi[:-1])[inner] / 1e6
+    least = np.maximum(lo[1:] - hi[:-1], 0)[inner] / 1e6
+    most = (hi[1:] - lo[:-1])[inner] / 1e6
+    return stamped, least, most
+
+
+def tokens_in(trace: Trace, start_ns: int, end_ns: int) -> tuple[Int64, Float]:
+    """Arrival times (ns) and token counts of the output events inside (start, end]."""
+    inside = (trace.hi_ns > start_ns) & (trace.hi_ns <= end_ns)
+    return trace.hi_ns[inside], trace.tokens[inside].astype(np.float64)
+
+
+def _start(trace: Trace) -> Int64:
+    """Where a request's clock starts: when it was due in open loop, so that a late send cannot hide a wait."""
+    return trace.scheduled_ns if trace.open_loop else trace.sent_ns
+
+
+def _since_start(trace: Trace, when_ns: Float | Int64, known: Mask) -> Float:
+    return np.where(succeeded(trace) & known, (when_ns - _start(trace)) / 1e6, np.nan)
+
+
+def _first(trace: Trace, times_ns: Int64) -> Float:
+    return _at(trace, times_ns, trace.offsets[:-1])
+
+
+def _last(trace: Trace, times_ns: Int64) -> Float:
+    return _at(trace, times_ns, trace.offsets[1:] - 1)
+
+
+def _at(trace: Trace, times_ns: Int64, rows: Int64) -> Float:
+    """The event time at each request's row, NaN where it has no events. A float64 holds it to within 2 ns."""
+    found = np.full(len(trace), np.nan)
+    some = np.diff(trace.offsets) > 0
+    found[some] = times_ns[rows[some]]
+    return found

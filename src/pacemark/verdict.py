@@ -1,0 +1,239 @@
+"""Whether to believe a level: was it the endpoint or the client, steady or not, counted right or not.
+
+Each check is a function from the evidence to a finding or None, and says what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark import metrics
+from pacemark.exchange import Trace
+from pacemark.health import Health
+from pacemark.metrics import Window
+from pacemark.pace import Concurrency, Load
+from pacemark.summary import Reason, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the checks look at. `sample` are the requests started in the window, `good` those answered."""
+
+    load: Load
+    trace: Trace
+    window: Window
+    health: Health
+    sample: NDArray[np.bool_]
+    good: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be."""
+
+    status: Literal["suspect", "invalid"]
+    code: str
+    message: str
+
+
+Check = Callable[[Evidence], Finding | None]
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """All findings as one verdict; the worst decides the status."""
+    findings = [f for f in (check(evidence) for check in CHECKS) if f is not None]
+    statuses = {f.status for f in findings}
+    status: Literal["valid", "suspect", "invalid"] = (
+        "invalid" if "invalid" in statuses else "suspect" if statuses else "valid"
+    )
+    return Verdict(status, [Reason(f.code, f.message) for f in findings])
+
+
+def no_window(e: Evidence) -> Finding | None:
+    """Nothing to measure: the load ended before it was steady."""
+    if e.window.seconds > 0 and e.good.any():
+        return None
+    return Finding("invalid", "no_window", "no request was sent and answered in a steady window; run longer")
+
+
+def worker_died(e: Evidence) -> Finding | None:
+    """A worker that ended took its share of the load with it."""
+    if not e.health.died:
+        return None
+    return Finding("invalid", "worker_died", "; ".join(e.health.died) + "; the load was not what it says")
+
+
+def errors(e: Evidence) -> Finding | None:
+    """Failed requests free capacity for the others, so the figures flatter the endpoint."""
+    total = int(e.sample.sum())
+    share = 1 - e.good.sum() / total if total else 0.0
+    if share <= 0.01:
+        return None
+    limited = int((e.trace.error[e.sample] == "http_429").sum())
+    text = f"{share:.1%} of {total} requests in the window failed"
+    if limited * 2 > total - e.good.sum():
+        code, text = "rate_limited", text + ", most of them turned away by a rate limit (429); ask for a higher limit"
+    else:
+        code, text = "errors", text + "; the rest had the endpoint to themselves"
+    return Finding("invalid" if share > 0.1 else "suspect", code, text)
+
+
+def few_requests(e: Evidence) -> Finding | None:
+    """Too few for any quantile."""
+    count = int(e.good.sum())
+    if count == 0 or count >= 10:
+        return None
+    return Finding("suspect", "few_requests", f"only {count} requests in the window; run longer (--duration)")
+
+
+def short_answers(e: Evidence) -> Finding | None:
+    """Answers shorter than asked for make less work than the workload says."""
+    short = e.good & (e.trace.output_tokens < e.trace.asked_tokens)
+    share = short.sum() / max(1, e.good.sum())
+    if share <= 0.02:
+        return None
+    mean, asked = e.trace.output_tokens[e.good].mean(), e.trace.asked_tokens[e.good].mean()
+    return Finding(
+        "suspect",
+        "short_answers",
+        f"{share:.0%} of the answers stopped early: {mean:.0f} tokens on average where {asked:.0f} were asked for, "
+        "and the server takes no ignore_eos; compare only with runs of the same answer length",
+    )
+
+
+def token_count(e: Evidence) -> Finding | None:
+    """Events are not always tokens."""
+    if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
+        return None
+    return Finding(
+        "suspect",
+        "token_count",
+        "the server reported no usage, so events were counted as tokens; name a --tokenizer to count them",
+    )
+
+
+def cached_prompts(e: Evidence) -> Finding | None:
+    """Every prompt is new: a cache that knows it shows that it was not."""
+    known = e.good & (e.trace.cached_tokens >= 0) & (e.trace.input_tokens > 0)
+    if not known.any():
+        return None
+    # The chat template and a start token open every prompt; no salt can come before them.
+    unsalted = 8
+    share = np.maximum(e.trace.cached_tokens[known] - unsalted, 0).sum() / e.trace.input_tokens[known].sum()
+    if share <= 0.01:
+        return None
+    return Finding(
+        "invalid", "cached_prompts", f"the server took {share:.1%} of the input from its prompt cache; use a new --seed"
+    )
+
+
+def client_starved(e: Evidence) -> Finding | None:
+    """A client that waits for a core sends late and reads late, whatever its clock says."""
+    share = max(e.health.worker_wait_share, default=0.0)
+    if share <= 0.15:
+        return None
+    return Finding(
+        "suspect" if share <= 0.4 else "invalid",
+        "client_starved",
+        f"this client was ready to run but had no CPU for {share:.0%} of the time; free a core for it, "
+        "or load from a machine that has one",
+    )
+
+
+def client_busy(e: Evidence) -> Finding | None:
+    """A worker near one whole core queues its own reads."""
+    share = max(e.health.worker_cpu_share, default=0.0)
+    if share <= 0.85:
+        return None
+    text = f"a worker of this client was busy {share:.0%} of the time; use more --workers"
+    return Finding("suspect", "client_busy", text)
+
+
+def client_lag(e: Evidence) -> Finding | None:
+    """How long answers lay in the kernel. Its stamps make up for that, up to where events pile up in one read."""
+    if not len(e.health.lag_ns):
+        return None
+    lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
+    gap_ms, _, _ = metrics.gaps(e.trace, e.good)
+    typical = float(np.median(gap_ms)) if len(gap_ms) else 20.0
+    if lag_ms <= max(5.0, 0.5 * typical):
+        return None
+    return Finding(
+        "suspect",
+        "client_lag",
+        f"this client read answers up to {lag_ms:.1f} ms after they arrived (p99), where tokens come every "
+        f"{typical:.1f} ms; use more --workers, or a machine with free cores",
+    )
+
+
+def coalesced(e: Evidence) -> Finding | None:
+    """Events that were read together have one stamp, so their gaps are bounds."""
+    gap_ms, least_ms, most_ms = metrics.gaps(e.trace, e.good)
+    if len(gap_ms) < 100:
+        return None
+    least, most = float(np.quantile(least_ms, 0.99)), float(np.quantile(most_ms, 0.99))
+    if most - least <= max(1.0, 0.1 * least):
+        return None
+    return Finding(
+        "suspect",
+        "coalesced",
+        f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: "
+        "the server or a proxy sends several at once, or this client read late",
+    )
+
+
+def late_sends(e: Evidence) -> Finding | None:
+    """Open loop: a request that leaves late did not arrive as the arrival process says."""
+    if not e.trace.open_loop or not e.sample.any():
+        return None
+    late = metrics.send_delay_ms(e.trace)[e.sample]
+    p99, p50 = float(np.quantile(late, 0.99)), float(np.median(late))
+    ttft = metrics.ttft_ms(e.trace)[e.good]
+    typical = float(np.nanmedian(ttft)) if np.isfinite(ttft).any() else 100.0
+    if p99 <= max(1.0, 0.01 * typical):
+        return None
+    return Finding(
+        "invalid" if p99 > 0.05 * typical and p50 > 10.0 else "suspect",
+        "late_sends",
+        f"this client sent requests up to {p99:.1f} ms after they were due (p99); latencies count from the due time, "
+        "so they hold, but the arrivals were less even than asked; use more --workers or raise --max-in-flight",
+    )
+
+
+def underfilled(e: Evidence) -> Finding | None:
+    """Closed loop: the slots must be in use, or the load was less than it says."""
+    if not isinstance(e.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
+        return None
+    begin = np.clip(e.trace.sent_ns, e.window.start_ns, e.window.end_ns)
+    end = np.clip(e.trace.ended_ns, e.window.start_ns, e.window.end_ns)
+    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.load.value
+    if used >= 0.95:
+        return None
+    return Finding(
+        "suspect",
+        "underfilled",
+        f"on average {used * e.load.value:.1f} of {e.load.value} requests were in flight; "
+        "the client or failures kept slots empty",
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    no_window,
+    worker_died,
+    errors,
+    few_requests,
+    short_answers,
+    token_count,
+    cached_prompts,
+    client_starved,
+    client_busy,
+    client_lag,
+    coalesced,
+    late_sends,
+    underfilled,
+)

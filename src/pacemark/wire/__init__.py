@@ -1,0 +1,1 @@
+"""The instrument: a connection that stamps each read, and the splitter of event streams."""
