@@ -1,0 +1,309 @@
+"""The command line: thin words over `pacemark.api`. Results go to standard output, all else to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from pacemark.errors import BadInput, PacemarkError
+
+if TYPE_CHECKING:
+    from pacemark.api import Options, Run
+
+app = typer.Typer(
+    name="pacemark",
+    help="Load-test an LLM endpoint: how much throughput it gives within a latency budget, and how sure that is.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Where = Annotated[str, typer.Argument(metavar="TARGET", help="Base URL (http://host:8000/v1) or sim:PRESET.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a folder of runs for its newest.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Model = Annotated[str, typer.Option(help="Model name; found out where the endpoint serves just one.")]
+Api = Annotated[str, typer.Option(metavar="chat|completions", help="Which API to speak.")]
+InputTokens = Annotated[int, typer.Option(help="Prompt length in tokens.")]
+OutputTokens = Annotated[int, typer.Option(help="Answer length in tokens.")]
+Duration = Annotated[float, typer.Option(metavar="SECONDS", help="Steady seconds to measure at each level.")]
+Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Ask for streamed answers.")]
+WorkersFlag = Annotated[str, typer.Option("--workers", metavar="auto|N", help="Worker processes.")]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Give a request up after this long.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; drawn and recorded if not given.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder in which the run folder is made.")]
+ApiKeyEnv = Annotated[str, typer.Option(metavar="NAME", help="Environment variable that holds the API key.")]
+Header = Annotated[list[str] | None, typer.Option(metavar="K:V", help="Further header; may be given again.")]
+CaFile = Annotated[str, typer.Option(metavar="FILE", help="Certificates to trust, as PEM.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the server's certificate.")]
+TokenizerFile = Annotated[Path | None, typer.Option("--tokenizer", metavar="PATH", help="A tokenizer.json.")]
+ExtraBody = Annotated[str, typer.Option(metavar="JSON", help="Further fields of every request body.")]
+Fresh = Annotated[bool, typer.Option("--fresh-connections", help="Open a new connection for every request.")]
+MaxInFlight = Annotated[int, typer.Option(help="Open loop: never more requests in flight than this (0: no limit).")]
+RateFlag = Annotated[float | None, typer.Option(help="Open loop: requests per second.")]
+Arrive = Annotated[str, typer.Option("--arrivals", metavar="poisson|constant|gamma", help="Arrival process.")]
+Burstiness = Annotated[float, typer.Option(metavar="CV", help="Coefficient of variation of gamma arrivals.")]
+
+
+@app.command("run")
+def run_command(
+    context: typer.Context,
+    target: Where,
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at any time.")] = None,
+    rate: RateFlag = None,
+    arrivals: Arrive = "poisson",
+    burstiness: Burstiness = 1.0,
+    model: Model = "",
+    api: Api = "chat",
+    input_tokens: InputTokens = 256,
+    output_tokens: OutputTokens = 128,
+    duration: Duration = 20.0,
+    stream: Stream = True,
+    workers: WorkersFlag = "auto",
+    timeout: Timeout = 600.0,
+    seed: Seed = None,
+    out: Out = Path("runs"),
+    api_key_env: ApiKeyEnv = "",
+    header: Header = None,
+    ca_file: CaFile = "",
+    insecure: Insecure = False,
+    tokenizer: TokenizerFile = None,
+    extra_body: ExtraBody = "",
+    fresh_connections: Fresh = False,
+    max_in_flight: MaxInFlight = 0,
+    json: Json = False,
+) -> None:
+    """Measure one load level."""
+    from pacemark import api as face
+
+    loads = {k: context.params[k] for k in ("concurrency", "rate", "arrivals", "burstiness")}
+    with _watched(context.params) as options:
+        done = face.run(target, **loads, **options)
+    _tell(done, json)
+    _leave(done)
+
+
+@app.command("sweep")
+def sweep_command(
+    context: typer.Context,
+    target: Where,
+    concurrency: Annotated[str, typer.Option(metavar="N,N,...", help="Levels, 1,2,4,8,16,32,64 if not given.")] = "",
+    rate: Annotated[str, typer.Option(metavar="R,R,...", help="Open loop: levels in requests per second.")] = "",
+    arrivals: Arrive = "poisson",
+    burstiness: Burstiness = 1.0,
+    model: Model = "",
+    api: Api = "chat",
+    input_tokens: InputTokens = 256,
+    output_tokens: OutputTokens = 128,
+    duration: Duration = 20.0,
+    stream: Stream = True,
+    workers: WorkersFlag = "auto",
+    timeout: Timeout = 600.0,
+    seed: Seed = None,
+    out: Out = Path("runs"),
+    api_key_env: ApiKeyEnv = "",
+    header: Header = None,
+    ca_file: CaFile = "",
+    insecure: Insecure = False,
+    tokenizer: TokenizerFile = None,
+    extra_body: ExtraBody = "",
+    fresh_connections: Fresh = False,
+    max_in_flight: MaxInFlight = 0,
+    json: Json = False,
+) -> None:
+    """Measure the throughput-latency curve."""
+    from pacemark import api as face
+
+    levels = _numbers("--concurrency", concurrency, int) if concurrency else None
+    rates = _numbers("--rate", rate, float) if rate else None
+    with _watched(context.params) as options:
+        process: Any = {"arrivals": arrivals, "burstiness": burstiness}
+        done = face.sweep(target, concurrency=levels, rate=rates, **process, **options)
+    _tell(done, json)
+    _leave(done)
+
+
+@app.command("check")
+def check_command(
+    context: typer.Context,
+    target: Where,
+    model: Model = "",
+    api: Api = "chat",
+    input_tokens: InputTokens = 256,
+    output_tokens: OutputTokens = 16,
+    stream: Stream = True,
+    timeout: Timeout = 60.0,
+    api_key_env: ApiKeyEnv = "",
+    header: Header = None,
+    ca_file: CaFile = "",
+    insecure: Insecure = False,
+    json: Json = False,
+) -> None:
+    """Tell what an endpoint is and what it can report."""
+    from pacemark import api as face
+
+    found = face.check(target, **_options(context.params))
+    if json:
+        _print_json(found)
+        return
+    for name, value in found.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        shown = "-" if text is None else f"{text:.1f}" if isinstance(text, float) else str(text)
+        typer.echo(f"{name.replace('_', ' '):20} {shown}")
+
+
+@app.command("demo")
+def demo_command(
+    context: typer.Context,
+    duration: Duration = 4.0,
+    out: Out = Path("runs"),
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Sweep the embedded endpoint, in under a minute."""
+    from pacemark import api as face
+
+    with _watched(context.params) as options:
+        done = face.demo(**options)
+    _tell(done, json)
+    _leave(done)
+
+
+@app.command("show")
+def show_command(run: RunPath = Path("runs"), json: Json = False) -> None:
+    """Print the figures of a stored run."""
+    from pacemark import api as face
+
+    _tell(face.show(run), json)
+
+
+@app.command("report")
+def report_command(run: RunPath = Path("runs"), json: Json = False) -> None:
+    """Compute summary and report anew from a stored run."""
+    from pacemark import api as face
+
+    _tell(face.report(run), json)
+
+
+@app.command("export")
+def export_command(
+    run: RunPath = Path("runs"),
+    format: Annotated[str, typer.Option("--format", metavar="csv|parquet", help="File format.")] = "csv",
+    output: Annotated[Path | None, typer.Option(help="File to write; in the run folder if not given.")] = None,
+) -> None:
+    """Write a run's requests as CSV or Parquet."""
+    from pacemark.export import export
+
+    typer.echo(export(run, format, output))
+
+
+@app.command("serve")
+def serve_command(
+    preset: Annotated[str, typer.Option(help="Which model and machine to imitate.")] = "demo",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.")] = 8000,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Run the embedded endpoint on its own."""
+    from pacemark import api as face
+
+    face.serve(preset, host=host, port=port, seed=seed)
+
+
+# typer does not export the base of its usage errors.
+_UsageError: Any = typer.BadParameter.__mro__[2]
+
+# --- from flags to options, and from results to the screen
+
+_LOADS = {"target", "concurrency", "rate", "arrivals", "burstiness", "json"}
+
+
+def _options(params: dict[str, Any]) -> Options:
+    options: Any = {k: v for k, v in params.items() if k not in _LOADS and v is not None}
+    if "header" in params:
+        options["headers"] = options.pop("header", [])
+    if text := options.pop("extra_body", ""):
+        try:
+            options["extra_body"] = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise BadInput(f"--extra-body is not a JSON object: {error}") from None
+    if options.get("insecure"):
+        typer.echo("warning: --insecure: the server's certificate is not verified", err=True)
+    return options
+
+
+@contextlib.contextmanager
+def _watched(params: dict[str, Any]) -> Iterator[Options]:
+    """Options with the live display attached for as long as the block runs."""
+    options = _options(params)
+    from pacemark.report.terminal import Progress
+
+    with Progress() as progress:
+        options["observe"] = progress.update
+        options["command"] = ["pacemark", *sys.argv[1:]]
+        yield options
+
+
+def _tell(run: Run, json: bool) -> None:
+    if json:
+        _print_json(run.summary)
+    else:
+        from rich.console import Console
+
+        from pacemark.report import terminal
+
+        console = Console(width=None if sys.stdout.isatty() else 80)
+        console.print(terminal.table(run.summary))
+        if len(run.levels) > 1:
+            typer.echo(terminal.ascii_curve(run.summary))
+        typer.echo(terminal.answer(run.summary))
+        typer.echo(f"report: {run.path / 'report.html'}")
+
+
+def _leave(done: Run) -> None:
+    """A run that was stopped has told what it has; its exit code says that it is not whole."""
+    if done.interrupted:
+        raise typer.Exit(_fail(f"stopped; what had finished is in {done.path}", 130))
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _numbers(flag: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(f"{flag} {text!r}: give numbers separated by commas, for example 1,2,4,8") from None
+
+
+def main() -> None:
+    """Entry point. Every error becomes one line on standard error and an exit code."""
+    try:
+        words = sys.argv[1:] or ["--help"]
+        code = typer.main.get_command(app).main(words, prog_name="pacemark", standalone_mode=False)
+    except _UsageError as error:
+        code = _fail(error.format_message(), 2)
+    except PacemarkError as error:
+        code = _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("stopped", 130)
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]
+        code = 0
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"pacemark: {line}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The loads worth choosing from a throughput-latency curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import hypot
+
+from pacemark.summary import Figure, Level, OperatingPoint, OperatingPoints
+from pacemark.units import duration, number
+
+_SAME = 0.01
+"""Throughputs this close (as a share of the larger) are one plateau, however narrow their intervals."""
+_NOISE = 0.05
+"""Beyond this share a level is never taken for the plateau, however wide its interval."""
+
+
+def operating_points(levels: Sequence[Level], within: Callable[[Level], bool] | None = None) -> OperatingPoints:
+    """Lowest latency, balanced, highest throughput and, where `within` judges a level by a budget, within it.
+
+    Only levels that are not invalid and let tokens through count. One such level makes no curve: then every
+    point but `within_budget` is None. Balanced is the maximum of throughput / mean latency, which Kleinrock
+    calls power ("Power and deterministic rules of thumb for probabilistic problems in computer
+    communications", ICC 1979).
+    """
+    usable = sorted(
+        (x for x in levels if x.verdict.status != "invalid" and x.output_tokens_per_s.value),
+        key=lambda x: x.load.value,
+    )
+    inside = [x for x in usable if within is not None and within(x)]
+    budget = _within_budget(inside) if inside else None
+    if len(usable) < 2:
+        return OperatingPoints(within_budget=budget)
+    timed = [x for x in usable if x.latency_ms.p50.value is not None]
+    powered = [x for x in usable if x.latency_ms.mean.value]
+    return OperatingPoints(
+        lowest_latency=_lowest_latency(timed) if timed else None,
+        balanced=_balanced(powered, usable) if powered else None,
+        within_budget=budget,
+        highest_throughput=_highest_throughput(usable),
+    )
+
+
+def named(points: OperatingPoints) -> list[tuple[str, OperatingPoint]]:
+    """The points there are, with their names as people read them, the recommended one first.
+
+    Recommended is the point within the budget where there is one, else the balanced one.
+    """
+    order = [
+        ("within budget", points.within_budget),
+        ("balanced", points.balanced),
+        ("highest throughput", points.highest_throughput),
+        ("lowest latency", points.lowest_latency),
+    ]
+    return [(name, point) for name, point in order if point is not None]
+
+
+def _lowest_latency(timed: Sequence[Level]) -> OperatingPoint:
+    best = min(timed, key=_p50)
+    return _point(best, f"No load answers sooner: the median latency is {duration(_p50(best))}.")
+
+
+def _balanced(powered: Sequence[Level], usable: Sequence[Level]) -> OperatingPoint:
+    best = max(powered, key=lambda x: _tokens(x) / _mean(x))
+    share = _tokens(best) / max(_tokens(x) for x in usable)
+    return _point(
+        best,
+        f"Throughput / latency (Kleinrock's power) peaks here, at {share:.0%} of the highest throughput and a mean "
+        f"latency of {duration(_mean(best))}: the counterpart of Databricks' balanced scaling strategy.",
+    )
+
+
+def _within_budget(inside: Sequence[Level]) -> OperatingPoint:
+    chosen, top = _plateau(inside)
+    margin = "" if chosen is top else f", or within {_gap(chosen, top):.1%} of it at a lower load"
+    return _point(chosen, f"The most throughput of the levels that meet the budget{margin}{_at_latency(chosen)}.")
+
+
+def _highest_throughput(usable: Sequence[Level]) -> OperatingPoint:
+    chosen, top = _plateau(usable)
+    if chosen is not top:
+        margin = f"{_gap(chosen, top):.1%} below the {number(_tokens(top))} output tokens/s of {top.load}"
+        saved = f" instead of {duration(_p50(top))}" if _at_latency(chosen) and _at_latency(top) else ""
+        return _point(chosen, f"The lowest load on the plateau: {margin}{_at_latency(chosen)}{saved}.")
+    why = f"No load gave more than its {number(_tokens(top))} output tokens/s{_at_latency(top)}"
+    below = [x for x in usable if type(x.load) is type(top.load) and x.load.value < top.load.value]
+    if top is usable[-1] and below:
+        gain = _tokens(top) / _tokens(below[-1]) - 1 if _tokens(below[-1]) else 1.0
+        if gain > _NOISE:
+            why += f"; it was still rising, by {gain:.0%} over {below[-1].load}, so a higher load may give more"
+    return _point(top, why + ".")
+
+
+def _plateau(levels: Sequence[Level]) -> tuple[Level, Level]:
+    """The lowest load whose throughput is as good as the highest, and the highest."""
+    top = max(levels, key=_tokens)
+    alike = [x for x in levels if type(x.load) is type(top.load) and _as_good(x, top)]
+    return min(alike, key=lambda x: x.load.value), top
+
+
+def _as_good(level: Level, top: Level) -> bool:
+    """Within 1% of `top`, or below by less than the 95% interval of a difference of independent figures."""
+    a, b = level.output_tokens_per_s, top.output_tokens_per_s
+    gap = _tokens(top) - _tokens(level)
+    noise = hypot(a.high - _tokens(level), _tokens(top) - b.low) if a.high is not None and b.low is not None else 0.0
+    return gap <= max(_SAME * _tokens(top), min(noise, _NOISE * _tokens(top)))
+
+
+def _point(level: Level, why: str) -> OperatingPoint:
+    return OperatingPoint(load=level.load, output_tokens_per_s=level.output_tokens_per_s, why=why)
+
+
+def _known(figure: Figure) -> float:
+    assert figure.value is not None  # the callers have set levels without this figure aside
+    return figure.value
+
+
+def _tokens(level: Level) -> float:
+    return _known(level.output_tokens_per_s)
+
+
+def _p50(level: Level) -> float:
+    return _known(level.latency_ms.p50)
+
+
+def _mean(level: Level) -> float:
+    return _known(level.latency_ms.mean)
+
+
+def _gap(level: Level, top: Level) -> float:
+    return 1 - _tokens(level) / _tokens(top)
+
+
+def _at_latency(level: Level) -> str:
+    p50 = level.latency_ms.p50.value
+    return "" if p50 is None else f", at a median latency of {duration(p50)}"

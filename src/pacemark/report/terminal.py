@@ -1,0 +1,283 @@
+"""A result in the terminal, and the live display while one is made."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import floor, log10
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pacemark.pace import Load
+from pacemark.progress import Status
+from pacemark.report.words import answer as statements
+from pacemark.report.words import errors, open_loop, plain, recommended
+from pacemark.summary import Distribution, Figure, Level, Summary
+from pacemark.units import number
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+WIDTH = 80
+_STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}
+_PLAIN_EVERY_S = 5.0
+_LIVE_EVERY_S = 0.2
+
+
+def answer(summary: Summary) -> str:
+    """The recommended operating point and the others, in words, in lines of at most 80 columns."""
+    paragraphs = []
+    for n, said in enumerate(statements(summary)):
+        name = f"recommended ({said.name})" if said.recommended else said.name
+        head = f"{name.capitalize()}: {said.text}."
+        paragraphs.append(textwrap.fill(head, WIDTH, initial_indent="" if n == 0 else "  ", subsequent_indent="  "))
+        if said.why:
+            paragraphs.append(textwrap.fill(said.why, WIDTH, initial_indent="    ", subsequent_indent="    "))
+    return "\n".join(paragraphs)
+
+
+def table(summary: Summary) -> RenderableType:
+    """The levels, one row each, in 80 columns; the reasons of the verdicts and the errors below."""
+    levels = summary.levels
+    if not levels:
+        return Text("No level finished.")
+    columns = {
+        "load": ("Rate\n\nreq/s" if open_loop(levels) else "Conc.", [_load(x) for x in levels]),
+        "tokens": ("Output\n\ntok/s", [_value(x.output_tokens_per_s) for x in levels]),
+        "interval": ("\n\n+/-", [_half_width(x.output_tokens_per_s) for x in levels]),
+        "requests": ("Req/s", [_value(x.requests_per_s) for x in levels]),
+        **_quantiles("TTFT", [x.ttft_ms for x in levels], "p50", "p95"),
+        **_quantiles("TPOT", [x.tpot_ms for x in levels], "p50", "p95"),
+        **_quantiles("Latency", [x.latency_ms for x in levels], "p50", "p95"),
+        "errors": ("Err.", [f"{x.requests.failed:,}" for x in levels]),
+        "verdict": ("Verdict", [str(x.verdict.status) for x in levels]),
+    }
+    for spare in ("requests", "Latency p95", "interval"):
+        if _total_width(columns, gap=1) > WIDTH:
+            columns.pop(spare, None)
+    padding = (0, 1, 0, 0) if _total_width(columns, gap=2) <= WIDTH else 0
+    rows = Table(box=SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
+    for name, (head, _) in columns.items():
+        rows.add_column(head, justify="left" if name == "verdict" else "right", no_wrap=True)
+    for n, level in enumerate(levels):
+        *figures, verdict = (cells[n] for _, cells in columns.values())
+        rows.add_row(*figures, Text(verdict, style=_STYLES[level.verdict.status]))
+    return Group(rows, *(Text(note, style="dim") for level in levels for note in _notes(level)))
+
+
+def ascii_curve(summary: Summary, width: int = WIDTH, height: int = 16) -> str:
+    """Median latency over output tokens/s (over requests/s in open loop) in `height` lines of ASCII.
+
+    Points carry their load: `o`, `*` where recommended, `?` where suspect, `x` where invalid.
+    """
+    levels = [x for x in summary.levels if x.latency_ms.p50.value is not None and _x(x) is not None]
+    levels = sorted((x for x in levels if type(x.load) is type(levels[0].load)), key=lambda x: x.load.value)
+    if not levels:
+        return "No curve: no level has both a throughput and a latency."
+    rated = open_loop(levels)
+    xs, ms = [_x(x) or 0.0 for x in levels], [x.latency_ms.p50.value or 0.0 for x in levels]
+    unit, scale = ("s", 1e-3) if max(ms) >= 999.5 else ("ms", 1.0)
+    ys = [y * scale for y in ms]
+    x_max, y_max = max(xs) * 1.04 or 1.0, max(ys) * 1.06 or 1.0
+    margin = max(len(number(y_max)), 4) + 1
+    columns, lines = width - margin - 2, height
+    grid = [[" "] * columns for _ in range(lines)]
+    at = [(round(x / x_max * (columns - 1)), round((1 - y / y_max) * (lines - 1))) for x, y in zip(xs, ys, strict=True)]
+    believed = [p for p, level in zip(at, levels, strict=True) if level.verdict.status != "invalid"]
+    for start, end in pairwise(believed):
+        _draw_line(grid, start, end)
+    best = recommended(summary)
+    for (column, line), level in zip(at, levels, strict=True):
+        mark = {"valid": "o", "suspect": "?", "invalid": "x"}[level.verdict.status]
+        grid[line][column] = "*" if level.load == best else mark
+    for (column, line), level in zip(at, levels, strict=True):
+        _draw_label(grid, column, line, f"{level.load.value:g}")
+    labels = {round((1 - y / y_max) * (lines - 1)): f"{y:,g}" for y in _ticks(y_max, lines // 2)}
+    body = [f"{labels.get(n, ''):>{margin}} |{''.join(row)}".rstrip() for n, row in enumerate(grid)]
+    axis = f"{'':{margin}} +{'-' * columns}"
+    ticks = _tick_line(x_max, columns)
+    name = "arrivals, requests/s" if rated else "output tokens/s"
+    key = ("*: recommended; " if best else "") + ("numbers: requests/s" if rated else "numbers: parallel requests")
+    gap = columns - len(name) - len(key)
+    foot = f"{name}{'':{gap}}{key}" if gap > 0 else f"{name:>{columns}}"
+    return "\n".join([f"median latency, {unit}", *body, axis, f"{'':{margin + 2}}{ticks}", f"{'':{margin + 2}}{foot}"])
+
+
+class Progress:
+    """Shows each `Status` on standard error: live on a terminal, else as plain lines, never on standard output.
+
+    Plain lines come at each level's change of phase and otherwise at most every five seconds. It starts no
+    thread: whoever calls `update` pays for the drawing, at most five times a second.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Show on `console`, by default standard error; `clock` gives seconds."""
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._live: Live | None = None
+        self._shown: tuple[int, Load, str] | None = None
+        self._shown_s = 0.0
+
+    def __enter__(self) -> Self:
+        """Take over the last lines of the terminal, if it is one."""
+        if self._console.is_terminal:
+            from rich.live import Live  # 30 ms that only a live display needs
+
+            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Give the terminal back; nothing of the live display stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, status: Status) -> None:
+        """Show `status`, if it is time to."""
+        stage = (status.level_index, status.load, status.phase)
+        now = self._clock()
+        wait = _PLAIN_EVERY_S if self._live is None else _LIVE_EVERY_S
+        if stage == self._shown and now - self._shown_s < wait:
+            return
+        self._shown, self._shown_s = stage, now
+        if self._live is not None:
+            self._live.update(_live_view(status), refresh=True)
+        else:
+            self._write(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the live display: a finished level, a probe and its verdict."""
+        if self._live is not None:
+            self._live.console.print(Text(plain(text)))
+        else:
+            self._write(plain(text))
+
+    def _write(self, line: str) -> None:
+        self._console.file.write(line + "\n")
+        self._console.file.flush()
+
+
+def _live_view(status: Status) -> RenderableType:
+    bar = Table.grid(padding=(0, 1))
+    total = status.elapsed_s + status.remaining_s if status.remaining_s is not None else None
+    bar.add_row(
+        Text(_where(status), style="bold"),
+        Text(status.phase, style="cyan"),
+        ProgressBar(total=total, completed=status.elapsed_s, width=20, pulse=total is None),
+        Text(_times(status), style="dim"),
+    )
+    return Group(bar, Text("  " + "   ".join(_counts(status)[1:]), no_wrap=True, overflow="ellipsis"))
+
+
+def _where(status: Status) -> str:
+    of = "" if status.levels is None else f"/{status.levels}"
+    return f"[{status.level_index + 1}{of}] {status.load}"
+
+
+def _times(status: Status) -> str:
+    left = "" if status.remaining_s is None else f", {status.remaining_s:.0f} s left"
+    return f"{status.elapsed_s:.0f} s{left}"
+
+
+def _counts(status: Status) -> list[str]:
+    rate = [] if status.tokens_per_s is None else [f"{number(status.tokens_per_s)} tok/s"]
+    failed = f"{status.errors:,} {'error' if status.errors == 1 else 'errors'}"
+    return [_times(status), *rate, f"{status.in_flight:,} in flight", f"{status.completed:,} done", failed]
+
+
+def _value(figure: Figure) -> str:
+    return "-" if figure.value is None else number(figure.value)
+
+
+def _half_width(figure: Figure) -> str:
+    """The wider half of the interval, as a share of the value."""
+    if not figure.value or figure.low is None or figure.high is None:
+        return "-"
+    return f"{max(figure.high - figure.value, figure.value - figure.low) / figure.value:.1%}"
+
+
+def _load(level: Level) -> str:
+    return f"{level.load.value:,g}"
+
+
+def _total_width(columns: dict[str, tuple[str, list[str]]], gap: int) -> int:
+    widths = [max(len(text) for text in (*head.split("\n"), *cells)) for head, cells in columns.values()]
+    return sum(widths) + gap * (len(widths) - 1)
+
+
+def _quantiles(name: str, spreads: Sequence[Distribution], *which: str) -> dict[str, tuple[str, list[str]]]:
+    """Columns of one metric, in ms, or in s where ms would be too long; none where nothing is known."""
+    figures = [[getattr(spread, q).value for spread in spreads] for q in which]
+    known = [value for column in figures for value in column if value is not None]
+    if not known:
+        return {}
+    unit, scale = ("s", 1e-3) if max(known) >= 9999.5 else ("ms", 1.0)
+    return {
+        f"{name} {q}": (
+            f"{name if q == which[0] else ''}\n{q}\n{unit}",
+            ["-" if value is None else number(value * scale) for value in column],
+        )
+        for q, column in zip(which, figures, strict=True)
+    }
+
+
+def _notes(level: Level) -> list[str]:
+    """What the row of a level has no room for."""
+    said = [f"{level.verdict.status}: {plain(reason.message)}" for reason in level.verdict.reasons]
+    if level.requests.failed:
+        said.append(f"failed: {errors(level)}")
+    if level.requests.short:
+        said.append(f"{level.requests.short:,} of {level.requests.in_window:,} answers shorter than asked for")
+    return [f"{plain(level.load)}: {text}" for text in said]
+
+
+def _x(level: Level) -> float | None:
+    """Where a level stands on the x axis: what it gave in closed loop, what it was offered in open loop."""
+    return float(level.load.value) if open_loop([level]) else level.output_tokens_per_s.value
+
+
+def _draw_line(grid: list[list[str]], start: tuple[int, int], end: tuple[int, int]) -> None:
+    steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+    for n in range(steps + 1):
+        column = round(start[0] + (end[0] - start[0]) * n / steps)
+        line = round(start[1] + (end[1] - start[1]) * n / steps)
+        grid[line][column] = "."
+
+
+def _draw_label(grid: list[list[str]], column: int, line: int, text: str) -> None:
+    """Write `text` beside its point where nothing is in the way; leave it out where there is no room."""
+    size = len(text)
+    centred = column - size // 2
+    places = [(centred, line - 1), (column - size - 1, line), (centred, line + 1), (column + 2, line)]
+    for left, row in places:
+        if not (0 <= row < len(grid) and left >= 0 and left + size <= len(grid[row])):
+            continue
+        if all(cell == " " for cell in grid[row][max(0, left - 1) : left + size + 1]):
+            grid[row][left : left + size] = text
+            return
+
+
+def _tick_line(x_max: float, columns: int) -> str:
+    """The figures under the x axis, each centred on its place."""
+    line = [" "] * columns
+    for value in _ticks(x_max, columns // 8):
+        text = f"{value:,g}"
+        left = min(max(0, round((columns - 1) * value / x_max) - len(text) // 2), columns - len(text))
+        line[left : left + len(text)] = text
+    return "".join(line).rstrip()
+
+
+def _ticks(top: float, most: int) -> list[float]:
+    """Round values from 0 up to `top`, at most `most` steps of 1, 2 or 5 times a power of ten."""
+    power = 10 ** floor(log10(top / most))
+    step = next(power * m for m in (1, 2, 5, 10, 20) if top / (power * m) <= most)
+    return [step * n for n in range(floor(top / step) + 1)]
