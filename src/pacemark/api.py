@@ -15,23 +15,27 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import msgspec
 
 import pacemark
+from pacemark.budget import parse as parse_budget
+from pacemark.comparison import Compared, compare_runs
 from pacemark.curve import operating_points
 from pacemark.endpoint.target import Target, only_model, target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.exchange import ABSENT, Exchange, trace_of
 from pacemark.health import health_of
-from pacemark.level import LevelResult, sum_up
+from pacemark.level import LevelResult, replicated, sum_up
 from pacemark.measure import Bench, Settings
 from pacemark.metrics import Window
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.progress import Status
+from pacemark.search import Allowance, Step
+from pacemark.search import find as search_for
 from pacemark.store import RunFolder
-from pacemark.summary import Level, Summary
+from pacemark.summary import Find, Level, Summary
 from pacemark.workload import Workload
 
 if TYPE_CHECKING:
@@ -50,6 +54,14 @@ class Options(TypedDict, total=False):
     output_tokens: int
     duration: float
     """Seconds of steady load to measure at each level; the ramp before it and the hold after it come on top."""
+    precision: float | str | None
+    """Measure each level until its intervals are this tight: 0.05 or "5%"."""
+    max_duration: float
+    """Longest time to measure a level when `precision` is given."""
+    repeats: int
+    """Measure every level this many times, in turn."""
+    budget: str
+    """Limits to count goodput against: `ttft p95 < 500ms, tpot p95 < 50ms`."""
     stream: bool
     workers: int | str
     timeout: float
@@ -159,7 +171,10 @@ def check(target: str, **options: Unpack[Options]) -> dict[str, Any]:
             bench.prepare()
             bench.finish()
         first, prompts, accepted = bench.first, bench.prompts, bench.options
-    since = lambda ns: None if ns == ABSENT else (ns - first.sent_ns) / 1e6  # noqa: E731
+
+    def since(ns: int) -> float | None:
+        return None if ns == ABSENT else (ns - first.sent_ns) / 1e6
+
     last_ns = int(first.hi_ns[-1]) if len(first.hi_ns) else ABSENT
     return {
         "target": place.described(),
@@ -198,14 +213,15 @@ def report(path: str | Path) -> Run:
     try:
         record = folder.run()
         results = []
-        for level, load, window, died in folder.levels():
+        budget = parse_budget(text) if (text := record["settings"].get("budget")) else None
+        for level, load, window, ended_by, died in folder.levels():
             exchanges = list(folder.exchanges(level))
-            window = window or Window(0, 0)
             if "interrupted" not in record:  # it was killed, so the window may not have come to its planned end
                 known_ns = _known_until(exchanges, record["settings"]["workers"])
                 window = Window(window.start_ns, min(window.end_ns, known_ns))
             trace = trace_of(exchanges, isinstance(load, Rate))
-            results.append(sum_up(load, trace, window, health_of(exchanges, folder.beats(level), died)))
+            health = health_of(exchanges, folder.beats(level), died)
+            results.append(sum_up(load, trace, window, health, budget=budget, ended_by=ended_by))
         if not results:
             raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")
         return _concluded(folder, results, record)
@@ -224,30 +240,111 @@ def _known_until(exchanges: Sequence[Exchange], workers: int) -> int:
     return min(sent_ns.get(n - workers, 0) for n in missing)
 
 
-def serve(preset: str = "demo", *, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
-    """Run the embedded endpoint in this process until it is stopped."""
-    from pacemark.simulator import named, server
+def find(
+    target: str,
+    *,
+    rate: bool = False,
+    arrivals: Arrivals = "poisson",
+    burstiness: float = 1.0,
+    within: float = 0.05,
+    most: float = 4096,
+    allowance: Allowance | None = None,
+    tell: Callable[[Step], None] = lambda step: None,
+    **options: Unpack[Options],
+) -> Run:
+    """Find the most load that meets the option `budget`: concurrency, or the open-loop rate.
 
-    server.run(server.Options(preset=named(preset), host=host, port=port, **options))
+    The answer is in `.summary.find`. `within` is how narrow its interval should be. Raises as `run` does.
+    """
+    if not options.get("budget"):
+        raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
+    limits = parse_budget(options["budget"])
+
+    def search(bench: Bench, folder: RunFolder, record: dict[str, Any]) -> Run:
+        answer: list[Find] = []
+
+        def drive() -> None:
+            kind: Literal["rate", "concurrency"] = "rate" if rate else "concurrency"
+            process: Any = {"kind": kind, "arrivals": arrivals, "burstiness": burstiness}
+            answer.append(
+                search_for(
+                    bench.measure, limits, **process, precision=within, most=most, allowance=allowance, observe=tell
+                )
+            )
+
+        return _levels(bench, folder, drive, record, lambda: answer[0] if answer else None)
+
+    defaults: Options = {"duration": 10.0, "max_duration": 60.0}
+    return _run(target, [], defaults | options, search)
+
+
+def compare(a: str | Path, b: str | Path) -> Compared:
+    """Run B against run A, level by level. Raises BadInput where they share no level."""
+    return compare_runs(load(a).summary, load(b).summary)
+
+
+def serve(
+    preset: str = "demo",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    change: Mapping[str, Any] | None = None,
+    faults: str | Path = "",
+    databricks: str = "",
+    **options: Any,
+) -> None:
+    """Run the embedded endpoint in this process until it is stopped.
+
+    `change` sets fields of the preset, `faults` is a file of rules, `databricks` names an endpoint of a workspace to
+    be as well; further options are those of `pacemark.simulator.server.Options`. Raises BadInput.
+    """
+    from pacemark.simulator import customised, named, server
+    from pacemark.simulator.databricks import Workspace
+    from pacemark.simulator.faults import read_faults
+
+    if faults:
+        options["faults"] = read_faults(faults)
+    if databricks:
+        options["databricks"] = Workspace(endpoint=databricks)
+    chosen = customised(named(preset), dict(change or {}))
+    server.run(server.Options(preset=chosen, host=host, port=port, **options))
 
 
 # --- the one way from a target to a run
 
 
 def _measure(where: str, loads: Sequence[Load], options: Options) -> Run:
-    with _opened(where, options) as (place, workload, settings):
+    loads = list(loads) * _at_least("--repeats", options.get("repeats", 1), 1)
+
+    def sweep_over(bench: Bench, folder: RunFolder, record: dict[str, Any]) -> Run:
+        bench.levels_planned = len(loads)
+
+        def drive() -> None:
+            for load in loads:
+                bench.measure(load)
+
+        return _levels(bench, folder, drive, record)
+
+    return _run(where, loads, options, sweep_over)
+
+
+def _run(
+    where: str, loads: Sequence[Load], options: Options, body: Callable[[Bench, RunFolder, dict[str, Any]], Run]
+) -> Run:
+    """Open the target and a run folder, prepare, and hand over to `body`."""
+    with _opened(where, options, loads) as (place, workload, settings):
         record = _record(place, workload, settings, loads, options)
         folder = RunFolder.create(Path(options.get("out", "runs")), f"{place.host} {place.model}", record)
         try:
             with Bench(place, workload, settings, _counter(options), options.get("observe", _silent)) as bench:
-                bench.folder, bench.levels_planned = folder, len(loads)
+                bench.folder = folder
                 bench.prepare()
                 record["workload"] |= {
                     "prompts": msgspec.to_builtins(bench.prompts),
                     "options": msgspec.to_builtins(bench.options),
                 }
                 folder.write_run(record)
-                return _levels(bench, folder, loads, record)
+                return body(bench, folder, record)
         finally:
             empty = not folder.levels()
             folder.close()
@@ -255,35 +352,51 @@ def _measure(where: str, loads: Sequence[Load], options: Options) -> Run:
                 shutil.rmtree(folder.path)
 
 
-def _levels(bench: Bench, folder: RunFolder, loads: Sequence[Load], record: dict[str, Any]) -> Run:
+def _levels(
+    bench: Bench,
+    folder: RunFolder,
+    drive: Callable[[], None],
+    record: dict[str, Any],
+    found: Callable[[], Find | None] = lambda: None,
+) -> Run:
+    """Run `drive` to its end, or to what stops it, and write up what was measured until then."""
     failure: RunFailed | None = None
     interrupted = False
     try:
-        for load in loads:
-            bench.measure(load)
+        drive()
     except KeyboardInterrupt:
         interrupted = True
     except RunFailed as error:
         failure = error
     results = bench.finish(drain=not interrupted and failure is None)
     record |= {"interrupted": interrupted, "failure": str(failure) if failure else None}
-    run = _concluded(folder, results, record)
+    run = _concluded(folder, results, record, found())
     if failure is not None:
         raise RunFailed(f"{failure}; what was measured is in {folder.path}")
     return run
 
 
-def _concluded(folder: RunFolder, results: Sequence[LevelResult], record: dict[str, Any]) -> Run:
+def _concluded(
+    folder: RunFolder, results: Sequence[LevelResult], record: dict[str, Any], find: Find | None = None
+) -> Run:
     """Write what people see of a run."""
     from pacemark.report.html import write_html
 
-    levels = [r.level for r in results]
+    groups: dict[Load, list[Level]] = {}
+    for result in results:
+        groups.setdefault(result.load, []).append(result.level)
+    repeats = record.get("repeats", 1)
+    searched = isinstance(find, Find)
+    levels = [replicated(g) for g in groups.values()] if repeats > 1 or searched else [r.level for r in results]
+    if searched:
+        levels.sort(key=lambda level: level.load.value)
     summary = Summary(
         target=record["target"],
         workload=record["workload"],
         levels=levels,
         operating_points=operating_points(levels),
         run={key: value for key, value in record.items() if key not in ("target", "workload")},
+        find=msgspec.to_builtins(find) if isinstance(find, Find) else msgspec.UNSET,
     )
     folder.write_run(record)
     folder.write_summary(summary)
@@ -292,7 +405,7 @@ def _concluded(folder: RunFolder, results: Sequence[LevelResult], record: dict[s
 
 
 @contextlib.contextmanager
-def _opened(where: str, options: Options) -> Iterator[tuple[Target, Workload, Settings]]:
+def _opened(where: str, options: Options, loads: Sequence[Load] = ()) -> Iterator[tuple[Target, Workload, Settings]]:
     """Check everything the user gave, and start what has to be started."""
     workload = Workload(
         input_tokens=_at_least("--input-tokens", options.get("input_tokens", 256), 1),
@@ -302,7 +415,10 @@ def _opened(where: str, options: Options) -> Iterator[tuple[Target, Workload, Se
     )
     settings = Settings(
         duration_s=_positive("--duration", options.get("duration", 20.0)),
-        workers=_workers(options.get("workers", "auto")),
+        max_duration_s=_positive("--max-duration", options.get("max_duration", 120.0)),
+        precision=share("--precision", options.get("precision")),
+        budget=str(parse_budget(text)) if (text := options.get("budget", "")) else "",
+        workers=_workers(options.get("workers", "auto"), loads),
         stream=options.get("stream", True),
         timeout_s=_positive("--timeout", options.get("timeout", 600.0)),
         fresh_connections=options.get("fresh_connections", False),
@@ -343,10 +459,11 @@ def _record(
         "workload": msgspec.to_builtins(workload),
         "settings": msgspec.to_builtins(settings),
         "loads": msgspec.to_builtins(list(loads)),
+        "repeats": options.get("repeats", 1),
         "host": {
             "system": platform.platform(),
             "python": platform.python_version(),
-            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cpus": _cpus(),
             "implementation": sys.implementation.name,
         },
         "versions": {"pacemark": pacemark.__version__} | _versions("numpy", "scipy", "uvloop", "httptools", "msgspec"),
@@ -392,9 +509,16 @@ def _rate(value: float, arrivals: Arrivals, burstiness: float) -> Rate:
     return Rate(_positive("--rate", value), arrivals, cv)
 
 
-def _workers(value: int | str) -> int:
+STREAMS_PER_WORKER = 512
+"""What one worker carries at 50 tokens/s per stream with room to spare (docs/accuracy.md)."""
+
+
+def _workers(value: int | str, loads: Sequence[Load]) -> int:
+    """As many as the load needs, and no more than leave a core to the rest of the machine."""
     if value == "auto":
-        return 1
+        # In open loop nobody knows the streams beforehand; answers of five seconds are taken for granted.
+        streams = max((load.value * (1 if isinstance(load, Concurrency) else 5) for load in loads), default=1)
+        return max(1, min(_cpus() - 1, math.ceil(streams / STREAMS_PER_WORKER)))
     try:
         return _at_least("--workers", int(value), 1)
     except ValueError:
@@ -405,6 +529,24 @@ def _at_least(flag: str, value: int, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
     return value
+
+
+def share(flag: str, value: float | str | None) -> float | None:
+    """A share from `0.05` or `5%`; None for nothing. Raises BadInput."""
+    if value is None or value == "":
+        return None
+    text = str(value)
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise BadInput(f"{flag} {value}: give a share between 0 and 1, or a percentage such as 5%")
+    return share
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _positive(flag: str, value: float) -> float:

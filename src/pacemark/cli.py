@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import typer
@@ -15,6 +15,8 @@ from pacemark.errors import BadInput, PacemarkError
 
 if TYPE_CHECKING:
     from pacemark.api import Options, Run
+    from pacemark.calibration import Point
+    from pacemark.search import Step
 
 app = typer.Typer(
     name="pacemark",
@@ -47,6 +49,10 @@ Fresh = Annotated[bool, typer.Option("--fresh-connections", help="Open a new con
 MaxInFlight = Annotated[int, typer.Option(help="Open loop: never more requests in flight than this (0: no limit).")]
 RateFlag = Annotated[float | None, typer.Option(help="Open loop: requests per second.")]
 Arrive = Annotated[str, typer.Option("--arrivals", metavar="poisson|constant|gamma", help="Arrival process.")]
+Precision = Annotated[str, typer.Option(metavar="5%", help="Measure each level until its intervals are this tight.")]
+MaxDuration = Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for a level under --precision.")]
+BudgetFlag = Annotated[str, typer.Option("--budget", help="Limits, such as 'ttft p95 < 500ms, tpot p95 < 50ms'.")]
+Repeats = Annotated[int, typer.Option(help="Measure every level this many times, in turn.")]
 Burstiness = Annotated[float, typer.Option(metavar="CV", help="Coefficient of variation of gamma arrivals.")]
 
 
@@ -63,6 +69,10 @@ def run_command(
     input_tokens: InputTokens = 256,
     output_tokens: OutputTokens = 128,
     duration: Duration = 20.0,
+    precision: Precision = "",
+    max_duration: MaxDuration = 120.0,
+    repeats: Repeats = 1,
+    budget: BudgetFlag = "",
     stream: Stream = True,
     workers: WorkersFlag = "auto",
     timeout: Timeout = 600.0,
@@ -101,6 +111,10 @@ def sweep_command(
     input_tokens: InputTokens = 256,
     output_tokens: OutputTokens = 128,
     duration: Duration = 20.0,
+    precision: Precision = "",
+    max_duration: MaxDuration = 120.0,
+    repeats: Repeats = 1,
+    budget: BudgetFlag = "",
     stream: Stream = True,
     workers: WorkersFlag = "auto",
     timeout: Timeout = 600.0,
@@ -202,17 +216,122 @@ def export_command(
     typer.echo(export(run, format, output))
 
 
+@app.command("find")
+def find_command(
+    context: typer.Context,
+    target: Where,
+    budget: BudgetFlag,
+    rate: Annotated[bool, typer.Option("--rate", help="Find the open-loop rate instead of the concurrency.")] = False,
+    arrivals: Arrive = "poisson",
+    burstiness: Burstiness = 1.0,
+    within: Annotated[str, typer.Option(metavar="5%", help="How narrow the answer's interval should be.")] = "5%",
+    most: Annotated[float, typer.Option(help="The largest load to try.")] = 4096,
+    max_duration: Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for the whole search.")] = 900,
+    max_requests: Annotated[int | None, typer.Option(help="Most requests to spend.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens to spend, input and output.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Most money to spend, at the price given.")] = None,
+    price_per_hour: Annotated[float | None, typer.Option(help="What the endpoint costs per hour.")] = None,
+    model: Model = "",
+    api: Api = "chat",
+    input_tokens: InputTokens = 256,
+    output_tokens: OutputTokens = 128,
+    stream: Stream = True,
+    workers: WorkersFlag = "auto",
+    timeout: Timeout = 600.0,
+    seed: Seed = None,
+    out: Out = Path("runs"),
+    api_key_env: ApiKeyEnv = "",
+    header: Header = None,
+    ca_file: CaFile = "",
+    insecure: Insecure = False,
+    tokenizer: TokenizerFile = None,
+    extra_body: ExtraBody = "",
+    json: Json = False,
+) -> None:
+    """Find the most load that meets a latency budget."""
+    from pacemark import api as face
+    from pacemark.search import Allowance
+
+    allowance = Allowance(max_duration, max_requests, max_tokens, max_cost, price_per_hour)
+    search: Any = {"rate": rate, "arrivals": arrivals, "burstiness": burstiness, "most": most}
+    own = {"budget", "within", "most", "max_duration", "max_requests", "max_tokens", "max_cost", "price_per_hour"}
+    share = face.share("--within", within) or 0.05
+    with _watched({k: v for k, v in context.params.items() if k not in own}) as options:
+        options["budget"] = budget
+        done = face.find(target, within=share, allowance=allowance, tell=_probe, **search, **options)
+    _tell(done, json)
+    _leave(done)
+
+
+@app.command("compare")
+def compare_command(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Run to compare against.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Run to compare.")],
+    fail_if: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="Such as 'ttft p95 > +5%'.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds."""
+    from pacemark import api as face
+    from pacemark.comparison import violated
+
+    found = face.compare(a, b)
+    held = [line for condition in fail_if or [] for line in violated(found, condition)]
+    if json:
+        _print_json(found)
+    else:
+        from rich.console import Console
+
+        from pacemark.report import terminal
+
+        Console(width=None if sys.stdout.isatty() else 80).print(terminal.comparison(found))
+    if held:
+        raise _Failed("; ".join(held))
+
+
+@app.command("calibrate")
+def calibrate_command(
+    streams: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of streams to try, rising.")] = "",
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    json: Json = False,
+) -> None:
+    """How many streams this machine can measure honestly, plain and over TLS."""
+    from pacemark import calibration as room
+
+    counts = _numbers("--streams", streams, int) if streams else room.STREAMS
+    if not json:
+        typer.echo("streams  TLS  TTFT p99 error  ITL p99 error  tokens/s error  endpoint late  honest")
+    found = room.calibrate(counts, workers=workers, tell=(lambda point: None) if json else _point)
+    path = room.remember(found)
+    if json:
+        _print_json(found)
+    else:
+        typer.echo(f"this machine measures up to {found.plain} plain and {found.tls} TLS streams within the limits")
+        typer.echo(f"remembered in {path}")
+
+
 @app.command("serve")
 def serve_command(
     preset: Annotated[str, typer.Option(help="Which model and machine to imitate.")] = "demo",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.")] = 8000,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    change: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change the preset.")] = None,
+    faults: Annotated[str, typer.Option(metavar="FILE", help="Faults by rule, as TOML.")] = "",
+    databricks: Annotated[str, typer.Option(metavar="ENDPOINT", help="Be a workspace with this endpoint too.")] = "",
+    tls: Annotated[bool, typer.Option("--tls", help="With a certificate made for the occasion.")] = False,
+    certfile: Annotated[str, typer.Option(metavar="FILE", help="Certificate to serve with.")] = "",
+    keyfile: Annotated[str, typer.Option(metavar="FILE", help="The certificate's key.")] = "",
+    api_key_env: Annotated[str, typer.Option(metavar="NAME", help="Variable with the key clients must send.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse fields that OpenAI does not know.")] = False,
 ) -> None:
     """Run the embedded endpoint on its own."""
     from pacemark import api as face
 
-    face.serve(preset, host=host, port=port, seed=seed)
+    changes = dict(pair.partition("=")[::2] for pair in change or [])
+    face.serve(
+        preset, host=host, port=port, change=changes, faults=faults, databricks=databricks, seed=seed, tls=tls,
+        certfile=certfile, keyfile=keyfile, api_key_env=api_key_env, strict=strict,
+    )  # fmt: skip
 
 
 # typer does not export the base of its usage errors.
@@ -220,11 +339,24 @@ _UsageError: Any = typer.BadParameter.__mro__[2]
 
 # --- from flags to options, and from results to the screen
 
+
+class _Stopped(PacemarkError):
+    """Ctrl-C ended a run early."""
+
+    exit_code = 130
+
+
+class _Failed(PacemarkError):
+    """A condition that was to fail the command holds."""
+
+    exit_code = 1
+
+
 _LOADS = {"target", "concurrency", "rate", "arrivals", "burstiness", "json"}
 
 
 def _options(params: dict[str, Any]) -> Options:
-    options: Any = {k: v for k, v in params.items() if k not in _LOADS and v is not None}
+    options = {k: v for k, v in params.items() if k not in _LOADS and v is not None}
     if "header" in params:
         options["headers"] = options.pop("header", [])
     if text := options.pop("extra_body", ""):
@@ -234,7 +366,7 @@ def _options(params: dict[str, Any]) -> Options:
             raise BadInput(f"--extra-body is not a JSON object: {error}") from None
     if options.get("insecure"):
         typer.echo("warning: --insecure: the server's certificate is not verified", err=True)
-    return options
+    return cast("Options", options)
 
 
 @contextlib.contextmanager
@@ -247,6 +379,25 @@ def _watched(params: dict[str, Any]) -> Iterator[Options]:
         options["observe"] = progress.update
         options["command"] = ["pacemark", *sys.argv[1:]]
         yield options
+
+
+def _probe(step: Step) -> None:
+    """A line for each level that a search has measured, and what it means to do next."""
+    if step.probe is not None:
+        verdict = "within" if step.probe.within else "beyond"
+        typer.echo(f"{step.probe.load}: {verdict} the budget: {step.probe.why}", err=True)
+    low, high = ("?" if x is None else f"{x:.4g}" for x in (step.low, step.high))
+    if step.next is not None:
+        typer.echo(f"  between {low} and {high}; next {step.next}: {step.why}", err=True)
+
+
+def _point(point: Point) -> None:
+    """A row of the calibration."""
+    typer.echo(
+        f"{point.streams:7}  {'yes' if point.tls else 'no':>3}  {point.ttft_p99_error_ms:11.2f} ms"
+        f"  {point.itl_p99_error_ms:10.2f} ms  {point.throughput_error:+14.2%}  {point.server_late_p99_ms:10.2f} ms"
+        f"  {'yes' if point.honest else 'no'}"
+    )
 
 
 def _tell(run: Run, json: bool) -> None:
@@ -268,7 +419,7 @@ def _tell(run: Run, json: bool) -> None:
 def _leave(done: Run) -> None:
     """A run that was stopped has told what it has; its exit code says that it is not whole."""
     if done.interrupted:
-        raise typer.Exit(_fail(f"stopped; what had finished is in {done.path}", 130))
+        raise _Stopped(f"stopped; what had finished is in {done.path}")
 
 
 def _print_json(value: Any) -> None:
@@ -287,6 +438,8 @@ def main() -> None:
     try:
         words = sys.argv[1:] or ["--help"]
         code = typer.main.get_command(app).main(words, prog_name="pacemark", standalone_mode=False)
+        if code == 130:  # typer's way to say that Ctrl-C came
+            _fail("stopped", code)
     except _UsageError as error:
         code = _fail(error.format_message(), 2)
     except PacemarkError as error:
@@ -294,7 +447,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("stopped", 130)
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         code = 0
     sys.exit(code)
 

@@ -31,6 +31,8 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     first_byte_sent_ns: int
     sent_ns: int
     """t0: just before the call that handed the kernel the request's last byte."""
+    send_ns: int
+    """How long that call took: t0 is uncertain by at most this."""
     headers_ns: int
     ended_ns: int
     connect_ns: int
@@ -58,6 +60,7 @@ class Exchange(msgspec.Struct, frozen=True):
     scheduled_ns: int
     first_byte_sent_ns: int
     sent_ns: int
+    send_ns: int
     headers_ns: int
     first_event_ns: int
     answer_ns: int

@@ -43,10 +43,10 @@ def export(run: Path, format: str, output: Path | None = None) -> Path:
 
 def _columns(folder: RunFolder) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
-    for level, load, window, _ in folder.levels():
+    for level, load, window, *_ in folder.levels():
         rows = sorted(folder.exchanges(level), key=lambda x: x.sent_ns)
         trace = trace_of(rows, isinstance(load, Rate))
-        inside = metrics.started_in(trace, window.start_ns, window.end_ns).tolist() if window else [False] * len(trace)
+        inside = metrics.started_in(trace, window.start_ns, window.end_ns).tolist()
         fields: dict[str, list[Any]] = {
             "level": [level] * len(rows),
             "load_kind": [msgspec.to_builtins(load)["kind"]] * len(rows),

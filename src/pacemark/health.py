@@ -20,6 +20,8 @@ class Health:
 
     clock: Literal["kernel", "user", "virtual"] = "virtual"
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    send_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Per request: how long the sending call took, by which its t0 is uncertain."""
     reads: int = 0
     coalesced_reads: int = 0
     cpu_ns: int = 0
@@ -32,7 +34,7 @@ class Health:
     died: tuple[str, ...] = ()
 
 
-def spread_ms(values_ns: NDArray[np.int32] | NDArray[np.int64]) -> Spread:
+def spread_ms(values_ns: NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]) -> Spread:
     """p50, p99 and maximum in ms; None of an empty sample."""
     if not len(values_ns):
         return Spread()
@@ -51,6 +53,7 @@ def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequen
     return Health(
         clock="kernel" if len(stamped) * 2 > len(lags) else "user",
         lag_ns=stamped,
+        send_ns=np.asarray([x.send_ns for x in exchanges], dtype=np.int64),
         reads=len(lags),
         coalesced_reads=sum(x.coalesced_reads for x in exchanges),
         cpu_ns=sum(cpu_ns),

@@ -33,6 +33,7 @@ from pacemark.workload import prompt
 
 BEAT_NS = 50_000_000
 PROBE_LEVEL = -1
+CONNECT_S = 15.0
 _BATCH_BYTES = 1 << 18
 FORGIVEN = 3
 """Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
@@ -92,7 +93,7 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     level: int
     in_flight: int
     oldest_ns: int
-    """When the oldest request in flight was begun, or ABSENT."""
+    """When the oldest request that is in flight, or held back from it, was due; or ABSENT."""
     turned: int
     """Streams that finished a request since the level began."""
     reads: int
@@ -138,6 +139,7 @@ class LoadGenerator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: asyncio.Task[None] | None = None
         self._in_flight: dict[int, int] = {}
+        self._held: dict[int, int] = {}
         self._running: set[int] = set()
         self._turned: set[int] = set()
         self._indices = itertools.count(setup.worker, setup.workers)
@@ -230,8 +232,8 @@ class LoadGenerator:
 
     def _pause_s(self, answer: Answer, failures: int) -> float:
         """Without a pause a refusing server would be hammered thousands of times a second."""
-        with contextlib.suppress(ValueError):
-            return min(60.0, float(answer.headers[b"retry-after"])) if b"retry-after" in answer.headers else 1.0
+        with contextlib.suppress(KeyError, ValueError):
+            return float(min(60, max(1, int(answer.headers[b"retry-after"]))))  # RFC 9110, 10.2.3: whole seconds
         return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * self._jitter.uniform(0.5, 1.0)
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
@@ -248,7 +250,9 @@ class LoadGenerator:
         if self._places is None:
             await self._exchange(request, due_ns, ABSENT)
         else:
+            self._held[id(request)] = due_ns
             async with self._places:
+                del self._held[id(request)]
                 await self._exchange(request, due_ns, ABSENT)
 
     # --- one request
@@ -260,7 +264,8 @@ class LoadGenerator:
 
     async def _exchange(self, request: Request, due_ns: int, stream: int) -> Answer:
         """Send one request and note everything about it; a failure is noted, not raised."""
-        begun_ns = self._in_flight[id(request)] = monotonic_ns()
+        begun_ns = monotonic_ns()
+        self._in_flight[id(request)] = due_ns
         connect_ns, answer = ABSENT, Answer()
         try:
             connection = self._idle()
@@ -299,6 +304,7 @@ class LoadGenerator:
                 scheduled_ns=due_ns,
                 first_byte_sent_ns=answer.first_byte_sent_ns,
                 sent_ns=answer.sent_ns,
+                send_ns=max(0, answer.sent_by_ns - answer.sent_ns),
                 headers_ns=answer.headers_ns,
                 ended_ns=answer.ended_ns,
                 connect_ns=connect_ns,
@@ -333,7 +339,11 @@ class LoadGenerator:
             self._pool.append(connection)
 
     async def _open(self) -> Connection:
-        return await Connection.open(self._loop, next(self._addresses), self._setup.timeout_s)
+        """A connection to the next address; one that does not answer is passed over while there are others."""
+        for _ in self._setup.addresses[1:]:
+            with contextlib.suppress(WireError):
+                return await Connection.open(self._loop, next(self._addresses), min(CONNECT_S, self._setup.timeout_s))
+        return await Connection.open(self._loop, next(self._addresses), min(CONNECT_S, self._setup.timeout_s))
 
     async def _warm(self, count: int) -> None:
         """Open connections ahead of need, a few at a time. A failure here will show in the requests."""
@@ -363,7 +373,7 @@ class LoadGenerator:
             now_ns=monotonic_ns(),
             level=self._level,
             in_flight=len(self._in_flight),
-            oldest_ns=next(iter(self._in_flight.values()), ABSENT),
+            oldest_ns=next(itertools.chain(self._in_flight.values(), self._held.values()), ABSENT),
             turned=len(self._turned),
             reads=self._reads,
             cpu_ns=process_time_ns(),
@@ -389,7 +399,7 @@ def waited_ns() -> int:
 
 def failed(answer: Answer) -> bool:
     """Whether the transport or the status says that this request came to nothing."""
-    return bool(answer.error) or answer.status >= 400
+    return bool(answer.error) or answer.status >= 300
 
 
 def given_up(answer: Answer) -> bool:

@@ -15,28 +15,38 @@ from time import monotonic_ns
 
 import msgspec
 
+from pacemark.budget import parse as parse_budget
 from pacemark.endpoint.dialect import DIALECTS, Options, attempts, fill, template, understand
 from pacemark.endpoint.target import Target, resolve
 from pacemark.errors import BadInput, RunFailed
 from pacemark.exchange import ABSENT, Exchange, trace_of
 from pacemark.health import health_of
-from pacemark.level import LevelResult, sum_up
+from pacemark.level import Enough, LevelResult, precise, sum_up
 from pacemark.loadgen import PROBE_LEVEL, Asking, Batch, Beat, Begin, Probe, Setup
 from pacemark.metrics import Window
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.progress import Phase, Status
 from pacemark.store import RunFolder
+from pacemark.summary import EndedBy
 from pacemark.workers import Workers
-from pacemark.workload import Prompts, Workload, estimated, learn, probe_prompt, probe_sizes, prompt, tokenized
+from pacemark.workload import PROBES, Prompts, Workload, estimated, learn, probe_prompt, probe_sizes, prompt, tokenized
 
 HOPELESS = 12
 """A level whose first requests all fail is given up after this many (or one per stream, if that is more)."""
+
+
+LOOK_NS = 200_000_000
 
 
 class Settings(msgspec.Struct, frozen=True):
     """How to measure, as opposed to what."""
 
     duration_s: float = 20.0
+    max_duration_s: float = 120.0
+    precision: float | None = None
+    """Measure until the intervals are this tight (0.05: 5%), for `max_duration_s` at most."""
+    budget: str = ""
+    """Limits that goodput is counted against."""
     workers: int = 1
     stream: bool = True
     timeout_s: float = 600.0
@@ -63,6 +73,7 @@ class Bench:
         self.settings = settings
         self.folder: RunFolder | None = None
         self._count_tokens = count_tokens
+        self._budget = parse_budget(settings.budget) if settings.budget else None
         self._observe = observe
         self._dialect = DIALECTS[target.api]
         self._head = target.head(self._dialect.path)
@@ -100,7 +111,7 @@ class Bench:
         self.options, first = self._negotiate()
         self._template = template(self._dialect, self.target.model, self.options, self.workload.extra)
         self.prompts = self._learn_prompts(first)
-        whole = self._ask([self._request(prompt(self.workload.seed, 0, 0, self.prompts.words), None)])[0]
+        whole = self._ask([self._request(prompt(self.workload.seed, PROBES, 100, self.prompts.words), None)])[0]
         self._refuse_if_bad(whole)
         if self.settings.stream and whole.first_event_ns == ABSENT:
             raise BadInput(f"{self.target.url} does not stream: its answer is no event stream; add --no-stream")
@@ -111,9 +122,9 @@ class Bench:
     def _negotiate(self) -> tuple[Options, Exchange]:
         """The richest options that the server takes, and its answer to a few words."""
         answer: Exchange | None = None
-        for options in attempts(self.settings.stream):
+        for number, options in enumerate(attempts(self.settings.stream), start=200):
             self._template = template(self._dialect, self.target.model, options, self.workload.extra)
-            answer = self._ask([self._request(prompt(self.workload.seed, 0, 1, 4), 1)])[0]
+            answer = self._ask([self._request(prompt(self.workload.seed, PROBES, number, 4), 1)])[0]
             if answer.status not in (400, 422):
                 break
         assert answer is not None
@@ -170,8 +181,14 @@ class Bench:
 
     # --- levels
 
-    def measure(self, load: Load) -> LevelResult:
-        """Run one level to its end."""
+    def measure(self, load: Load, enough: Enough | None = None) -> LevelResult:
+        """Run one level to its end: for `duration_s`, or until it is `enough` and for `max_duration_s` at most.
+
+        Raises RunFailed where every request fails or a worker dies; the level's part is then kept, as invalid.
+        """
+        if enough is None and self.settings.precision is not None:
+            enough = precise(self.settings.precision)
+        ended_by: EndedBy = "interrupted"
         self._level += 1
         level, begun_ns = self._level, monotonic_ns()
         self._ended[level] = []
@@ -184,16 +201,20 @@ class Bench:
         try:
             self._pump_until(lambda: self._ramped(load, begun_ns, spread_s), load, "ramp")
             start_ns = monotonic_ns()
-            end_ns = start_ns + int(self.settings.duration_s * 1e9)
+            longest_s = self.settings.max_duration_s if enough else self.settings.duration_s
+            end_ns = start_ns + int(longest_s * 1e9)
             if self.folder is not None:
                 self.folder.set_window(level, Window(start_ns, end_ns))
-            self._pump_until(lambda: monotonic_ns() >= end_ns, load, "measuring", end_ns)
+            ended_early = self._looks(load, start_ns, enough) if enough else lambda: False
+            self._pump_until(lambda: monotonic_ns() >= end_ns or ended_early(), load, "measuring", end_ns)
+            early, end_ns = monotonic_ns() < end_ns, min(end_ns, monotonic_ns())
             self._pump_until(lambda: self._answered(end_ns), load, "finishing")
-        except BaseException:
+            ended_by = "duration" if enough is None else "precision" if early else "max_duration"
+        finally:
             # Whatever ended the level, what was measured of it is kept.
-            self._conclude(load, level, Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0))
-            raise
-        return self._conclude(load, level, Window(start_ns, end_ns))
+            window = Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0)
+            result = self._conclude(load, level, window, ended_by)
+        return result
 
     def finish(self, drain: bool = True) -> list[LevelResult]:
         """Let requests in flight end, so that what the server counted is what was recorded. All levels' results."""
@@ -212,13 +233,14 @@ class Bench:
         )
         return dataclasses.replace(result, level=msgspec.structs.replace(result.level, requests=requests))
 
-    def _conclude(self, load: Load, level: int, window: Window) -> LevelResult:
+    def _conclude(self, load: Load, level: int, window: Window, ended_by: EndedBy) -> LevelResult:
         exchanges, self._ended[level] = self._ended[level], []
         health = health_of(exchanges, self._beats, self._workers.died)
-        result = sum_up(load, trace_of(exchanges, isinstance(load, Rate)), window, health)
+        trace = trace_of(exchanges, isinstance(load, Rate))
+        result = sum_up(load, trace, window, health, budget=self._budget, ended_by=ended_by)
         self.results.append(result)
         if self.folder is not None:
-            self.folder.set_window(level, window, health.died)
+            self.folder.set_window(level, window, ended_by, health.died)
             self.folder.commit(at_once=True)
         latency = result.level.latency_ms.p50.value
         if latency is not None:
@@ -229,7 +251,6 @@ class Bench:
 
     def _ramped(self, load: Load, begun_ns: int, spread_s: float) -> bool:
         """Closed loop: every stream has finished a request. Open loop: the first arrivals have had their answers."""
-        self._give_up_if_hopeless(load)
         beats = [b for b in self._workers.beats if b.level == self._level]
         if isinstance(load, Concurrency):
             fresh = all(b.oldest_ns == ABSENT or b.oldest_ns >= begun_ns for b in beats)
@@ -237,6 +258,21 @@ class Bench:
         ended = [x for x in self._ended[self._level] if not x.error]
         longest_ns = max((x.ended_ns - x.scheduled_ns for x in ended), default=0)
         return len(ended) > 0 and monotonic_ns() > begun_ns + max(2 * longest_ns, int(spread_s * 1e9))
+
+    def _looks(self, load: Load, start_ns: int, enough: Enough) -> Callable[[], bool]:
+        """Ask `enough` now and then: the columns are built anew for each look, so looks get rarer as a level grows."""
+        due_ns = start_ns
+
+        def look() -> bool:
+            nonlocal due_ns
+            now = monotonic_ns()
+            if now < due_ns:
+                return False
+            trace = trace_of(self._ended[self._level], isinstance(load, Rate))
+            due_ns = now + max(LOOK_NS, (now - start_ns) // 10)
+            return enough(trace, Window(start_ns, now))
+
+        return look
 
     def _give_up_if_hopeless(self, load: Load) -> None:
         ended = self._ended[self._level]
@@ -253,6 +289,9 @@ class Bench:
 
     def _pump_until(self, done: Callable[[], bool], load: Load, phase: Phase, end_ns: int = 0) -> None:
         while not done():
+            if self._workers.died:
+                raise RunFailed(f"{'; '.join(self._workers.died)}; the load could not be kept up")
+            self._give_up_if_hopeless(load)
             left_s = (end_ns - monotonic_ns()) / 1e9 if end_ns else 0.05
             self._pump(min(0.05, max(0.001, left_s)))
             self._observe(self._status(load, phase, end_ns))

@@ -82,6 +82,83 @@ def tpot_ms(trace: Trace) -> Float:
     return np.where(succeeded(trace) & (counts > 1) & (rest > 0) & (trace.first_event_ns != ABSENT), tpot, np.nan)
 
 
+def longest_stall_ms(trace: Trace) -> Float:
+    """The longest gap between output events of each request (n,); NaN where there is none."""
+    longest = np.full(len(trace), np.nan)
+    stamped, _, _ = gaps(trace, succeeded(trace))
+    owner = _owners(trace)
+    np.fmax.at(longest, owner, stamped)
+    return longest
+
+
+READING_MS = 100.0
+"""Time per token of a fast reader: 10 tokens/s, about 450 words per minute."""
+
+
+def reading_idle_ms(trace: Trace, pace_ms: float = READING_MS) -> Float:
+    """How long (n,) a reader who takes `pace_ms` per token waits for text after it has begun.
+
+    Smooth goodput's idle time (arXiv 2410.14257): the reader consumes token i at u_i = max(t_i, u_(i-1) + pace) and
+    idles for max(0, t_i - u_(i-1) - pace). Summed, that is the most by which an arrival trails the reader who never
+    waits: max over i of t_i - t_1 - (tokens before i) x pace, which needs no loop over tokens.
+    """
+    first = np.repeat(trace.offsets[:-1], np.diff(trace.offsets))
+    before = np.cumsum(trace.tokens, dtype=np.float64) - trace.tokens
+    behind = (trace.hi_ns - trace.hi_ns[first]) / 1e6 - (before - before[first]) * pace_ms if len(first) else first
+    idle = np.full(len(trace), np.nan)
+    some = np.diff(trace.offsets) > 0
+    if some.any():
+        idle[some] = np.maximum.reduceat(behind, trace.offsets[:-1][some])
+    return np.where(succeeded(trace) & (trace.first_event_ns != ABSENT), np.maximum(idle, 0.0), np.nan)
+
+
+def fluidity(trace: Trace, wanted: Mask, ttft_limit_ms: float, gap_limit_ms: float) -> Float:
+    """Fluidity index of the `wanted` requests, one value each: the share of token deadlines that were met.
+
+    Deadlines follow Etalon's code (arXiv 2407.07000, etalon/metrics/metric_utils.py) rather than its text: time
+    gained on one deadline may be spent on the next, a miss starts the slack at 0 again, and a long gap counts as
+    all the deadlines it passed.
+    """
+    found = []
+    for row in np.flatnonzero(wanted & succeeded(trace)).tolist():
+        times = trace.hi_ns[trace.offsets[row] : trace.offsets[row + 1]]
+        waits = (np.diff(times, prepend=_start(trace)[row]) / 1e6).tolist()
+        slack, missed, total = 0.0, 0, 0
+        for i, wait in enumerate(waits):
+            limit = gap_limit_ms if i else ttft_limit_ms
+            if wait <= limit + slack:
+                slack += limit - wait
+                total += 1
+            else:
+                late = wait - slack - (0.0 if i else ttft_limit_ms)
+                passed = max(1, (0 if i else 1) + int(late // gap_limit_ms))
+                missed += passed
+                total += passed
+                slack = 0.0
+        if total:
+            found.append(1.0 - missed / total)
+    return np.asarray(found)
+
+
+def cycles_ms(trace: Trace, window: Window) -> tuple[Float, Float]:
+    """Closed loop: the time from each request of a stream to the stream's next, of the requests begun in the window,
+    and their output tokens."""
+    order = np.lexsort((trace.sent_ns, trace.stream))
+    streams, sent = trace.stream[order], trace.sent_ns[order]
+    follows = streams[1:] == streams[:-1]
+    begun = (sent[:-1] > window.start_ns) & (sent[:-1] <= window.end_ns)
+    chosen = np.flatnonzero(follows & begun)
+    return (sent[chosen + 1] - sent[chosen]) / 1e6, trace.output_tokens[order[chosen]].astype(np.float64)
+
+
+def in_flight(trace: Trace) -> Int64:
+    """How many requests were in flight when each (n,) was begun, itself included."""
+    begun = _start(trace)
+    return np.searchsorted(np.sort(begun), begun, side="right") - np.searchsorted(
+        np.sort(trace.ended_ns), begun, side="right"
+    )
+
+
 def send_delay_ms(trace: Trace) -> Float:
     """How long after its due time each request (n,) was sent."""
     return (trace.sent_ns - trace.scheduled_ns) / 1e6
@@ -93,8 +170,10 @@ def gaps(trace: Trace, wanted: Mask) -> tuple[Float, Float, Float]:
     Three arrays of one entry per gap: as stamped, and the least and the most it can have been where several
     events were taken in one read.
     """
-    request = np.repeat(np.arange(len(trace)), np.diff(trace.offsets))
-    inner = (request[1:] == request[:-1]) & wanted[request[1:]]
+    inner = np.ones(max(0, len(trace.hi_ns) - 1), dtype=bool)
+    inner[trace.offsets[(trace.offsets > 0) & (trace.offsets < len(trace.hi_ns))] - 1] = False
+    if not wanted.all():
+        inner &= np.repeat(wanted, np.diff(trace.offsets))[1:]
     hi, lo = trace.hi_ns, trace.lo_ns
     stamped = (hi[1:] - hi[:-1])[inner] / 1e6
     least = np.maximum(lo[1:] - hi[:-1], 0)[inner] / 1e6
@@ -106,6 +185,12 @@ def tokens_in(trace: Trace, start_ns: int, end_ns: int) -> tuple[Int64, Float]:
     """Arrival times (ns) and token counts of the output events inside (start, end]."""
     inside = (trace.hi_ns > start_ns) & (trace.hi_ns <= end_ns)
     return trace.hi_ns[inside], trace.tokens[inside].astype(np.float64)
+
+
+def _owners(trace: Trace) -> Int64:
+    """Which request each gap of the answered requests belongs to."""
+    counts = np.where(succeeded(trace), np.maximum(np.diff(trace.offsets) - 1, 0), 0)
+    return np.repeat(np.arange(len(trace)), counts)
 
 
 def _start(trace: Trace) -> Int64:

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,13 +23,13 @@ from pacemark.exchange import ABSENT, Exchange
 from pacemark.loadgen import Beat
 from pacemark.metrics import Window
 from pacemark.pace import Load
-from pacemark.summary import Summary
+from pacemark.summary import EndedBy, Summary
 
 _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
-  window_end_ns INTEGER, died TEXT);
+  window_end_ns INTEGER, ended_by TEXT, died TEXT);
 CREATE TABLE request (level INTEGER, idx INTEGER, stream INTEGER, scheduled_ns INTEGER, first_byte_sent_ns INTEGER,
-  sent_ns INTEGER, headers_ns INTEGER, first_event_ns INTEGER, answer_ns INTEGER, ended_ns INTEGER,
+  sent_ns INTEGER, send_ns INTEGER, headers_ns INTEGER, first_event_ns INTEGER, answer_ns INTEGER, ended_ns INTEGER,
   connect_ns INTEGER, status INTEGER, error TEXT, detail TEXT, finish_reason TEXT, asked_tokens INTEGER,
   input_tokens INTEGER, cached_tokens INTEGER, output_tokens INTEGER, tokens_source TEXT, events INTEGER,
   coalesced_reads INTEGER, hi_ns BLOB, lo_ns BLOB, tokens BLOB, lag_ns BLOB);
@@ -37,13 +37,24 @@ CREATE TABLE health (level INTEGER, worker INTEGER, now_ns INTEGER, in_flight IN
   cpu_ns INTEGER, wait_ns INTEGER, stall_ns INTEGER, reconnects INTEGER);
 """
 _PLAIN = (
-    "level index stream scheduled_ns first_byte_sent_ns sent_ns headers_ns first_event_ns answer_ns ended_ns "
+    "level index stream scheduled_ns first_byte_sent_ns sent_ns send_ns headers_ns first_event_ns answer_ns ended_ns "
     "connect_ns status error detail finish_reason asked_tokens input_tokens cached_tokens output_tokens "
     "tokens_source"
 ).split()
 _INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_PLAIN) + 6))})"
 _BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns stall_ns reconnects".split()
 COMMIT_S = 0.5
+
+
+class StoredLevel(NamedTuple):
+    """A level as it stands in `run.db`. The window is empty where the level was cut off before it."""
+
+    level: int
+    load: Load
+    window: Window
+    ended_by: EndedBy
+    died: tuple[str, ...]
+    """The workers that ended while it ran."""
 
 
 class RunFolder:
@@ -109,10 +120,12 @@ class RunFolder:
         row = (level, msgspec.json.encode(load).decode(), begun_ns)
         self._db.execute("INSERT INTO level (level, load, begun_ns) VALUES (?, ?, ?)", row)
 
-    def set_window(self, level: int, window: Window, died: tuple[str, ...] = ()) -> None:
+    def set_window(self, level: int, window: Window, ended_by: str = "interrupted", died: tuple[str, ...] = ()) -> None:
         """Note the window of a level: as planned when it opens, and as it was when it has closed."""
-        row = (window.start_ns, window.end_ns, "\n".join(died), level)
-        self._db.execute("UPDATE level SET window_start_ns = ?, window_end_ns = ?, died = ? WHERE level = ?", row)
+        row = (window.start_ns, window.end_ns, ended_by, "\n".join(died), level)
+        self._db.execute(
+            "UPDATE level SET window_start_ns = ?, window_end_ns = ?, ended_by = ?, died = ? WHERE level = ?", row
+        )
 
     def add(self, x: Exchange) -> None:
         """Keep one request."""
@@ -171,24 +184,25 @@ class RunFolder:
         except msgspec.DecodeError as error:
             raise BadInput(f"{self.path}/summary.json is not of a schema this version reads: {error}") from None
 
-    def levels(self) -> list[tuple[int, Load, Window | None, tuple[str, ...]]]:
-        """Every level begun: its number, load, window (None if it was cut off) and the workers that died."""
-        rows = self._db.execute("SELECT level, load, window_start_ns, window_end_ns, died FROM level ORDER BY level")
+    def levels(self) -> list[StoredLevel]:
+        """Every level begun, in order."""
+        rows = self._db.execute(
+            "SELECT level, load, window_start_ns, window_end_ns, ended_by, died FROM level ORDER BY level"
+        )
         return [
-            (
+            StoredLevel(
                 level,
                 msgspec.json.decode(load, type=Load),
-                Window(start, end) if start is not None else None,
+                Window(start or 0, end or 0),
+                ended_by or "interrupted",
                 tuple((died or "").splitlines()),
             )
-            for level, load, start, end, died in rows
+            for level, load, start, end, ended_by, died in rows
         ]
 
     def beats(self, level: int) -> list[Beat]:
         """The pulses of the workers while a level ran."""
-        rows = self._db.execute(
-            f"SELECT {', '.join(_BEAT)} FROM health WHERE level = ? ORDER BY now_ns", (level,)
-        )
+        rows = self._db.execute(f"SELECT {', '.join(_BEAT)} FROM health WHERE level = ? ORDER BY now_ns", (level,))
         return [Beat(**dict(zip(_BEAT, row, strict=True)), oldest_ns=ABSENT, turned=0, idle=False) for row in rows]
 
     def exchanges(self, level: int) -> Iterator[Exchange]:

@@ -12,6 +12,8 @@ import msgspec
 from pacemark.pace import Load
 
 SCHEMA = "pacemark/summary/1"
+EndedBy = Literal["duration", "precision", "max_duration", "interrupted"]
+"""What ended a level: its time, its intervals being tight enough, its longest time, or something from outside."""
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -30,6 +32,18 @@ class Distribution(msgspec.Struct, frozen=True):
     p90: Figure = Figure()
     p95: Figure = Figure()
     p99: Figure = Figure()
+
+
+class Basis(msgspec.Struct, frozen=True):
+    """What a distribution stands on."""
+
+    n: int = 0
+    n_eff: float | None = None
+    """Independent requests that would know the p95 as well: neighbours share a queue, so it is less than n."""
+    certified: dict[str, float | None] = {}
+    """MLPerf's early-stopping percentile at 99% confidence, deflated by the measured overdispersion."""
+    note: str | None = None
+    """What is missing for intervals of p50 and p95, where something is."""
 
 
 class Requests(msgspec.Struct, frozen=True):
@@ -66,10 +80,35 @@ class Client(msgspec.Struct, frozen=True):
     """Per worker: share of the time it was ready to run and had no core."""
     reconnects: int = 0
     """Kept connections that the server had closed and that were opened anew."""
+    bound_ms: float | None = None
+    """The most that this client can have added to the TTFT p99."""
     bound: str | None = None
     """What this client can have done to the latencies, in words."""
     lateness_ms: Spread | None = None
     """Open loop only: how late requests were sent against their schedule."""
+
+
+class Experience(msgspec.Struct, frozen=True):
+    """What a reader of the answers feels, which no mean shows."""
+
+    longest_stall_ms: Distribution = Distribution()
+    """The longest gap inside an answer."""
+    reading_idle_ms: Distribution = Distribution()
+    """How long a reader of 10 tokens/s waits for text after it has begun."""
+    fluidity: Figure = Figure()
+    """Mean share of token deadlines met (Etalon's fluidity index), at 1.25 x the level's own median pace."""
+    tokens_per_s_per_user: Figure = Figure()
+    """1 / median TPOT."""
+    words_per_minute: Figure = Figure()
+    """The same at 0.75 words per token."""
+
+
+class Goodput(msgspec.Struct, frozen=True):
+    """The requests that meet every limit of a budget; a failed one meets none."""
+
+    budget: str
+    share: Figure
+    requests_per_s: Figure
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -106,6 +145,17 @@ class Level(msgspec.Struct, frozen=True):
     latency_ms: Distribution
     client: Client
     verdict: Verdict
+    ended_by: EndedBy = "duration"
+    basis: dict[str, Basis] = {}
+    """Per latency metric: the sample that its figures stand on."""
+    repeats: int = 1
+    """How many measurements the figures stand on."""
+    output_tokens_per_s_by_cycle: float | None = None
+    """The second estimator: concurrency x mean tokens / mean time from one request of a stream to its next."""
+    ttft_views_ms: dict[str, Spread] = {}
+    """Time to the headers, the first event, the first token, the first answer token: what other tools call TTFT."""
+    experience: Experience = Experience()
+    goodput: Goodput | None = None
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
@@ -123,6 +173,41 @@ class OperatingPoints(msgspec.Struct, frozen=True):
     balanced: OperatingPoint | None = None
     within_budget: OperatingPoint | None = None
     highest_throughput: OperatingPoint | None = None
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """One level of a budget search."""
+
+    load: Load
+    within: bool | None
+    """Whether it meets the budget; None where that cannot be told."""
+    why: str
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a search cost, or will."""
+
+    requests: int
+    seconds: float
+    tokens: int = 0
+    """Input and output."""
+
+
+class Find(msgspec.Struct, frozen=True):
+    """The result of a budget search: the block `find`."""
+
+    budget: str
+    load: Literal["concurrency", "rate"]
+    resolved: bool
+    """Whether the answer is as certain as was asked for."""
+    answer: Figure | None
+    """The largest load that meets the budget, and its 95% interval; None where no load does."""
+    binds: str | None
+    """The condition that sets the boundary."""
+    probes: list[Probe]
+    spent: Spent
+    why: str = ""
+    """Why the search ended where it did."""
 
 
 class Summary(msgspec.Struct, frozen=True):

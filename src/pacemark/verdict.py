@@ -6,7 +6,7 @@ Each check is a function from the evidence to a finding or None, and says what t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ from pacemark.exchange import Trace
 from pacemark.health import Health
 from pacemark.metrics import Window
 from pacemark.pace import Concurrency, Load
-from pacemark.summary import Reason, Verdict
+from pacemark.summary import Distribution, Figure, Reason, Verdict
+from pacemark.window import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,23 @@ class Evidence:
     health: Health
     sample: NDArray[np.bool_]
     good: NDArray[np.bool_]
+    itl: Distribution = field(default_factory=Distribution)
+    output: Figure = field(default_factory=Figure)
+    by_cycle: float | None = None
+    settled: bool = True
+    step: Step | None = None
+    beyond: bool = False
+    ended_by: str = "duration"
+    gaps: int = 0
+    lacking: str | None = None
+    """What is missing for intervals of the latency, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be."""
+    """Something that is not as it should be; a note is worth knowing and casts no doubt."""
 
-    status: Literal["suspect", "invalid"]
+    status: Literal["note", "suspect", "invalid"]
     code: str
     message: str
 
@@ -49,7 +60,7 @@ def judge(evidence: Evidence) -> Verdict:
     findings = [f for f in (check(evidence) for check in CHECKS) if f is not None]
     statuses = {f.status for f in findings}
     status: Literal["valid", "suspect", "invalid"] = (
-        "invalid" if "invalid" in statuses else "suspect" if statuses else "valid"
+        "invalid" if "invalid" in statuses else "suspect" if "suspect" in statuses else "valid"
     )
     return Verdict(status, [Reason(f.code, f.message) for f in findings])
 
@@ -84,11 +95,80 @@ def errors(e: Evidence) -> Finding | None:
 
 
 def few_requests(e: Evidence) -> Finding | None:
-    """Too few for any quantile."""
+    """Too few for intervals; far too few for any quantile."""
     count = int(e.good.sum())
-    if count == 0 or count >= 10:
+    if count == 0 or (count >= 10 and e.lacking is None):
         return None
-    return Finding("suspect", "few_requests", f"only {count} requests in the window; run longer (--duration)")
+    text = f"only {count} requests in the window" if count < 10 else str(e.lacking)
+    status: Literal["note", "suspect"] = "suspect" if count < 10 else "note"
+    return Finding(status, "few_requests", f"{text}; run longer (--duration or --precision)")
+
+
+def interrupted(e: Evidence) -> Finding | None:
+    """Requests cut off by the interruption are missing, and the long ones first."""
+    if e.ended_by != "interrupted":
+        return None
+    return Finding("suspect", "interrupted", "the level was stopped early; long answers are missing from its figures")
+
+
+def unsteady(e: Evidence) -> Finding | None:
+    """A level that never settled has no average."""
+    if e.settled:
+        return None
+    return Finding("suspect", "unsteady", "the token rate had not settled by the middle of the window; run longer")
+
+
+def step_change(e: Evidence) -> Finding | None:
+    """The endpoint changed under the measurement."""
+    if e.step is None:
+        return None
+    change = e.step.after / e.step.before - 1 if e.step.before else float("inf")
+    return Finding(
+        "suspect",
+        "step_change",
+        f"the pace changed by {change:+.0%} within the window: the endpoint scaled, or a neighbour came or went; "
+        "repeat the level once it is steady",
+    )
+
+
+def beyond_capacity(e: Evidence) -> Finding | None:
+    """An open loop that outruns its server has no latency: it grows for as long as one looks."""
+    if not e.beyond:
+        return None
+    return Finding(
+        "invalid",
+        "beyond_capacity",
+        "requests arrive faster than they are answered: the backlog and the TTFT grow without bound, so no latency "
+        "is given; lower the rate",
+    )
+
+
+def little(e: Evidence) -> Finding | None:
+    """Two ways to count throughput must agree (Little's law); where they do not, the level was not in balance."""
+    if e.by_cycle is None or e.output.value is None or e.output.value == 0:
+        return None
+    off = e.by_cycle / e.output.value - 1
+    low, high = e.output.low, e.output.high
+    width = (high - low) / 2 / e.output.value if low is not None and high is not None else 0.0
+    if abs(off) <= 0.03 + width or e.good.sum() < 20:
+        return None
+    return Finding(
+        "suspect",
+        "little",
+        f"tokens per second and concurrency x tokens / cycle time differ by {off:+.1%}: the window is too short or the "
+        "load was not in balance; run longer",
+    )
+
+
+def event_count(e: Evidence) -> Finding | None:
+    """Tools that count events for tokens would report something else here."""
+    counted = e.good & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
+    events = int(np.diff(e.trace.offsets)[counted].sum())
+    tokens = int(e.trace.output_tokens[counted].sum())
+    if not events or abs(tokens / events - 1) <= 0.02:
+        return None
+    text = f"an event carries {tokens / events:.2f} tokens on average; tokens are the server's count"
+    return Finding("note", "event_count", text)
 
 
 def short_answers(e: Evidence) -> Finding | None:
@@ -159,8 +239,7 @@ def client_lag(e: Evidence) -> Finding | None:
     if not len(e.health.lag_ns):
         return None
     lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
-    gap_ms, _, _ = metrics.gaps(e.trace, e.good)
-    typical = float(np.median(gap_ms)) if len(gap_ms) else 20.0
+    typical = e.itl.p50.value or 20.0
     if lag_ms <= max(5.0, 0.5 * typical):
         return None
     return Finding(
@@ -173,10 +252,9 @@ def client_lag(e: Evidence) -> Finding | None:
 
 def coalesced(e: Evidence) -> Finding | None:
     """Events that were read together have one stamp, so their gaps are bounds."""
-    gap_ms, least_ms, most_ms = metrics.gaps(e.trace, e.good)
-    if len(gap_ms) < 100:
+    least, most = e.itl.p99.low, e.itl.p99.high
+    if e.gaps < 100 or least is None or most is None:
         return None
-    least, most = float(np.quantile(least_ms, 0.99)), float(np.quantile(most_ms, 0.99))
     if most - least <= max(1.0, 0.1 * least):
         return None
     return Finding(
@@ -225,8 +303,13 @@ def underfilled(e: Evidence) -> Finding | None:
 CHECKS: tuple[Check, ...] = (
     no_window,
     worker_died,
+    interrupted,
+    beyond_capacity,
     errors,
     few_requests,
+    unsteady,
+    step_change,
+    little,
     short_answers,
     token_count,
     cached_prompts,
@@ -236,4 +319,5 @@ CHECKS: tuple[Check, ...] = (
     coalesced,
     late_sends,
     underfilled,
+    event_count,
 )

@@ -110,7 +110,7 @@ def probe_sizes(input_tokens: int) -> list[list[int]]:
 def learn(words: Sequence[int], tokens: Sequence[int], input_tokens: int, seed: int) -> Prompts:
     """Fit tokens = overhead + ratio x words by least squares and solve it for the wanted length."""
     ratio, overhead = np.polyfit(np.asarray(words, float), np.asarray(tokens, float), 1)
-    if not ratio > 0:
+    if not ratio > 0.1:  # no tokenizer packs ten words into a token: these counts are made up
         return estimated(input_tokens, seed)
     count = max(0, round((input_tokens - overhead) / ratio))
     return Prompts(count, seed, "usage", float(ratio), float(overhead))

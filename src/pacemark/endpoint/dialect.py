@@ -199,8 +199,6 @@ def understand(raw: RawExchange, count_tokens: Callable[[str], int] | None = Non
     arrivals = reads[:, 0]
     hi = arrivals[read_of] if len(arrivals) else np.zeros(0, np.int64)
     previous = np.concatenate([[raw.sent_ns], arrivals])[read_of] if len(arrivals) else hi
-    # The stamp is that of the read's last byte: exact for an event that ends there, a bound for one before it.
-    lo = np.where(ends[read_of] == offsets, hi, previous) if len(arrivals) else hi
     output_tokens, source = said.completion_tokens, "usage"
     kinds = np.asarray(said.kinds, dtype=np.int8)
     carries = kinds > EMPTY
@@ -213,6 +211,10 @@ def understand(raw: RawExchange, count_tokens: Callable[[str], int] | None = Non
         # Empty deltas are tokens where the server's own count says that there were more.
         spare = np.flatnonzero(kinds == EMPTY)[: output_tokens - int(carries.sum())]
         carries[spare] = True
+    # The stamp is that of the read's last byte: exact for an event that ends there or is followed by none with output,
+    # a bound for one before it.
+    followed = np.append(carries[1:], False) & (ends[read_of] != offsets) if len(arrivals) else np.zeros(len(hi), bool)
+    lo = np.where(followed, previous, hi)
     answers = np.flatnonzero(kinds == ANSWER)
     chosen = np.flatnonzero(carries)
     if not error and not len(chosen):
@@ -226,6 +228,7 @@ def understand(raw: RawExchange, count_tokens: Callable[[str], int] | None = Non
         scheduled_ns=raw.scheduled_ns,
         first_byte_sent_ns=raw.first_byte_sent_ns,
         sent_ns=raw.sent_ns,
+        send_ns=raw.send_ns,
         headers_ns=raw.headers_ns,
         first_event_ns=int(hi[0]) if raw.streamed and len(hi) else ABSENT,
         answer_ns=int(hi[answers[0]]) if raw.streamed and len(answers) else ABSENT,

@@ -51,8 +51,9 @@ def tpot_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart:
 
 def charts(summary: Summary, width: int = WIDTH) -> alt.VConcatChart:
     """The curve and, where there are figures for them, TTFT and TPOT by load, one above the other."""
-    own_legends = alt.Resolve(scale=alt.ScaleResolveMap(color="independent", strokeDash="independent"))
-    return _themed(alt.VConcatChart(vconcat=parts(summary, width, width), spacing=28, resolve=own_legends))
+    own = alt.ScaleResolveMap(color="independent", stroke="independent", strokeDash="independent")
+    column = alt.VConcatChart(vconcat=parts(summary, width, width), spacing=28, resolve=alt.Resolve(scale=own))
+    return _themed(column)
 
 
 def parts(summary: Summary, wide: int, narrow: int) -> list[alt.LayerChart]:
@@ -98,7 +99,7 @@ def theme(dark: bool = False) -> dict[str, Any]:
             "chosen": {"color": chosen, "fontSize": 12, "fontWeight": "bold"},
             "ring": {"color": ink},
             "chosen-ring": {"color": chosen},
-            "hollow": {"fill": paper},
+            "hollow": {"color": paper},
         },
     }
 
@@ -157,7 +158,8 @@ def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
         if row["series"] == "median" and row["status"] != "invalid" and row["load"] in points
     ]
     labels = list(_labels(summary, levels, rows, x_axis, y_axis, (width, height)))
-    layers = [*_layers(rows, x_axis, y_axis, (width, height)), *_ring_layers(rings), *_label_layers(labels)]
+    # Rings lie below: a point must stay under the pointer for its tooltip.
+    layers = [*_ring_layers(rings), *_layers(rows, x_axis, y_axis, (width, height)), *_label_layers(labels)]
     remarks = [f"one point per level, with its {'output tokens/s' if rated else 'number of parallel requests'}"]
     return _layered(rows, layers, heading, remarks + _remarks(summary.levels, levels), width, height)
 
@@ -258,6 +260,7 @@ def _layers(rows: list[Row], x_axis: _Axis, y_axis: _Axis, size: tuple[int, int]
     y = alt.Y("y:Q", scale=y_axis.scale(), axis=y_axis.axis(size[1], 45))
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=500, symbolOpacity=1)
     colour = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
+    outline = alt.Stroke("series:N", scale=alt.Scale(domain=names), legend=legend)
     dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=names, range=[[1, 0], [7, 3], [2, 3]]), legend=legend)
     tips = [
         alt.Tooltip("load:N", title="Load"),
@@ -268,6 +271,8 @@ def _layers(rows: list[Row], x_axis: _Axis, y_axis: _Axis, size: tuple[int, int]
         alt.Tooltip("failed:N", title="Failed"),
         alt.Tooltip("verdict:N", title="Verdict"),
     ]
+    # The median's points are the largest: where series meet, each can still be seen.
+    size_of = alt.condition(alt.datum.series == "median", alt.value(60), alt.value(24))
     base = alt.Chart()  # on the data of the whole, see _layered
     bars = [
         base.transform_filter(f"datum.{axis}_low != null && datum.status != 'invalid'").mark_rule(
@@ -282,14 +287,14 @@ def _layers(rows: list[Row], x_axis: _Axis, y_axis: _Axis, size: tuple[int, int]
         bars[0].encode(x=x, y=alt.Y("y_low:Q"), y2="y_high:Q", color=colour),
         bars[1].encode(x=alt.X("x_low:Q"), x2="x_high:Q", y=y, color=colour),
         base.transform_filter(alt.datum.status == "valid")
-        .mark_point(filled=True, size=46, opacity=1)
-        .encode(x=x, y=y, color=colour, tooltip=tips),
+        .mark_point(filled=True, opacity=1)
+        .encode(x=x, y=y, color=colour, size=size_of, tooltip=tips),
         base.transform_filter(alt.datum.status == "suspect")
-        .mark_point(style="hollow", filled=False, size=46, strokeWidth=2, opacity=1)
-        .encode(x=x, y=y, color=colour, tooltip=tips),
+        .mark_point(style="hollow", filled=True, strokeWidth=2, opacity=1)
+        .encode(x=x, y=y, stroke=outline, size=size_of, tooltip=tips),
         base.transform_filter(alt.datum.status == "invalid")
-        .mark_point(style="hollow", stroke=_GREY, size=46, strokeWidth=1.5, opacity=1)
-        .encode(x=x, y=y, tooltip=tips),
+        .mark_point(style="hollow", filled=True, stroke=_GREY, strokeWidth=1.5, opacity=1)
+        .encode(x=x, y=y, size=size_of, tooltip=tips),
     ]
 
 

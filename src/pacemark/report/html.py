@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def html(summary: Summary) -> str:
         _section("Levels", _levels(summary.levels)),
         _section("The client", _client(summary)),
         _section("What was run", _facts(summary)),
-        _command(run.get("repeat")),
+        _command(run.get("command")),
     ]
     body = "\n".join(section for section in sections if section)
     return (
@@ -93,8 +93,13 @@ def _scripts(summary: Summary) -> str:
     data = {"sizes": sizes, "light": charts.theme(), "dark": charts.theme(dark=True)}
     # In a script element only "<" can end it or open a comment, so no text from outside may bring one.
     text = msgspec.json.encode(data).decode().replace("<", "\\u003c")
-    code = vl_convert.javascript_bundle(_DRAW, vl_version=_vega_lite())
-    return f"<script type=application/json id=data>{text}</script>\n<script type=module>{code}</script>"
+    return f"<script type=application/json id=data>{text}</script>\n<script type=module>{_code()}</script>"
+
+
+@cache
+def _code() -> str:
+    """The chart library with the lines that draw; the same for every report, and slow to make."""
+    return vl_convert.javascript_bundle(_DRAW, vl_version=_vega_lite())
 
 
 def _vega_lite() -> str:
@@ -193,7 +198,7 @@ def _search(summary: Summary) -> str:
 
 
 def _facts(summary: Summary) -> str:
-    shown = ("schema", "repeat", "loads", "started", "interrupted", "failure")
+    shown = ("schema", "command", "loads", "started", "interrupted", "failure")
     rest = {key: value for key, value in summary.run.items() if key not in shown}
     rows = []
     for name, facts in (("Target", summary.target), ("Workload", summary.workload), ("Run", rest)):
@@ -201,18 +206,23 @@ def _facts(summary: Summary) -> str:
     return f"<dl>{''.join(rows)}</dl>" if rows else ""
 
 
-def _flat(facts: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, object]]:
+def _flat(facts: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
     """`facts` with nested mappings laid out as dotted names, and what is absent left out."""
     for key, value in facts.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{key}.")
-        elif value is not None and value != "":
-            shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
-            yield f"{before}{key}", ", ".join(map(str, shown)) if isinstance(shown, list | tuple) else shown
+        elif value is not None and value not in ("", []):
+            yield f"{before}{key}", ", ".join(map(_fact, value)) if isinstance(value, list) else _fact(value)
 
 
-def _command(words: Sequence[object] | None) -> str:
-    return _section("To repeat it", f"<pre>{escape(shlex.join(map(plain, words)))}</pre>") if words else ""
+def _fact(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _command(command: str | None) -> str:
+    return _section("To repeat it", f"<pre>{_text(command)}</pre>") if command else ""
 
 
 def _when(started: str) -> str:
@@ -255,7 +265,8 @@ noscript svg { max-width: 100%; height: auto; background: #fff; }
 @media (min-width: 1100px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .charts .chart:first-child, .charts noscript { grid-column: 1 / -1; } }
 .scroll { overflow-x: auto; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 13px;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 9px; text-align: right; vertical-align: top; white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; line-height: 1.3; vertical-align: bottom; }
 tbody td { border-top: 1px solid var(--line); }

@@ -26,6 +26,8 @@ from pacemark.units import number
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from pacemark.comparison import Compared
+
 WIDTH = 80
 _STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 _PLAIN_EVERY_S = 5.0
@@ -172,10 +174,9 @@ def _live_view(status: Status) -> RenderableType:
     bar.add_row(
         Text(_where(status), style="bold"),
         Text(status.phase, style="cyan"),
-        ProgressBar(total=total, completed=status.elapsed_s, width=20, pulse=total is None),
-        Text(_times(status), style="dim"),
+        ProgressBar(total=total, completed=status.elapsed_s, width=24, pulse=total is None),
     )
-    return Group(bar, Text("  " + "   ".join(_counts(status)[1:]), no_wrap=True, overflow="ellipsis"))
+    return Group(bar, Text("  " + "   ".join(_counts(status)), no_wrap=True, overflow="ellipsis"))
 
 
 def _where(status: Status) -> str:
@@ -281,3 +282,18 @@ def _ticks(top: float, most: int) -> list[float]:
     power = 10 ** floor(log10(top / most))
     step = next(power * m for m in (1, 2, 5, 10, 20) if top / (power * m) <= most)
     return [step * n for n in range(floor(top / step) + 1)]
+
+
+def comparison(compared: Compared) -> RenderableType:
+    """Run B against run A: a row per load and metric."""
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, side in (("Load", "left"), ("Metric", "left"), ("A", "right"), ("B", "right"), ("B / A", "right")):
+        grid.add_column(name, justify="right" if side == "right" else "left")
+    grid.add_column("Verdict")
+    for level in compared.levels:
+        for name, found in level.metrics.items():
+            if found.a.value is None and found.b.value is None:
+                continue
+            change = "-" if found.ratio.value is None else f"{found.ratio.value - 1:+.1%}"
+            grid.add_row(str(level.load), name, _value(found.a), _value(found.b), change, found.verdict)
+    return grid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pacemark.curve import named
@@ -41,6 +41,7 @@ def answer(summary: Summary) -> list[Statement]:
     said = [_found(summary.find)] if isinstance(summary.find, dict) else []
     chosen = None if said else recommended(summary)
     loads: dict[Load, Statement] = {}
+    doubted = {level.load for level in summary.levels if level.verdict.status == "suspect"}
     for name, point in named(summary.operating_points):
         before = loads.get(point.load)
         rate = f"{plain(point.load)}, {with_interval(point.output_tokens_per_s)} output tokens/s"
@@ -49,7 +50,9 @@ def answer(summary: Summary) -> list[Statement]:
             if before
             else Statement(name, rate, plain(point.why), point.load == chosen)
         )
-    said += loads.values()
+    for load, statement in loads.items():
+        doubt = " The level is suspect: its reasons stand with it." if load in doubted else ""
+        said.append(replace(statement, why=statement.why + doubt))
     return said or [_no_answer(summary)]
 
 

@@ -149,7 +149,7 @@ class Databricks:
                 raise self._unknown(rest.removesuffix("/invocations"))
         except Refusal as refusal:
             if refusal.code == "model_not_found":
-                raise self._unknown("of that name") from None
+                raise self._unknown("named as the model") from None
             raise
 
     def _read(self, request: Request) -> bytes:

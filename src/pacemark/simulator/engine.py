@@ -122,7 +122,7 @@ class Step(msgspec.Struct, frozen=True):
 
     duration_ns: int
     ids: list[int]
-    """Requests that emit output, in the order of the batch."""
+    """Requests that emit output: those that completed their prompt, then those that decode."""
     tokens: list[int]
     """How many tokens each of `ids` emits."""
     finished: list[Finished]
@@ -241,12 +241,14 @@ class Engine:
             batch, admitted = self._prefill(budget, 0 if preempted else self.spec.max_batch - decoded)
             resident += admitted
             prefilling = len(batch)
+            first: list[int] = []
             for sequence, chunk in batch:
                 prefilled += chunk
                 if sequence.computed == sequence.target:
-                    ids.append(sequence.id)
-                    tokens.append(1)
+                    first.append(sequence.id)
                     self._first_token(sequence, ended)
+            # They lead the list, since whoever sends these tokens one after the other delays the last.
+            ids, tokens = first + ids, [1] * len(first) + tokens
         duration = self._base_ns + self._decode_ns * decoded + self._prefill_ns * prefilled + self._kv_ns * resident
         for sequence in ended:
             self._free(sequence)

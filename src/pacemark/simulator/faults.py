@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -54,13 +54,15 @@ FAULTS = REPLACING | SPOILING | OUTAGES
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rule. Times count from the first request for output."""
+    """One rule."""
 
     kind: str
     share: float = 1.0
     """Share of the requests that it hits, drawn for each."""
+    after_requests: int = 0
+    """Requests for output that are spared first, so that a client can find its feet."""
     at_s: float = 0.0
-    """When it begins."""
+    """When it begins, from the arrival of the first request that is not spared."""
     for_s: float | None = None
     """How long requests are hit; None: to the end. An outage happens once, at `at_s`."""
     after_events: int = 3
@@ -76,10 +78,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise BadInput(f"no fault {self.kind!r}; there are {', '.join(FAULTS)}")
         if not 0.0 <= self.share <= 1.0:
             raise BadInput(f"fault {self.kind}: share must be between 0 and 1, not {self.share:g}")
-        if min(self.at_s, self.seconds, self.for_s or 0.0, self.after_events, self.size) < 0:
+        figures = (self.at_s, self.seconds, self.for_s or 0.0, self.after_events, self.after_requests, self.size)
+        if min(figures) < 0:
             raise BadInput(f"fault {self.kind}: no figure may be negative")
         if self.kind in OUTAGES and (self.share < 1.0 or self.for_s is not None):
-            raise BadInput(f"fault {self.kind} hits the whole endpoint: it takes at_s and seconds, not share or for_s")
+            raise BadInput(f"fault {self.kind} hits the whole endpoint: it takes no share and no for_s")
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -102,29 +105,31 @@ def read_faults(path: str | Path) -> list[Fault]:
 class Faults:
     """Decides for each request. The first rule that hits wins."""
 
-    def __init__(self, rules: Sequence[Fault], seed: int) -> None:
+    def __init__(self, rules: Sequence[Fault], seed: int, begin: Callable[[Fault], None] = lambda outage: None) -> None:
+        """`begin` is called with each outage when the first request that it does not spare arrives."""
         self.outages = [rule for rule in rules if rule.kind in OUTAGES]
         self._rules = [rule for rule in rules if rule.kind not in OUTAGES]
         self._seed = seed
+        self._begin = begin
         self._number = 0
-        self._first_ns: int | None = None
-
-    @property
-    def begun(self) -> bool:
-        """A first request has come."""
-        return self._first_ns is not None
+        self._since_ns: dict[int, int] = {}
+        """Arrival of the request of that number, where a rule counts from it."""
 
     def choose(self, now_ns: int) -> Fault | None:
         """What befalls the next request, which arrives at `now_ns`."""
-        if self._first_ns is None:
-            self._first_ns = now_ns
-        if not self._rules:
+        number, self._number = self._number, self._number + 1
+        if not self._rules and not self.outages:
             return None
-        since_s = (now_ns - self._first_ns) / 1e9
-        random = Random(f"{self._seed}/fault/{self._number}")
-        self._number += 1
+        for outage in self.outages:
+            if outage.after_requests == number:
+                self._begin(outage)
+        if any(rule.after_requests == number for rule in self._rules):
+            self._since_ns[number] = now_ns
+        random = Random(f"{self._seed}/fault/{number}")
         for rule in self._rules:
             hit = random.random() < rule.share
-            if hit and rule.at_s <= since_s < rule.at_s + (rule.for_s if rule.for_s is not None else float("inf")):
-                return rule
+            if hit and number >= rule.after_requests:
+                since_s = (now_ns - self._since_ns[rule.after_requests]) / 1e9
+                if rule.at_s <= since_s < rule.at_s + (rule.for_s if rule.for_s is not None else float("inf")):
+                    return rule
         return None

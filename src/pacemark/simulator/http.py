@@ -62,6 +62,8 @@ class Connection(asyncio.Protocol):
         self._fd = -1
         self._requests: deque[Request] = deque()
         self._busy = False
+        self._queued = False
+        self._turning = False
         self._keep_alive = True
         self._url = b""
         self._headers: dict[str, str] = {}
@@ -107,9 +109,11 @@ class Connection(asyncio.Protocol):
         turn, after every other stream of the step.
         """
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or transport.is_closing():  # Its descriptor may be another client's by now.
             return
-        if self._fd >= 0 and not transport.get_write_buffer_size():
+        if self._queued:
+            self._queued = transport.get_write_buffer_size() > 0
+        if self._fd >= 0 and not self._queued:
             try:
                 sent = os.write(self._fd, data)
             except BlockingIOError:
@@ -120,6 +124,7 @@ class Connection(asyncio.Protocol):
             if sent == len(data):
                 return
             data = data[sent:]
+            self._queued = True
         transport.write(data)
 
     def done(self) -> None:
@@ -183,8 +188,12 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        if self._requests and not self._busy:
+        if self._turning:  # `done` was called from within `handle`: the loop below goes on.
+            return
+        self._turning = True
+        while self._requests and not self._busy:
             self._busy = True
             request = self._requests.popleft()
             self._keep_alive = request.keep_alive
             self._handle(self, request)
+        self._turning = False

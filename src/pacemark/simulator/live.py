@@ -38,13 +38,17 @@ class Live:
         self._timer.close()
 
     def _ring(self) -> None:
+        model, deliver = self.model, self._deliver
         now = time.monotonic_ns()
         until = now + _SLICE_NS
-        while (due := self.model.due_ns()) is not None and due <= now < until:
-            self._deliver(self.model.advance())
+        due = model.due_ns()
+        while due is not None and due <= now < until:
+            deliver(model.advance())
             now = time.monotonic_ns()
-        self._set_for = None
-        self._wait()
+            due = model.due_ns()
+        self._set_for = due
+        if due is not None:
+            self._timer.set(due)
 
     def _wait(self) -> None:
         due = self.model.due_ns()

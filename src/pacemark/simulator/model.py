@@ -184,15 +184,17 @@ class Fixed:
         return queue[0][0] if queue else None
 
     def advance(self) -> Emission:
-        """The next token."""
+        """The next token; nothing where its request was dropped."""
         due, id = self._next().popleft()
-        left = self._left[id] - 1
-        if left:
-            self._left[id] = left
-            self._later.append((due + self._itl_ns, id))
-            return Emission(due, [id], [1], [])
-        del self._left[id]
-        return Emission(due, [id], [1], [Finished(id, 0, 1, 0)])
+        left = self._left.get(id)
+        if left is None:
+            return Emission(due, [], [], [])
+        if left == 1:
+            del self._left[id]
+            return Emission(due, [id], [1], [Finished(id, 0, 1, 0)])
+        self._left[id] = left - 1
+        self._later.append((due + self._itl_ns, id))
+        return Emission(due, [id], [1], [])
 
     def occupancy(self, now_ns: int) -> Occupancy:
         """How many requests have a timeline under way."""
@@ -200,10 +202,4 @@ class Fixed:
 
     def _next(self) -> deque[tuple[int, int]]:
         first, later = self._first, self._later
-        while first and first[0][1] not in self._left:
-            first.popleft()
-        while later and later[0][1] not in self._left:
-            later.popleft()
-        if first and (not later or first[0] < later[0]):
-            return first
-        return later
+        return first if first and (not later or first[0] < later[0]) else later

@@ -1,13 +1,15 @@
 """Endpoints ready to be simulated. The constants are illustrative: the right size, not a measurement.
 
-Two rules give them, and each preset names the figures it puts in.
+Two rules give those of the H100 presets, and comments show the figures put in.
 
 - A decode step reads the weights once and the keys and values of every sequence once, so its time is bytes
   over memory bandwidth; prefill does 2 FLOP for each parameter and token: the roofline argument of Pope et al.
   2022, "Efficiently scaling transformer inference" (arXiv 2211.05102).
-- H100 SXM: 3.35 TB/s, 989 TFLOP/s dense bf16, 80 GB (NVIDIA H100 data sheet). Llama 3 8B and 70B: 32 and 80
-  layers, 8 key-value heads of 128 (arXiv 2407.21783, table 3), hence 131,072 and 327,680 bytes of keys and
-  values per token in 16 bits.
+- H100 SXM: 3.35 TB/s, 989 TFLOP/s dense bf16, 80 GB (NVIDIA H100 data sheet). Llama 3 8B and 70B: 8.03e9 and
+  70.6e9 parameters, 32 and 80 layers, 8 key-value heads of 128 (arXiv 2407.21783, table 3), hence 131,072 and
+  327,680 bytes of keys and values per token in 16 bits.
+
+`docs/simulator.md` holds them against published benchmarks.
 """
 
 from __future__ import annotations
@@ -156,16 +158,18 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             name="cpu-1b",
-            summary="a 1B model in 4 bits under llama.cpp on eight CPU cores, four slots",
-            model="llama-3.2-1b-q4",
+            summary="a 1.1B model in 4 bits under llama.cpp on eight CPU cores, four slots",
+            model="tinyllama-1.1b-q4",
             timeline=EngineSpec(
-                # 0.8 GB of weights at 40 GB/s, dual-channel DDR5.
-                base_ms=20.0,
-                # 2 x 1.24e9 FLOP at some 300 GFLOP/s, for a decoded and for a prompt token.
-                per_decode_ms=8.0,
-                per_prefill_token_ms=8.0,
-                # 16 layers x 8 heads x 64 x 2 x 2 bytes = 32,768 bytes at 40 GB/s.
-                per_kv_token_ms=0.0008,
+                # llama-bench on eight ARM cores (geerlingguy/ai-benchmarks, issue 54: llama 1B Q4_K, 636 MiB):
+                # 194.5 prompt tokens/s, so 5.1 ms each; a token decoded along with others costs the same
+                # arithmetic; 38.8 tokens/s alone is 25.8 ms a step, which leaves 20.7 ms for reading the weights.
+                base_ms=20.7,
+                per_decode_ms=5.1,
+                per_prefill_token_ms=5.1,
+                # From 512 to 4096 prompt tokens the same machine falls to 132.7 tokens/s: 2.4 ms for 1,800 more
+                # tokens of context on average.
+                per_kv_token_ms=0.0013,
                 max_batch=4,
                 token_budget=512,
                 kv_blocks=1024,

@@ -12,7 +12,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,17 @@ class _Server:
         self._context = context
         self._ca_file = ca_file
         self._clients: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._port = options.port
         self._listening: asyncio.Server | None = None
 
     async def serve(self) -> None:
         options, self._loop = self._options, asyncio.get_running_loop()
-        self._faults = Faults(options.faults, options.seed)
+        self._faults = Faults(options.faults, options.seed, self._schedule)
         limits = Limits(options.requests_per_s, options.burst, options.parallel)
         self._service = Service(
-            options.preset, self._loop, limits, self._faults,
-            seed=options.seed, strict=options.strict, on_first=self._schedule_outages,
-        )  # fmt: skip
+            options.preset, self._loop, limits, self._faults, seed=options.seed, strict=options.strict
+        )
         workspace = options.databricks
         access = Access(
             _secret(options.api_key_env),
@@ -101,12 +101,12 @@ class _Server:
         gc.collect()
         gc.freeze()
         gc.disable()
-        keeping = [asyncio.create_task(self._collect_when_idle())]
+        self._keep(self._collect_when_idle())
         idle = [fault.seconds for fault in self._faults.outages if fault.kind == "idle_close"]
         if idle:
-            keeping.append(asyncio.create_task(self._close_idle(min(idle))))
+            self._keep(self._close_idle(min(idle)))
         await stop.wait()
-        for task in keeping:
+        for task in list(self._tasks):
             task.cancel()
         self._service.live.close()
         self._shut()
@@ -138,10 +138,9 @@ class _Server:
         else:
             self._openai.handle(connection, request)
 
-    def _schedule_outages(self) -> None:
-        for fault in self._faults.outages:
-            if fault.kind != "idle_close":
-                self._loop.call_later(fault.at_s, self._befall, fault)
+    def _schedule(self, outage: Fault) -> None:
+        if outage.kind != "idle_close":
+            self._loop.call_later(outage.at_s, self._befall, outage)
 
     def _befall(self, fault: Fault) -> None:
         if fault.kind == "freeze":
@@ -155,7 +154,21 @@ class _Server:
                 client.abort()
             elif client.idle:
                 client.close()
-        self._loop.call_later(fault.seconds, lambda: self._loop.create_task(self._listen()))
+        self._loop.call_later(fault.seconds, lambda: self._keep(self._reopen()))
+
+    async def _reopen(self) -> None:
+        while True:
+            try:
+                await self._listen()
+                return
+            except BadInput:  # Somebody has taken the port meanwhile; a client's own connection can.
+                await asyncio.sleep(0.1)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside everything else, until it ends or the server does."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _close_idle(self, seconds: float) -> None:
         while True:

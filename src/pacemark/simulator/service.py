@@ -36,7 +36,7 @@ _HTML = (
 class _Open:
     """One request being answered."""
 
-    __slots__ = ("answer", "arrived_ns", "ask", "delivery", "first_ns", "held", "natural", "output")
+    __slots__ = ("answer", "arrived_ns", "ask", "delivery", "first_ns", "held", "late_ns", "natural", "output")
 
     def __init__(self, ask: Ask, answer: Answer, delivery: Delivery, arrived_ns: int, output: int, natural: bool):
         self.ask = ask
@@ -47,6 +47,7 @@ class _Open:
         self.natural = natural
         self.first_ns = 0
         self.held = 0
+        self.late_ns: int | None = None
 
 
 class Service:
@@ -61,9 +62,7 @@ class Service:
         *,
         seed: int = 0,
         strict: bool = False,
-        on_first: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_first` is called when the first request for output comes."""
         self.preset = preset
         self.lateness = Lateness()
         self.meter = Meter()
@@ -71,7 +70,6 @@ class Service:
         self._faults = faults
         self._seed = seed
         self._strict = strict
-        self._on_first = on_first
         self._number = 0
         self._open: dict[int, _Open] = {}
         self._loop = loop
@@ -98,10 +96,8 @@ class Service:
         name: str | None,
     ) -> None:
         """Answer a request for output; `name` is what it must call the model, None: nothing. Raises Refusal."""
-        if not self._faults.begun:
-            self._on_first()
-        self._limits.admit(request.arrived_ns, len(self._open))
         fault = self._faults.choose(request.arrived_ns)
+        self._limits.admit(request.arrived_ns, len(self._open))
         if fault and fault.kind in REPLACING:
             self._replace(connection, fault)
             return
@@ -193,7 +189,9 @@ class Service:
             else:
                 request.held = 0
                 request.delivery.events(request.answer.token(held))
-            self.lateness.add(time.monotonic_ns() - at)
+            late = time.monotonic_ns() - at
+            self.lateness.add(late, request.late_ns)
+            request.late_ns = late
 
     def _finish(self, request: _Open, last: int, at: int, done: Finished) -> None:
         del self._open[done.id]

@@ -6,6 +6,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 
@@ -53,11 +54,17 @@ class _Cut(_Interrupted):
 
 
 class _ErrorInStream(_Interrupted):
+    _error: ClassVar = {
+        "error": {"message": "The engine died while it answered.", "type": "internal_server_error", "code": 500}
+    }
+
+    def whole(self, body: bytes) -> None:
+        Delivery.whole(self, msgspec.json.encode(self._error))
+
     def stop(self) -> None:
-        error = {"message": "The engine died while it answered.", "type": "internal_server_error", "code": 500}
         lost = self.connection.on_lost
         self.connection.on_lost = None
-        Delivery.finish(self, b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
+        Delivery.finish(self, b"data: " + msgspec.json.encode(self._error) + b"\n\n")
         if lost:  # The rest will never be sent, so the engine need not compute it.
             lost()
 

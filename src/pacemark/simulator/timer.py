@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import sys
@@ -32,6 +33,7 @@ class Timer:
         self._loop = loop
         self._ring = ring
         self._handle: asyncio.TimerHandle | None = None
+        self._set = False
         self._fd = -1
         if sys.platform.startswith("linux"):
             self._settime = ctypes.CDLL(None, use_errno=True).timerfd_settime
@@ -39,10 +41,11 @@ class Timer:
         if self._fd >= 0:
             self._spec = _TimerSpec()
             self._pointer = ctypes.byref(self._spec)
-            loop.add_reader(self._fd, self._readable)
+            loop.add_reader(self._fd, self._expired)
 
     def set(self, when_ns: int) -> None:
         """Ring at `when_ns`, at once if that has passed; replaces the deadline set before."""
+        self._set = True
         if self._fd >= 0:
             value = self._spec.value
             value.sec, value.nsec = divmod(max(when_ns, 1), 1_000_000_000)
@@ -68,9 +71,10 @@ class Timer:
             os.close(self._fd)
             self._fd = -1
 
-    def _readable(self) -> None:
-        try:
-            os.read(self._fd, 8)
-        except BlockingIOError:  # Set anew since it rang.
-            return
+    def _expired(self) -> None:
+        # Setting a timerfd anew makes it unreadable, so only a deadline that nobody follows up must be read away.
+        self._set = False
         self._ring()
+        if not self._set:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._fd, 8)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from pacemark.errors import BadInput
 from pacemark.exchange import ABSENT, Trace
 from pacemark.pace import Concurrency, Load, Rate, schedule
-from pacemark.simulator.model import Job, Model
+from pacemark.simulator.engine import EngineSpec
+from pacemark.simulator.model import FixedSpec, Job, Model
 from pacemark.simulator.presets import Preset, build, named
+from pacemark.simulator.theory import capacity
 
 __all__ = ["Lengths", "simulate"]
 
@@ -34,6 +36,7 @@ def simulate(
     seed: int = 0,
     requests: int | None = None,
     turnaround_ms: float = 0.3,
+    shared_tokens: int = 0,
 ) -> Trace:
     """What a perfect client would record of `preset` under `load`, times in virtual ns from 0.
 
@@ -43,8 +46,9 @@ def simulate(
 
     `turnaround_ms` passes between the end of an answer and the arrival of the stream's next request. It is never
     0 on a network, and it costs more than it looks: the engine's next step has already begun, without it.
-    In closed loop stream i of n sends its first request i/n of an unloaded latency after the start. Lengths are
-    drawn in the order of sending, so two loads under one seed ask for the same requests.
+    In closed loop stream i of n sends its first request i/n of a request's latency at that load after the start.
+    Lengths are drawn in the order of sending, so two loads under one seed ask for the same requests.
+    `shared_tokens` open every prompt alike, for presets with a prefix cache; no more of a prompt is ever cached.
 
     Raises BadInput for a load or lengths that make no sense.
     """
@@ -53,12 +57,12 @@ def simulate(
         raise BadInput(f"duration_s must be positive, not {duration_s:g}")
     if requests is not None and requests < 1:
         raise BadInput(f"requests must be at least 1, not {requests}")
-    run = _Run(chosen, input_tokens, output_tokens, seed)
+    run = _Run(chosen, input_tokens, output_tokens, seed, shared_tokens)
     source: _Source
     if isinstance(load, Concurrency):
         if load.value < 1:
             raise BadInput(f"concurrency must be at least 1, not {load.value}")
-        source = _Streams(load.value, run.unloaded_latency(), round(turnaround_ms * 1e6))
+        source = _Streams(load.value, run.cycle_ns(load.value), round(turnaround_ms * 1e6))
     else:
         if load.value <= 0:
             raise BadInput(f"rate must be positive, not {load.value:g}")
@@ -84,10 +88,10 @@ class _Source(Protocol):
 class _Streams:
     """Closed loop: each stream sends its next request a turnaround after its last answer."""
 
-    def __init__(self, count: int, latency: int, turnaround: int) -> None:
+    def __init__(self, count: int, cycle: int, turnaround: int) -> None:
         self._turnaround = turnaround
         # (when it sends, stream, when it became free)
-        self._ready = [(start, stream, start) for stream in range(count) for start in [stream * latency // count]]
+        self._ready = [(start, stream, start) for stream in range(count) for start in [stream * cycle // count]]
         self.next_ns: int | None = 0
 
     def pop(self) -> tuple[int, int]:
@@ -158,11 +162,13 @@ class _Draw:
 class _Run:
     """One simulation: the loop over moments, and the columns it fills."""
 
-    def __init__(self, preset: Preset, prompt: Lengths, output: Lengths, seed: int) -> None:
+    def __init__(self, preset: Preset, prompt: Lengths, output: Lengths, seed: int, shared: int) -> None:
         self._preset, self._seed = preset, seed
         self._prompt = _Draw(prompt, np.random.default_rng([seed, 2]))
         self._output = _Draw(output, np.random.default_rng([seed, 3]))
         self._model: Model = build(preset, seed=seed)
+        self._block = preset.timeline.block_tokens if isinstance(preset.timeline, EngineSpec) else 1
+        self._prefix = range(shared // self._block)  # Blocks that hold shared tokens only; any hashes will do.
         # One entry per request, in the order of sending, which numbers them.
         self._scheduled, self._sent, self._ended = array("q"), array("q"), array("q")
         self._prompts, self._outputs, self._cached = array("q"), array("q"), array("q")
@@ -226,18 +232,19 @@ class _Run:
             tokens=np.frombuffer(self._event_tokens, np.int64)[order].astype(np.float32),
         )
 
-    def unloaded_latency(self) -> int:
-        """Latency in ns of one request of typical length alone."""
-        model = build(self._preset, seed=self._seed)
-        model.submit(Job(0, 0, self._prompt.typical(), self._output.typical()))
-        end = 0
-        while (due := model.due_ns()) is not None:
-            end = due
-            model.advance()
-        return end
+    def cycle_ns(self, streams: int) -> int:
+        """About how long a request takes with `streams` in parallel: from the theory, for typical lengths."""
+        spec, prompt, output = self._preset.timeline, self._prompt.typical(), self._output.typical()
+        if isinstance(spec, FixedSpec):
+            return round((spec.ttft_ms + spec.itl_ms * (output - 1)) * 1e6)
+        scaling = self._preset.scaling
+        replicas = max(1, scaling.min_replicas) if scaling else self._preset.replicas
+        each = -(-streams // replicas)
+        return round(each / capacity(spec, each, prompt, output).requests_per_s * 1e9)
 
     def _send(self, stream: int, scheduled: int, at: int) -> None:
-        job = Job(len(self._sent), at, self._prompt(), self._output())
+        prompt = self._prompt()
+        job = Job(len(self._sent), at, prompt, self._output(), self._prefix[: prompt // self._block])
         self._model.submit(job)
         self._scheduled.append(scheduled)
         self._sent.append(at)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import socket
 import ssl
 import struct
@@ -59,12 +60,13 @@ class Answer:
 
     __slots__ = (
         "body", "complete", "detail", "ended_ns", "error", "first_byte_sent_ns", "headers", "headers_ns", "reads",
-        "sent_ns", "status",
+        "sent_by_ns", "sent_ns", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.first_byte_sent_ns = ABSENT
         self.sent_ns = ABSENT
+        self.sent_by_ns = ABSENT
         self.headers_ns = ABSENT
         self.ended_ns = ABSENT
         self.status = 0
@@ -188,7 +190,7 @@ class Connection:
     async def _send(self, data: bytes, answer: Answer) -> None:
         rest = memoryview(data)
         if self._tls is not None:
-            while rest:  # one call takes no more than one TLS record
+            while rest:  # one call may take less than all of it
                 rest = rest[self._tls.write(rest) :]
             rest = memoryview(self._outgoing.read())
         while True:
@@ -204,6 +206,7 @@ class Connection:
                     self._end("reset", str(error))
                 return
             if not rest:
+                answer.sent_by_ns = monotonic_ns()
                 return
             await self._writable()
             if self._answer is not answer:
@@ -227,13 +230,24 @@ class Connection:
     # --- receiving: the measured path
 
     def _readable(self) -> None:
+        self._read()
+        if self._answer is None or self.closed:
+            return
+        # A reset that came with the data would never be heard of: libuv stops watching a socket in error.
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            while self._answer is not None and not self.closed and self._read():
+                pass
+            self._end("reset", os.strerror(error))
+
+    def _read(self) -> bool:
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._end("reset", str(error))
-            return
+            return False
         lag = NO_STAMP
         if ancillary:
             seconds, nanoseconds = _STAMP.unpack_from(ancillary[0][2])
@@ -241,7 +255,7 @@ class Connection:
         self._arrived_ns = monotonic_ns() - max(lag, 0)
         if not data:
             self._ended_by_peer()
-            return
+            return False
         broken = None
         try:
             self._feed(data)
@@ -258,6 +272,7 @@ class Connection:
             self._end(*broken)
         elif self._no_more:
             self._ended_by_peer()
+        return True
 
     def _decrypt(self, data: bytes) -> None:
         """Stands in for the parser's `feed_data` on a TLS connection."""
@@ -368,4 +383,3 @@ class Connection:
         pending = self._outgoing.read()
         if pending:
             await self._loop.sock_sendall(self._sock, pending)
-

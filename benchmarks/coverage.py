@@ -1,0 +1,280 @@
+"""How often pacemark's 95% intervals hold the truth, beside what plain order statistics would have held.
+
+    python benchmarks/coverage.py --repeats 500 --out coverage        every condition, an hour or two on one core
+    python benchmarks/coverage.py --only u70,C128 --repeats 50        some of them, roughly
+    python benchmarks/coverage.py --out coverage --table              the tables from what is there
+
+Engine conditions go through the whole measuring step in virtual time, as a user's run does: ramp, window, sample,
+interval. Their truth is a simulation many times as long as one run. AR(1) conditions have known quantiles. A repeat
+has a seed of its own; results are written condition by condition, so that a part can be run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal, special
+
+from pacemark import metrics, stats
+from pacemark.pace import Concurrency, Load, Rate
+from pacemark.simulator import named, simulate
+from pacemark.simulator.measured import virtual_measure
+from pacemark.summary import Figure
+
+Floats = NDArray[np.float64]
+Interval = tuple[float | None, float | None]
+Repeat = dict[str, tuple[Interval, Interval]]
+"""Per figure: pacemark's interval, and the one that takes requests for independent."""
+
+Z = float(special.ndtri(0.975))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A load on a simulated endpoint with random lengths, (mean, coefficient of variation)."""
+
+    preset: str
+    input_tokens: tuple[float, float]
+    output_tokens: tuple[float, float]
+    level: float
+    """Up to 1: utilisation, an open loop at that share of the endpoint's capacity. Above: requests in parallel."""
+    window_s: float
+    truth_requests: int
+
+    def load(self) -> Load:
+        """Capacity is what a closed loop at the batch limit is served."""
+        return Concurrency(int(self.level)) if self.level > 1 else Rate(self.level * self._capacity())
+
+    def _capacity(self) -> float:
+        batch: int = getattr(named(self.preset).timeline, "max_batch")  # noqa: B009 (a fixed timeline has none)
+        trace = self._simulate(Concurrency(batch), 60_000, seed=10**8)
+        ended = np.sort(trace.ended_ns[trace.ended_ns <= trace.sent_ns[-1]])
+        return float((len(ended) - 10 * batch) / ((ended[-1] - ended[10 * batch - 1]) / 1e9))
+
+    def _simulate(self, load: Load, requests: int, seed: int) -> Any:
+        return simulate(
+            load,
+            self.preset,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            requests=requests,
+            seed=seed,
+        )
+
+    def truth(self) -> dict[str, tuple[float, float]]:
+        """Per figure its value over the long simulation, and the standard error of that over the simulation's parts."""
+        load, part = self.load(), 50_000
+        parts = []
+        for seed in range(max(4, self.truth_requests // part)):
+            trace = self._simulate(load, part, seed=10**8 + 1 + seed)
+            skip = 3000
+            start, end = int(trace.sent_ns[skip]), int(trace.sent_ns[-1])
+            times, tokens = metrics.tokens_in(trace, start, end)
+            ttft, tpot = metrics.ttft_ms(trace)[skip:], metrics.tpot_ms(trace)[skip:]
+            parts.append((float(tokens.sum()) / ((end - start) / 1e9), ttft, tpot[np.isfinite(tpot)]))
+        ttft, tpot = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+        found = {
+            "throughput": float(np.mean([part[0] for part in parts])),
+            "TTFT mean": float(ttft.mean()),
+            "TTFT p50": float(np.median(ttft)),
+            "TTFT p95": float(np.quantile(ttft, 0.95)),
+            "TPOT p50": float(np.median(tpot)),
+        }
+        spread = {
+            "throughput": [part[0] for part in parts],
+            "TTFT mean": [part[1].mean() for part in parts],
+            "TTFT p50": [np.median(part[1]) for part in parts],
+            "TTFT p95": [np.quantile(part[1], 0.95) for part in parts],
+            "TPOT p50": [np.median(part[2]) for part in parts],
+        }
+        return {k: (v, float(np.std(spread[k], ddof=1) / math.sqrt(len(parts)))) for k, v in found.items()}
+
+    def repeats(self, seeds: range) -> Iterator[tuple[int, Repeat]]:
+        """Requests in the window, and the intervals, of one run after the other."""
+        load = self.load()
+        for seed in seeds:
+            measure = virtual_measure(
+                self.preset,
+                input_tokens=self.input_tokens,
+                output_tokens=self.output_tokens,
+                duration_s=self.window_s,
+                seed=seed,
+            )
+            result = measure(load)
+            level, window = result.level, result.window
+            inside = metrics.started_in(result.trace, window.start_ns, window.end_ns)
+            ttft, tpot = metrics.ttft_ms(result.trace)[inside], metrics.tpot_ms(result.trace)[inside]
+            times, tokens = metrics.tokens_in(result.trace, window.start_ns, window.end_ns)
+            seconds = stats.binned(times, tokens, window.start_ns, window.end_ns, round(window.seconds))
+            yield (
+                int(inside.sum()),
+                {
+                    "throughput": (_both(level.output_tokens_per_s), independent_mean(seconds)),
+                    "TTFT mean": (_both(level.ttft_ms.mean), independent_mean(ttft)),
+                    "TTFT p50": (_both(level.ttft_ms.p50), independent_quantile(ttft, 0.50)),
+                    "TTFT p95": (_both(level.ttft_ms.p95), independent_quantile(ttft, 0.95)),
+                    "TPOT p50": (_both(level.tpot_ms.p50), independent_quantile(tpot, 0.50)),
+                },
+            )
+
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """x = f(z) of a Gaussian AR(1) series z with unit variance; f is exp where `lognormal`, else 10 + z."""
+
+    correlation: float
+    n: int
+    lognormal: bool
+
+    def truth(self) -> dict[str, tuple[float, float]]:
+        """Exact."""
+        z95 = float(special.ndtri(0.95))
+        if self.lognormal:
+            return {"mean": (math.exp(0.5), 0.0), "p50": (1.0, 0.0), "p95": (math.exp(z95), 0.0)}
+        return {"mean": (10.0, 0.0), "p50": (10.0, 0.0), "p95": (10.0 + z95, 0.0)}
+
+    def repeats(self, seeds: range) -> Iterator[tuple[int, Repeat]]:
+        """Length and intervals of one series after the other."""
+        for seed in seeds:
+            noise = np.random.default_rng([seed, self.n]).standard_normal(self.n)
+            noise[1:] *= math.sqrt(1 - self.correlation**2)
+            z = signal.lfilter([1.0], [1.0, -self.correlation], noise)
+            x = np.exp(z) if self.lognormal else 10 + z
+            p50, p95 = stats.quantile_intervals(x, (0.50, 0.95))
+            yield (
+                self.n,
+                {
+                    "mean": (_both(stats.mean_interval(x).figure), independent_mean(x)),
+                    "p50": (_both(p50.figure), independent_quantile(x, 0.50)),
+                    "p95": (_both(p95.figure), independent_quantile(x, 0.95)),
+                },
+            )
+
+
+def _both(figure: Figure) -> Interval:
+    return (figure.low, figure.high) if figure.low is not None and figure.high is not None else (None, None)
+
+
+def independent_mean(x: Floats) -> Interval:
+    """Mean +- 1.96 standard errors."""
+    half = Z * float(x.std(ddof=1)) / math.sqrt(len(x))
+    return float(x.mean()) - half, float(x.mean()) + half
+
+
+def independent_quantile(x: Floats, q: float) -> Interval:
+    """Order statistics at the normal ranks of a binomial count."""
+    ordered = np.sort(x[np.isfinite(x)])
+    n = len(ordered)
+    spread = Z * math.sqrt(n * q * (1 - q))
+    low, high = math.floor(n * q - spread), math.ceil(n * q + spread)
+    return float(ordered[max(0, low - 1)]), float(ordered[min(n, high) - 1])
+
+
+CHAT: dict[str, Any] = {"preset": "llama-8b-h100", "input_tokens": (512, 0.5), "output_tokens": (128, 0.66)}
+SMALL: dict[str, Any] = {"preset": "demo", "input_tokens": (256, 0.5), "output_tokens": (64, 0.66)}
+
+CONDITIONS: dict[str, Engine | Autoregressive] = {
+    "C128": Engine(**CHAT, level=128, window_s=90, truth_requests=1_000_000),
+    "C192": Engine(**CHAT, level=192, window_s=110, truth_requests=1_000_000),
+    "C256": Engine(**CHAT, level=256, window_s=120, truth_requests=1_000_000),
+    "u50": Engine(**CHAT, level=0.50, window_s=100, truth_requests=1_000_000),
+    "u70": Engine(**CHAT, level=0.70, window_s=145, truth_requests=1_000_000),
+    "u85": Engine(**CHAT, level=0.85, window_s=240, truth_requests=2_000_000),
+    "u92": Engine(**CHAT, level=0.92, window_s=330, truth_requests=6_000_000),
+    "small-C16": Engine(**SMALL, level=16, window_s=45, truth_requests=1_000_000),
+    "small-C32": Engine(**SMALL, level=32, window_s=45, truth_requests=1_000_000),
+    "small-u50": Engine(**SMALL, level=0.50, window_s=60, truth_requests=1_000_000),
+    "small-u70": Engine(**SMALL, level=0.70, window_s=80, truth_requests=2_000_000),
+    "small-u85": Engine(**SMALL, level=0.85, window_s=120, truth_requests=4_000_000),
+    "small-u92": Engine(**SMALL, level=0.92, window_s=120, truth_requests=6_000_000),
+    "ar-0": Autoregressive(0.0, 1000, lognormal=True),
+    "ar-50": Autoregressive(0.5, 1000, lognormal=True),
+    "ar-90": Autoregressive(0.9, 2000, lognormal=True),
+    "ar-97": Autoregressive(0.97, 6000, lognormal=True),
+    "ar-90-normal": Autoregressive(0.9, 2000, lognormal=False),
+    "ar-97-normal": Autoregressive(0.97, 6000, lognormal=False),
+}
+
+
+def judge(condition: Engine | Autoregressive, repeats: int, note: Callable[[str], None]) -> dict[str, Any]:
+    """Run one condition: per figure the counts of covered, missed below and above, and refused."""
+    begun = time.monotonic()
+    truth = condition.truth()
+    note(f"truth after {time.monotonic() - begun:.0f} s")
+    counts: dict[str, dict[str, Any]] = {
+        name: {"truth": value, "truth_error": error, "given": 0, "below": 0, "above": 0, "half": 0.0, "plain": 0}
+        for name, (value, error) in truth.items()
+    }
+    sizes = []
+    for n, figures in condition.repeats(range(repeats)):
+        sizes.append(n)
+        for name, ((low, high), (plain_low, plain_high)) in figures.items():
+            row, true = counts[name], truth[name][0]
+            assert plain_low is not None
+            assert plain_high is not None
+            row["plain"] += plain_low <= true <= plain_high
+            if low is None or high is None:
+                continue
+            row["given"] += 1
+            row["below"] += true < low
+            row["above"] += true > high
+            row["half"] += (high - low) / 2 / true
+    note(f"{repeats} repeats after {time.monotonic() - begun:.0f} s")
+    return {"repeats": repeats, "n": float(np.mean(sizes)), "figures": counts}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| condition | requests | figure | interval | refused | coverage | truth below / above | plain covers |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, result in results.items():
+        for figure, row in result["figures"].items():
+            given = row["given"]
+            covered = f"{100 - 100 * (row['below'] + row['above']) / given:.1f}%" if given else "-"
+            width = f"±{100 * row['half'] / given:.1f}%" if given else "-"
+            sides = f"{100 * row['below'] / given:.1f} / {100 * row['above'] / given:.1f}" if given else "-"
+            refused = 100 * (1 - given / result["repeats"])
+            plain = 100 * row["plain"] / result["repeats"]
+            lines.append(
+                f"| {name} | {result['n']:.0f} | {figure} | {width} | {refused:.1f}% | {covered} | {sides} | {plain:.0f}% |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=500)
+    parser.add_argument("--only", help="conditions, separated by commas")
+    parser.add_argument("--out", type=Path, help="folder for one JSON file per condition")
+    parser.add_argument("--table", action="store_true", help="only print what --out already holds")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(CONDITIONS)
+    results: dict[str, dict[str, Any]] = {}
+    for name in names:
+        path = options.out / f"{name}.json" if options.out else None
+        if options.table:
+            if path is not None and path.exists():
+                results[name] = json.loads(path.read_text())
+            continue
+        print(name, file=sys.stderr)
+        results[name] = judge(CONDITIONS[name], options.repeats, lambda line: print("  ", line, file=sys.stderr))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(results[name], indent=1))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

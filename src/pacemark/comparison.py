@@ -1,0 +1,149 @@
+"""Whether two runs of the same load differ: difference and ratio with intervals, and a verdict that does not cry wolf.
+
+It needs the two figures and their 95% intervals, no more, so stored summaries can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal
+
+import msgspec
+
+from pacemark.errors import BadInput
+from pacemark.pace import Load
+from pacemark.summary import Figure, Level, Summary
+
+__all__ = ["Compared", "Comparison", "Kind", "Verdict", "compare", "compare_runs", "violated"]
+
+Kind = Literal["latency", "rate"]
+Verdict = Literal["faster", "slower", "higher", "lower", "no difference shown", "undecidable"]
+
+_WORDS: dict[Kind, tuple[Verdict, Verdict]] = {"latency": ("slower", "faster"), "rate": ("higher", "lower")}
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """One metric of run B against run A."""
+
+    a: Figure
+    b: Figure
+    difference: Figure
+    """B minus A, in the metric's unit."""
+    ratio: Figure
+    """B over A."""
+    verdict: Verdict
+
+
+def compare(a: Figure, b: Figure, kind: Kind, *, client_error: float = 0.0) -> Comparison:
+    """B against A, one metric, both with 95% intervals.
+
+    The intervals of difference and ratio are recovered from those of the two figures (MOVER: Zou and Donner 2008,
+    Statistics in Medicine 27; the ratio on the logarithmic scale), so whatever care went into those, skewness
+    and shared queues included, carries over. "undecidable" where a figure has no interval, "no difference shown"
+    where the difference's interval holds 0 or the difference is within `client_error`, what the two clients say
+    they may be wrong by, in the metric's unit.
+    """
+    difference = _difference(a, b)
+    ratio = _exp(_difference(_log(a), _log(b)))
+    if difference.value is None or difference.low is None or difference.high is None:
+        return Comparison(a, b, difference, ratio, "undecidable")
+    more, less = _WORDS[kind]
+    verdict: Verdict = "no difference shown"
+    if abs(difference.value) > client_error and difference.low > 0:
+        verdict = more
+    elif abs(difference.value) > client_error and difference.high < 0:
+        verdict = less
+    return Comparison(a, b, difference, ratio, verdict)
+
+
+def _difference(a: Figure, b: Figure) -> Figure:
+    if a.value is None or b.value is None:
+        return Figure()
+    value = b.value - a.value
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return Figure(value)
+    low = value - math.hypot(b.value - b.low, a.high - a.value)
+    high = value + math.hypot(b.high - b.value, a.value - a.low)
+    return Figure(value, low, high)
+
+
+def _log(figure: Figure) -> Figure:
+    """Logarithms; a part that is not positive has none."""
+    parts = (figure.value, figure.low, figure.high)
+    return Figure(*(math.log(part) if part is not None and part > 0 else None for part in parts))
+
+
+def _exp(figure: Figure) -> Figure:
+    parts = (figure.value, figure.low, figure.high)
+    return Figure(*(math.exp(part) if part is not None else None for part in parts))
+
+
+# --- whole runs
+
+
+class ComparedLevel(msgspec.Struct, frozen=True):
+    """One load that both runs measured; metrics by names such as `ttft_ms.p95`."""
+
+    load: Load
+    metrics: dict[str, Comparison]
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """The result of comparing two runs, schema `pacemark/compare/1`."""
+
+    levels: list[ComparedLevel]
+    schema: str = "pacemark/compare/1"
+
+
+_RATES = ("output_tokens_per_s", "requests_per_s")
+_LATENCIES = ("ttft_ms", "tpot_ms", "latency_ms")
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+
+
+def compare_runs(a: Summary, b: Summary) -> Compared:
+    """B against A at every load that both measured. Raises BadInput where there is none."""
+    others = {level.load: level for level in b.levels}
+    pairs = [(level, others[level.load]) for level in a.levels if level.load in others]
+    if not pairs:
+        raise BadInput("the two runs have no load level in common")
+    return Compared([ComparedLevel(one.load, _compare_levels(one, two)) for one, two in pairs])
+
+
+def _compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
+    # What either client may have got wrong is no difference between the endpoints.
+    error_ms = max(level.client.bound_ms or 0.0 for level in (a, b))
+    found = {name: compare(getattr(a, name), getattr(b, name), "rate") for name in _RATES}
+    for name in _LATENCIES:
+        for statistic in _STATISTICS:
+            one, two = getattr(getattr(a, name), statistic), getattr(getattr(b, name), statistic)
+            error = error_ms / max(b.output_tokens or 1.0, 1.0) if name == "tpot_ms" else error_ms
+            found[f"{name}.{statistic}"] = compare(one, two, "latency", client_error=error)
+    return found
+
+
+_CONDITION = re.compile(r"\s*(\w+)(?:\s+(mean|p50|p90|p95|p99))?\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*")
+_NAMES = {"ttft": "ttft_ms", "tpot": "tpot_ms", "latency": "latency_ms"}
+_NAMES |= {"throughput": "output_tokens_per_s", "requests": "requests_per_s"}
+
+
+def violated(compared: Compared, condition: str) -> list[str]:
+    """The levels at which `condition` holds for sure, in words: `ttft p95 > +5%`, `throughput < -3%`.
+
+    It holds for sure where the whole interval of the ratio lies beyond the stated change. Raises BadInput for a
+    condition of another form.
+    """
+    match = _CONDITION.fullmatch(condition)
+    name = _NAMES.get(match[1].lower()) if match else None
+    if match is None or name is None or (match[2] is None) == name.endswith("_ms"):
+        raise BadInput(f"--fail-if {condition!r} is not understood: write for example 'ttft p95 > +5%'")
+    limit = 1 + float(match[4]) / 100
+    key = f"{name}.{match[2]}" if match[2] else name
+    held = []
+    for level in compared.levels:
+        ratio = level.metrics[key].ratio
+        edge = ratio.low if match[3] == ">" else ratio.high
+        if edge is not None and ratio.value is not None and (edge > limit if match[3] == ">" else edge < limit):
+            what = f"{match[1]} {match[2]}" if match[2] else match[1]
+            held.append(f"{level.load}: {what} changed by {ratio.value - 1:+.1%}")
+    return held

@@ -1,0 +1,247 @@
+"""The Python face, over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+import pacemark
+from cli_tools import Asked, Reply, only_run, server, streamed
+from pacemark import api
+from pacemark.endpoint.target import target
+from pacemark.measure import Bench, Settings
+from pacemark.pace import Concurrency, Rate
+from pacemark.progress import Status
+from pacemark.simulator import Served, serving
+from pacemark.workload import Workload
+
+SHORT: dict[str, Any] = {"duration": 0.5, "input_tokens": 32, "output_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Served]:
+    with serving("demo") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def swept(endpoint: Served, tmp_path_factory: pytest.TempPathFactory) -> tuple[pacemark.Run, list[Status]]:
+    seen: list[Status] = []
+    out = str(tmp_path_factory.mktemp("runs"))
+    run = pacemark.sweep(endpoint.url, concurrency=[1, 3], out=out, observe=seen.append, seed=1, **SHORT)
+    return run, seen
+
+
+@pytest.mark.xdist_group("api-sweep")
+class TestSweep:
+    def test_a_run_has_its_levels(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
+        run, _ = swept
+        assert [level.load for level in run.levels] == [Concurrency(1), Concurrency(3)]
+        assert not run.interrupted
+        assert all(level.requests.failed == 0 and level.requests.in_window > 0 for level in run.levels)
+        assert all(level.output_tokens == 8 for level in run.levels)
+
+    def test_the_observer_sees_every_phase_of_every_level(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
+        _, seen = swept
+        phases = list(dict.fromkeys((s.level_index, s.phase) for s in seen))
+        assert [p for p in phases if p[1] != "finishing"] == [
+            (0, "ramp"),
+            (0, "measuring"),
+            (1, "ramp"),
+            (1, "measuring"),
+        ]
+        assert {s.levels for s in seen} == {2}
+        assert max(s.in_flight for s in seen if s.level_index == 1) == 3
+        assert [s.elapsed_s for s in seen] == sorted(s.elapsed_s for s in seen)
+
+    def test_a_stored_run_is_loaded_as_it_was(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
+        run, _ = swept
+        assert pacemark.load(run.path) == run
+        assert pacemark.show(str(run.path.parent)) == run
+
+    def test_as_a_data_frame(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
+        pytest.importorskip("pandas")
+        run, _ = swept
+        frame = run.to_pandas()
+        assert frame["load.value"].tolist() == [1, 3]
+        expected = [level.ttft_ms.mean.value for level in run.levels]
+        assert frame["ttft_ms.mean.value"].tolist() == expected
+
+    def test_as_a_chart(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
+        run, _ = swept
+        assert "layer" in run.plot().to_dict()
+        bundle: Any = run._repr_mimebundle_()
+        kinds = bundle[0] if isinstance(bundle, tuple) else bundle
+        assert any("vegalite" in kind or "html" in kind for kind in kinds)
+
+
+def test_open_loop_with_two_workers(endpoint: Served, tmp_path: Path) -> None:
+    run = pacemark.run(endpoint.url, rate=40, workers=2, out=tmp_path, **SHORT)
+    (level,) = run.levels
+    assert level.load == Rate(40.0, "poisson", 1.0)
+    assert level.client.lateness_ms is not None
+    assert level.client.lateness_ms.p50 is not None
+    assert level.requests.failed == 0
+    settings = json.loads((run.path / "run.json").read_bytes())["settings"]
+    assert settings["workers"] == 2
+
+
+def test_the_embedded_endpoint_as_a_target(tmp_path: Path) -> None:
+    run = pacemark.run("sim:fixed", concurrency=4, out=tmp_path, **SHORT)
+    (level,) = run.levels
+    assert run.summary.target["model"] == "fixed"
+    assert level.ttft_ms.p50.value is not None
+    # Its first token comes 200 ms after the request, so no client can truly see it sooner.
+    assert level.ttft_ms.p50.value >= 199.5
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """Python binds a submodule to its package when it is first imported, over whatever had that name."""
+    for module in pkgutil.walk_packages(pacemark.__path__, "pacemark."):
+        with contextlib.suppress(ImportError):  # one that needs an extra
+            import_module(module.name)
+    hidden = [name for name in pacemark.__all__ if isinstance(getattr(pacemark, name), ModuleType)]
+    assert not hidden
+
+
+@pytest.mark.parametrize("wanted", [64, 300, 2000])
+def test_prompts_have_the_wanted_length_on_average(endpoint: Served, wanted: int) -> None:
+    place = target(endpoint.url, model=endpoint.model)
+    workload = Workload(input_tokens=wanted, output_tokens=1, seed=wanted)
+    with Bench(place, workload, Settings(duration_s=0.5)) as bench:
+        bench.prepare()
+        result = bench.measure(Concurrency(8))
+        bench.finish()
+    assert result.level.input_tokens is not None
+    assert result.level.input_tokens == pytest.approx(wanted, rel=0.03)
+    assert bench.prompts.source == "usage"
+
+
+def test_completions_are_streamed_too(endpoint: Served) -> None:
+    found = pacemark.check(endpoint.url, api="completions", output_tokens=5)
+    assert found["streams"] is True
+    assert found["output_tokens"] == found["events"] == 5
+
+
+def test_a_server_that_takes_only_standard_fields() -> None:
+    with serving("demo", strict=True) as served:
+        found = pacemark.check(served.url, output_tokens=5)
+    assert found["accepts"] == []
+    assert found["reports_usage"] is True
+
+
+def test_headers_and_extra_fields_are_sent() -> None:
+    seen: list[Asked] = []
+
+    def note(asked: Asked) -> Reply:
+        seen.append(asked)
+        return streamed(asked)
+
+    with server(note) as url:
+        pacemark.check(url, model="m", headers={"X-Team": "search"}, extra_body={"top_k": 3}, output_tokens=8)
+    assert {asked.headers["X-Team"] for asked in seen} == {"search"}
+    assert {asked.body["top_k"] for asked in seen} == {3}
+    assert {asked.path for asked in seen} == {"/v1/chat/completions"}
+    assert seen[-1].body["max_tokens"] == 8
+
+
+def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    found = pacemark.check(endpoint.url, tokenizer=tmp_path, input_tokens=100)
+    assert found["prompt_length_from"] == "tokenizer"
+    assert found["tokens_per_word"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({}, "one load"),
+        ({"concurrency": 1, "rate": 1.0}, "one load"),
+        ({"concurrency": True}, "--concurrency True"),
+        ({"concurrency": 1.5}, "--concurrency 1.5"),
+        ({"concurrency": 1, "seed": -1}, "--seed -1"),
+        ({"concurrency": 1, "workers": 0}, "--workers 0"),
+        ({"concurrency": 1, "duration": float("inf")}, "--duration inf"),
+        ({"concurrency": 1, "timeout": 0}, "--timeout 0"),
+        ({"rate": 1.0, "arrivals": "gamma", "burstiness": -1.0}, "--burstiness -1.0"),
+        ({"rate": 0.0}, "--rate 0.0"),
+    ],
+)
+def test_bad_input_is_an_exception_of_its_own(options: dict[str, Any], part: str, tmp_path: Path) -> None:
+    with pytest.raises(pacemark.BadInput, match=part):
+        pacemark.run("http://127.0.0.1:9/v1", model="m", out=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_sweep_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(pacemark.BadInput, match="no load level"):
+        pacemark.sweep("http://127.0.0.1:9/v1", concurrency=[], out=tmp_path)
+
+
+def test_an_interrupt_keeps_the_levels_that_were_measured(endpoint: Served, tmp_path: Path) -> None:
+    def interrupt(status: Status) -> None:
+        if status.level_index == 1 and status.phase == "measuring" and status.completed > 8:
+            raise KeyboardInterrupt
+
+    run = pacemark.sweep(endpoint.url, concurrency=[2, 4, 8], out=tmp_path, observe=interrupt, **SHORT)
+    assert run.interrupted
+    assert [level.load for level in run.levels] == [Concurrency(2), Concurrency(4)]
+    first, second = run.levels
+    assert first.window_s == pytest.approx(0.5)
+    assert second.window_s is None or second.window_s < 0.5
+    for before, after in zip(run.levels, api.report(run.path).levels, strict=True):
+        assert after.load == before.load
+        assert after.window_s == before.window_s
+        assert after.output_tokens_per_s == before.output_tokens_per_s
+        assert after.latency_ms == before.latency_ms
+        assert after.verdict.status == before.verdict.status
+
+
+def test_an_error_in_the_observer_is_the_users_to_see(endpoint: Served, tmp_path: Path) -> None:
+    def fail(status: Status) -> None:
+        if status.phase == "measuring" and status.completed > 20:
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        pacemark.run(endpoint.url, concurrency=4, out=tmp_path, observe=fail, **(SHORT | {"duration": 30.0}))
+    (level,) = api.report(only_run(tmp_path)).levels
+    assert level.requests.completed > 20
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads the processes from /proc")
+def test_no_process_is_left_behind(endpoint: Served) -> None:
+    before = children()
+    pacemark.check(endpoint.url, workers=2)
+    assert children() == before
+
+
+def children() -> set[str]:
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended in the meantime
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(stat.parent.name)
+    return found
+
+
+def test_the_record_of_a_run_says_how_to_repeat_it(swept: tuple[pacemark.Run, list[Status]]) -> None:
+    run, _ = swept
+    record = json.loads((run.path / "run.json").read_bytes())
+    assert record["workload"]["seed"] == 1
+    assert record["loads"] == [{"kind": "concurrency", "value": n} for n in (1, 3)]
+    assert record["workload"]["options"]["ignore_eos"] is True
+    assert record["versions"]["pacemark"] == pacemark.__version__
+    assert msgspec.json.decode((run.path / "summary.json").read_bytes())["run"]["loads"] == record["loads"]

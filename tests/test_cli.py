@@ -1,0 +1,469 @@
+"""The command line, from outside: real processes, real sockets."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cli_tools import (
+    SHORT,
+    Asked,
+    Reply,
+    as_json,
+    assert_refused,
+    only_run,
+    pacemark,
+    prompt_tokens,
+    server,
+    started,
+    stored_requests,
+    streamed,
+    wait_for,
+)
+from pacemark.simulator import Served, serving
+
+KEY = "sk-live-4f9a7c2e8b1d6035"
+NOBODY = "http://127.0.0.1:9/v1"
+"""The discard port: nothing listens there."""
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Served]:
+    with serving("demo") as served:
+        yield served
+
+
+# --- bad input: one line, exit code 2, no traceback
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["check", NOBODY, "--model", "m"], ["no server at http://127.0.0.1:9/v1", "connection refused"]),
+        (["run", NOBODY, "--model", "m", "--concurrency", "1"], ["no server at http://127.0.0.1:9/v1"]),
+        (["check", "127.0.0.1:8000/v1"], ["must start with http://", "http://127.0.0.1:8000/v1"]),
+        (["check", "ftp://host/v1"], ["'ftp://host/v1'", "http://host:8000/v1"]),
+        (["check", "http://host:eighty/v1"], ["no usable port"]),
+        (["check", "http://user:word@host/v1"], ["--api-key-env"]),
+        (["check", "http://no-such-host.invalid/v1", "--model", "m"], ["no address for host 'no-such-host.invalid'"]),
+        (["run", NOBODY], ["--concurrency N", "--rate R"]),
+        (["run", NOBODY, "--concurrency", "1", "--rate", "1"], ["--concurrency N", "--rate R"]),
+        (["run", NOBODY, "--concurrency", "0"], ["--concurrency 0", "at least 1"]),
+        (["run", NOBODY, "--concurrency", "many"], ["'--concurrency'", "integer"]),
+        (["run", NOBODY, "--rate", "-2"], ["--rate -2", "above 0"]),
+        (["run", NOBODY, "--rate", "2", "--arrivals", "bursty"], ["--arrivals 'bursty'", "poisson"]),
+        (["sweep", NOBODY, "--concurrency", "1,two"], ["--concurrency '1,two'", "1,2,4,8"]),
+        (["sweep", NOBODY, "--concurrency", "1,0"], ["--concurrency 0", "at least 1"]),
+        (["sweep", NOBODY, "--output-tokens", "-1"], ["--output-tokens -1", "at least 1"]),
+        (["sweep", NOBODY, "--input-tokens", "0"], ["--input-tokens 0", "at least 1"]),
+        (["sweep", NOBODY, "--duration", "nan"], ["--duration nan", "above 0"]),
+        (["sweep", NOBODY, "--workers", "some"], ["--workers 'some'", "auto"]),
+        (["sweep", NOBODY, "--api", "chatty"], ["--api 'chatty'", "completions"]),
+        (["sweep", NOBODY, "--header", "no colon"], ["--header", "Name: value"]),
+        (["sweep", NOBODY, "--header", "Host: elsewhere"], ["--header Host"]),
+        (["sweep", NOBODY, "--extra-body", "{"], ["--extra-body", "JSON object"]),
+        (["sweep", NOBODY, "--extra-body", "[1]"], ["--extra-body", "JSON object"]),
+        (["sweep", NOBODY, "--api-key-env", "NO_SUCH_KEY"], ["--api-key-env NO_SUCH_KEY", "not set"]),
+        (["sweep", NOBODY, "--ca-file", "no/such.pem"], ["--ca-file 'no/such.pem'"]),
+        (["sweep", NOBODY, "--tokenizer", "no/such.json", "--model", "m"], ["--tokenizer no/such.json"]),
+        (["sweep", NOBODY, "--concurency", "1"], ["--concurency", "--concurrency"]),
+        (["sweep", NOBODY, "--concurrency"], ["--concurrency", "requires an argument"]),
+        (["sweep"], ["TARGET"]),
+        (["swep", NOBODY], ["'swep'", "'sweep'"]),
+        (["sweep", "sim:no-such-preset"], ["'no-such-preset'", "demo"]),
+        (["serve", "--preset", "no-such-preset"], ["'no-such-preset'", "demo"]),
+        (["show", "no/such/run"], ["no/such/run", "no run"]),
+        (["report", "no/such/run"], ["no/such/run", "no run"]),
+        (["export", "no/such/run"], ["no/such/run", "no run"]),
+        (["export", ".", "--format", "xml"], ["--format 'xml'", "csv or parquet"]),
+    ],
+    ids=lambda value: " ".join(value).replace("/", "_") if value[0].islower() else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(words: list[str], parts: list[str], tmp_path: Path) -> None:
+    assert_refused(pacemark(*words, cwd=tmp_path), *parts)
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_an_unknown_model_shows_what_the_server_says(endpoint: Served, tmp_path: Path) -> None:
+    done = pacemark("run", endpoint.url, "--model", "gpt-0", "--concurrency", 1, cwd=tmp_path)
+    assert_refused(done, "The model `gpt-0` does not exist; this is `demo-8b`.", "404", "--model")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_401_names_the_flag_and_never_the_key(tmp_path: Path) -> None:
+    def refuse(asked: Asked) -> Reply:
+        return as_json({"error": {"message": f"invalid key {asked.headers['Authorization']}"}}, 401)
+
+    with server(refuse) as url:
+        words = ("sweep", url, "--model", "m", "--api-key-env", "SOME_KEY")
+        done = pacemark(*words, env={"SOME_KEY": KEY}, cwd=tmp_path)
+    assert_refused(done, "401", "invalid key ***", "--api-key-env")
+    assert KEY not in done.stderr
+
+
+def test_an_endpoint_that_does_not_stream(tmp_path: Path) -> None:
+    def whole(asked: Asked) -> Reply:
+        usage = {"prompt_tokens": prompt_tokens(asked), "completion_tokens": 1}
+        return as_json({"choices": [{"message": {"content": "word"}, "finish_reason": "stop"}], "usage": usage})
+
+    with server(whole) as url:
+        done = pacemark("run", url, "--model", "m", "--concurrency", 1, cwd=tmp_path)
+    assert_refused(done, "does not stream", "--no-stream")
+
+
+def test_a_page_that_is_no_endpoint(tmp_path: Path) -> None:
+    with server(lambda asked: Reply(200, b"<html>welcome</html>", "text/html")) as url:
+        done = pacemark("check", url, "--model", "m", cwd=tmp_path)
+    assert_refused(done, "is no chat endpoint", "--api")
+
+
+def test_out_below_a_file_cannot_be_written(endpoint: Served, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    done = pacemark("run", endpoint.url, "--concurrency", 1, "--out", file / "runs")
+    assert_refused(done, f"--out {file}/runs", "Not a directory")
+
+
+def test_export_to_a_path_that_cannot_be_written(swept: Swept, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    assert_refused(pacemark("export", swept.folder, "--output", file / "x.csv"), "Not a directory")
+
+
+# --- help
+
+
+def test_without_a_word_it_shows_the_help() -> None:
+    done = pacemark()
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for command in ("run", "sweep", "check", "demo", "show", "report", "export", "serve"):
+        assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)
+    assert done.stdout == pacemark("--help").stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    args = [sys.executable, "-X", "importtime", "-m", "pacemark.cli", "--help"]
+    done = subprocess.run(args, env=env, capture_output=True, text=True, timeout=60)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "typer" in loaded
+    heavy = {"numpy", "scipy", "altair", "vl_convert", "uvloop", "sqlite3", "rich.live", "rich.console"}
+    assert not loaded & heavy
+
+
+# --- a whole sweep, with everything that is made of it
+
+
+class Swept(NamedTuple):
+    """A sweep that was run once for all the tests below."""
+
+    done: subprocess.CompletedProcess[str]
+    folder: Path
+    url: str
+
+
+@pytest.fixture(scope="module")
+def swept(endpoint: Served, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    out = tmp_path_factory.mktemp("sweep") / "runs of mine"
+    keys = ("--api-key-env", "SOME_KEY", "--header", f"X-Also-Secret: {KEY}-2")
+    words = ("sweep", endpoint.url, "--concurrency", "1,2", *SHORT, "--seed", 7, *keys, "--out", out, "--json")
+    done = pacemark(*words, env={"SOME_KEY": KEY})
+    assert done.returncode == 0, done.stderr
+    return Swept(done, only_run(out), endpoint.url)
+
+
+def strict(text: str | bytes) -> Any:
+    """JSON without NaN and infinity, which Python would read."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+FIGURE = {"value", "low", "high"}
+SPREAD = {"p50", "p99", "max"}
+QUANTILES = {"mean", "p50", "p90", "p95", "p99"}
+
+
+@pytest.mark.xdist_group("swept")
+class TestSweep:
+    def test_json_alone_is_on_standard_output(self, swept: Swept) -> None:
+        assert strict(swept.done.stdout) == strict((swept.folder / "summary.json").read_bytes())
+
+    def test_the_summary_keeps_its_contract(self, swept: Swept) -> None:
+        summary = strict((swept.folder / "summary.json").read_bytes())
+        assert summary["schema"] == "pacemark/summary/1"
+        assert summary["target"] == {"url": swept.url, "model": "demo-8b", "api": "chat"}
+        assert summary["workload"]["input_tokens"] == 32
+        assert [x["load"] for x in summary["levels"]] == [{"kind": "concurrency", "value": n} for n in (1, 2)]
+        for level in summary["levels"]:
+            assert level["window_s"] == pytest.approx(0.5)
+            assert {"completed", "failed", "in_window"} <= level["requests"].keys()
+            assert level["requests"]["completed"] >= level["requests"]["in_window"] > 0
+            assert level["errors"] == {}
+            for name in ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s"):
+                assert level[name].keys() == FIGURE
+                assert level[name]["value"] > 0
+            for name in ("ttft_ms", "tpot_ms", "itl_ms", "latency_ms"):
+                assert level[name].keys() >= QUANTILES
+                assert all(level[name][q].keys() == FIGURE for q in QUANTILES)
+                assert level[name]["mean"]["value"] > 0
+            assert level["client"]["clock"] in ("kernel", "user")
+            assert level["client"]["lag_ms"].keys() == SPREAD
+            assert {"cpu_us_per_event", "coalesced_share"} <= level["client"].keys()
+            assert level["verdict"]["status"] in ("valid", "suspect", "invalid")
+            assert all(reason.keys() == {"code", "message"} for reason in level["verdict"]["reasons"])
+        points = summary["operating_points"]
+        assert points.keys() == {"lowest_latency", "balanced", "within_budget", "highest_throughput"}
+        assert points["within_budget"] is None
+        assert all(point.keys() == {"load", "output_tokens_per_s", "why"} for point in points.values() if point)
+
+    def test_the_run_folder_is_complete(self, swept: Swept) -> None:
+        names = {path.name for path in swept.folder.iterdir()}
+        assert names == {"run.json", "run.db", "summary.json", "report.html"}
+        assert re.fullmatch(r"\d{8}T\d{6}Z-[a-z0-9.-]+", swept.folder.name)
+        run = strict((swept.folder / "run.json").read_bytes())
+        assert run["workload"]["seed"] == 7
+        assert run["command"].startswith(f"pacemark sweep {swept.url} --concurrency 1,2")
+        assert "'X-Also-Secret: ***'" in run["command"]
+        assert run["interrupted"] is False
+
+    def test_no_secret_is_anywhere(self, swept: Swept) -> None:
+        assert KEY not in swept.done.stdout + swept.done.stderr
+        for path in swept.folder.iterdir():
+            assert KEY.encode() not in path.read_bytes(), path.name
+
+    def test_progress_is_plain_lines_without_a_terminal(self, swept: Swept) -> None:
+        lines = swept.done.stderr.splitlines()
+        assert lines[0].startswith("[1/2] concurrency 1: ramp, ")
+        assert any(line.startswith("[2/2] concurrency 2: measuring, ") for line in lines)
+        assert all(re.fullmatch(r"\[\d/2\] concurrency \d: [a-z]+, .*\d errors", line) for line in lines)
+
+    def test_show_tells_what_the_run_told(self, swept: Swept) -> None:
+        shown = pacemark("show", swept.folder)
+        assert shown.returncode == 0
+        assert shown.stderr == ""
+        assert all(len(line) <= 80 for line in shown.stdout.splitlines() if not line.startswith("report: "))
+        assert "TTFT" in shown.stdout
+        assert "Verdict" in shown.stdout
+        assert "output tokens/s" in shown.stdout
+        assert pacemark("show", swept.folder, "--json").stdout == swept.done.stdout
+
+    def test_the_newest_of_a_folder_of_runs_is_shown(self, swept: Swept) -> None:
+        assert pacemark("show", swept.folder.parent, "--json").stdout == swept.done.stdout
+
+    def test_a_report_made_anew_is_the_same(self, swept: Swept) -> None:
+        before = strict(swept.done.stdout)
+        (swept.folder / "report.html").unlink()
+        done = pacemark("report", swept.folder, "--json")
+        assert done.returncode == 0, done.stderr
+        assert (swept.folder / "report.html").stat().st_size > 100_000
+        after = strict(done.stdout)
+        assert after["operating_points"] == before["operating_points"]
+        for old, new in zip(before["levels"], after["levels"], strict=True):
+            for name in ("load", "window_s", "errors", "output_tokens_per_s", "ttft_ms", "tpot_ms", "itl_ms"):
+                assert new[name] == old[name], name
+
+    def test_export_to_csv(self, swept: Swept) -> None:
+        done = pacemark("export", swept.folder)
+        assert done.stdout == f"{swept.folder}/requests.csv\n"
+        with (swept.folder / "requests.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        (swept.folder / "requests.csv").unlink()
+        summary = strict(swept.done.stdout)
+        counted = [level["requests"]["in_window"] for level in summary["levels"]]
+        inside = [sum(r["load_value"] == n and r["in_window"] == "True" for r in rows) for n in ("1", "2")]
+        assert inside == counted
+        assert all(float(r["ttft_ms"]) > 0 and float(r["latency_ms"]) > 0 for r in rows if not r["error"])
+
+    def test_export_to_parquet(self, swept: Swept, tmp_path: Path) -> None:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        path = tmp_path / "some.parquet"
+        done = pacemark("export", swept.folder, "--format", "parquet", "--output", path)
+        assert done.stdout == f"{path}\n", done.stderr
+        table = parquet.read_table(path)
+        assert table.num_rows == stored_requests(swept.folder.parent)
+        assert set(table.column("load_value").to_pylist()) == {1, 2}
+        assert all(value > 0 for value in table.column("tpot_ms").to_pylist() if value is not None)
+
+
+# --- failures under way
+
+
+def test_a_key_that_the_server_repeats_is_not_kept(tmp_path: Path) -> None:
+    def flaky(asked: Asked) -> Reply:
+        if asked.number < 8 or asked.number % 2:
+            return streamed(asked)
+        return as_json({"error": {"message": f"{'x' * (260 + asked.number * 7 % 60)} {asked.headers['X-Key']}"}}, 500)
+
+    with server(flaky) as url:
+        words = ("run", url, "--model", "m", "--concurrency", 2, *SHORT, "--header", f"X-Key: {KEY}")
+        done = pacemark(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "http_500" in done.stdout
+    assert KEY[:8] not in done.stdout + done.stderr
+    folder = only_run(tmp_path / "runs")
+    assert b"xxx ***" in (folder / "run.db").read_bytes()
+    for path in folder.iterdir():
+        assert KEY[:8].encode() not in path.read_bytes(), path.name
+
+
+def test_an_endpoint_that_fails_every_request_is_given_up(tmp_path: Path) -> None:
+    def doomed(asked: Asked) -> Reply:
+        return streamed(asked) if asked.number < 6 else as_json({"error": {"message": "out of memory"}}, 503)
+
+    with server(doomed) as url:
+        done = pacemark("run", url, "--model", "m", "--concurrency", 8, "--duration", 20, cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "http_503" in done.stderr.splitlines()[-1]
+    assert "out of memory" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_keeps_what_had_finished(endpoint: Served, tmp_path: Path) -> None:
+    words = ("run", endpoint.url, "--concurrency", 4, "--duration", 60, "--output-tokens", 8, "--json")
+    with started(*words, cwd=tmp_path) as process:
+        wait_for(lambda: stored_requests(tmp_path / "runs") > 20)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    folder = only_run(tmp_path / "runs")
+    assert stderr.splitlines()[-1] == f"pacemark: stopped; what had finished is in runs/{folder.name}"
+    summary = strict(stdout)
+    assert summary["run"]["interrupted"] is True
+    (level,) = summary["levels"]
+    assert level["requests"]["completed"] >= 20
+    assert 0 < level["window_s"] < 30
+    assert level["output_tokens_per_s"]["value"] > 0
+    assert "interrupted" in (folder / "report.html").read_text()
+    again = pacemark("show", folder)
+    assert again.returncode == 0
+
+
+def test_ctrl_c_before_the_first_level_leaves_nothing(tmp_path: Path) -> None:
+    def slow(asked: Asked) -> Reply:
+        time.sleep(3)
+        return streamed(asked)
+
+    words = ("--model", "m", "--concurrency", 1)
+    with server(slow) as url, started("run", url, *words, cwd=tmp_path) as process:
+        wait_for(lambda: list(tmp_path.glob("runs/*/run.json")))
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr == "pacemark: stopped\n"
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_killed_run_can_be_reported(endpoint: Served, tmp_path: Path) -> None:
+    words = ("run", endpoint.url, "--concurrency", 4, "--duration", 60, "--output-tokens", 8)
+    with started(*words, cwd=tmp_path) as process:
+        wait_for(lambda: stored_requests(tmp_path / "runs") > 40)
+        process.kill()
+    kept = stored_requests(tmp_path / "runs")
+    assert_refused(pacemark("show", cwd=tmp_path), "cut off", "pacemark report")
+    done = pacemark("report", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (level,) = strict(done.stdout)["levels"]
+    assert level["requests"]["completed"] == kept
+    assert 0 < level["window_s"] < 30
+    assert not [reason for reason in level["verdict"]["reasons"] if reason["code"] == "underfilled"]
+    assert pacemark("show", "--json", cwd=tmp_path).stdout == done.stdout
+
+
+# --- other ways to ask
+
+
+def test_without_streaming_there_is_no_ttft(endpoint: Served, tmp_path: Path) -> None:
+    words = ("run", endpoint.url, "--concurrency", 2, *SHORT, "--no-stream", "--api", "completions", "--json")
+    done = pacemark(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (level,) = strict(done.stdout)["levels"]
+    for name in ("ttft_ms", "tpot_ms", "itl_ms"):
+        assert all(level[name][q] == {"value": None, "low": None, "high": None} for q in QUANTILES)
+    assert level["latency_ms"]["mean"]["value"] > 0
+    assert level["output_tokens_per_s"]["value"] > 0
+    assert level["output_tokens"] == 8
+
+
+def test_check_tells_what_the_endpoint_is(endpoint: Served, tmp_path: Path) -> None:
+    done = pacemark("check", endpoint.url, "--json", cwd=tmp_path)
+    found = strict(done.stdout)
+    assert done.stderr == ""
+    assert found["target"] == {"url": endpoint.url, "model": "demo-8b", "api": "chat"}
+    assert found["streams"] is True
+    assert found["reports_usage"] is True
+    assert found["accepts"] == ["ignore_eos", "min_tokens"]
+    assert found["input_tokens"] == pytest.approx(256, rel=0.1)
+    assert found["output_tokens"] == 16
+    assert 0 < found["ttft_ms"] < found["latency_ms"]
+    assert not list(tmp_path.iterdir())
+    text = pacemark("check", endpoint.url, cwd=tmp_path).stdout
+    assert re.search(r"^output tokens +16$", text, re.MULTILINE)
+
+
+def test_serve_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    with started("serve", "--port", 0, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        assert pacemark("check", url).returncode == 0
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+
+
+# --- on a terminal
+
+
+def read_terminal(process: subprocess.Popen[str], side: int) -> str:
+    """All that `process` wrote to its pseudo-terminal."""
+    data = b""
+    while True:
+        try:
+            part = os.read(side, 65536)
+        except OSError:  # Linux reports the other side's end as an error
+            break
+        if not part:
+            break
+        data += part
+    process.wait(timeout=30)
+    return data.decode()
+
+
+def test_the_live_view_fits_80_columns(endpoint: Served, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    words = ("run", endpoint.url, "--concurrency", 16, "--duration", 1, "--output-tokens", 8)
+    env = {"TERM": "xterm-256color", "COLUMNS": "", "NO_COLOR": "", "LC_ALL": "C.UTF-8"}
+    with started(*words, cwd=tmp_path, env=env, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = read_terminal(process, ours)
+        os.close(ours)
+    assert process.returncode == 0, seen
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    lines = [part for line in text.split("\n") for part in line.split("\r")]
+    assert any("measuring" in line and "concurrency 16" in line for line in lines)
+    assert any("in flight" in line and "tok/s" in line for line in lines)
+    long = [line for line in lines if len(line) > 80 and not line.startswith("report: ")]
+    assert not long
+    assert "\x1b[?25h" in seen  # the cursor is given back

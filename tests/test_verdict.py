@@ -1,0 +1,184 @@
+"""Each check, where it must speak and where it must not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pacemark import metrics, verdict
+from pacemark.exchange import ABSENT, Exchange, trace_of
+from pacemark.health import Health
+from pacemark.metrics import Window
+from pacemark.pace import Concurrency, Load, Rate
+from pacemark.summary import Distribution, Figure
+from pacemark.verdict import Evidence, judge
+from pacemark.window import Step
+from servers import MS, exchange
+
+WINDOW = Window(0, 10_000 * MS)
+PAIR = Concurrency(2)
+
+
+def requests(count: int = 40, **fields: Any) -> list[Exchange]:
+    """Two streams, back to back through the window: 10 tokens in 500 ms each."""
+    return [
+        exchange(250 * i - 250 * (i % 2) + 1, [250 * i - 250 * (i % 2) + 51 + 50 * k for k in range(10)], **fields)
+        for i in range(count)
+    ]
+
+
+def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) -> Evidence:
+    trace = trace_of(exchanges, isinstance(load, Rate))
+    window = fields.setdefault("window", WINDOW)
+    sample = metrics.started_in(trace, window.start_ns, window.end_ns)
+    given: dict[str, Any] = {
+        "health": Health(clock="kernel"),
+        "sample": sample,
+        "good": sample & metrics.succeeded(trace),
+    }
+    return Evidence(load, trace, **(given | fields))
+
+
+GOOD = requests()
+
+
+def found(e: Evidence) -> dict[str, str]:
+    """Codes and what each does to the status."""
+    return {f.code: f.status for check in verdict.CHECKS if (f := check(e)) is not None}
+
+
+def test_a_good_level_is_valid_without_reasons() -> None:
+    assert found(evidence(GOOD)) == {}
+    assert judge(evidence(GOOD)).status == "valid"
+    assert judge(evidence(GOOD)).reasons == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "status"),
+    [
+        ({"window": Window(0, 0)}, "no_window", "invalid"),
+        ({"health": Health(died=("worker 1 (process 7) ended: signal 9",))}, "worker_died", "invalid"),
+        ({"ended_by": "interrupted"}, "interrupted", "suspect"),
+        ({"settled": False}, "unsteady", "suspect"),
+        ({"step": Step(5, 100.0, 150.0, 0.001)}, "step_change", "suspect"),
+        ({"beyond": True}, "beyond_capacity", "invalid"),
+        ({"lacking": "p95 needs 130 requests"}, "few_requests", "note"),
+        ({"health": Health(worker_wait_share=(0.0, 0.2))}, "client_starved", "suspect"),
+        ({"health": Health(worker_wait_share=(0.5, 0.0))}, "client_starved", "invalid"),
+        ({"health": Health(worker_cpu_share=(0.1, 0.95))}, "client_busy", "suspect"),
+        ({"health": Health(lag_ns=np.full(100, 60 * MS, np.int32))}, "client_lag", "suspect"),
+        ({"output": Figure(100.0, 99.0, 101.0), "by_cycle": 110.0}, "little", "suspect"),
+    ],
+)
+def test_what_was_noted_elsewhere_is_said(fields: dict[str, Any], code: str, status: str) -> None:
+    assert found(evidence(GOOD, **fields)).get(code) == status
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"health": Health(worker_wait_share=(0.1,), worker_cpu_share=(0.8,), lag_ns=np.full(100, 2 * MS, np.int32))},
+        {"output": Figure(100.0, 99.0, 101.0), "by_cycle": 103.0},
+        {"output": Figure(100.0, 85.0, 115.0), "by_cycle": 110.0},
+        {"output": Figure(), "by_cycle": 110.0},
+        {"output": Figure(100.0), "by_cycle": None},
+        {"itl": Distribution(p50=Figure(200.0)), "health": Health(lag_ns=np.full(100, 60 * MS, np.int32))},
+        {"itl": Distribution(p99=Figure(20.0, 20.0, 20.4)), "gaps": 1000},
+        {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 50},
+    ],
+)
+def test_what_is_within_bounds_is_not_mentioned(fields: dict[str, Any]) -> None:
+    assert found(evidence(GOOD, **fields)) == {}
+
+
+def test_a_dead_worker_is_named() -> None:
+    reasons = judge(evidence(GOOD, health=Health(died=("worker 1 (process 7) ended: signal 9",)))).reasons
+    assert "worker 1 (process 7) ended: signal 9" in reasons[0].message
+
+
+def test_the_worst_finding_decides() -> None:
+    suspect = judge(evidence(GOOD, settled=False, lacking="x"))
+    assert (suspect.status, {r.code for r in suspect.reasons}) == ("suspect", {"unsteady", "few_requests"})
+    assert judge(evidence(GOOD, settled=False, beyond=True)).status == "invalid"
+    assert judge(evidence(GOOD, lacking="x")).status == "valid"
+
+
+@pytest.mark.parametrize(("failed", "status"), [(0, None), (2, "suspect"), (30, "invalid")])
+def test_failures(failed: int, status: str | None) -> None:
+    for kind, code in (("reset", "errors"), ("http_429", "rate_limited")):
+        many = requests(80)
+        broken = [exchange(x.sent_ns / MS, error=kind, ended_ns=x.ended_ns) for x in many[:failed]]
+        e = evidence([*broken, *many[failed:]], window=Window(0, 20_000 * MS))
+        assert found(e).get(code) == status
+
+
+def test_most_failures_name_the_cause() -> None:
+    mixed = [exchange(1 + i, error="http_429" if i < 3 else "reset") for i in range(5)] + GOOD
+    assert "rate_limited" in found(evidence(mixed))
+    mixed = [exchange(1 + i, error="http_429" if i < 2 else "reset") for i in range(5)] + GOOD
+    assert "errors" in found(evidence(mixed))
+
+
+def test_few_requests() -> None:
+    assert found(evidence(requests(9))).get("few_requests") == "suspect"
+    assert "few_requests" not in found(evidence(requests(10)))
+
+
+def test_short_answers() -> None:
+    assert found(evidence(requests(asked_tokens=20)))["short_answers"] == "suspect"
+    assert "short_answers" not in found(evidence(requests(asked_tokens=10)))
+    assert "short_answers" not in found(evidence(requests(asked_tokens=8)))
+    one_of_many = [*requests(39), exchange(9751, [9800, 9990], asked_tokens=10)]
+    assert "short_answers" in found(evidence(one_of_many[-30:]))
+
+
+def test_tokens_counted_by_events() -> None:
+    assert found(evidence(requests(tokens_source="events")))["token_count"] == "suspect"
+
+
+def test_events_that_carry_several_tokens_are_noted() -> None:
+    spec = [exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[2] * 10) for x in GOOD]
+    assert found(evidence(spec)) == {"event_count": "note"}
+    by_events = [
+        exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[2] * 10, tokens_source="events") for x in GOOD
+    ]
+    assert "event_count" not in found(evidence(by_events))
+
+
+@pytest.mark.parametrize(
+    ("input_tokens", "cached", "fires"),
+    [(256, 0, False), (256, ABSENT, False), (256, 64, True), (256, 5, False), (ABSENT, 64, False), (4096, 4000, True)],
+)
+def test_cached_prompts(input_tokens: int, cached: int, fires: bool) -> None:
+    codes = found(evidence(requests(input_tokens=input_tokens, cached_tokens=cached)))
+    assert (codes.get("cached_prompts") == "invalid") == fires
+
+
+def test_coalesced_events_make_the_tail_a_bound() -> None:
+    wide = Distribution(p50=Figure(20.0), p99=Figure(20.0, 5.0, 40.0))
+    assert found(evidence(GOOD, itl=wide, gaps=1000)) == {"coalesced": "suspect"}
+
+
+@pytest.mark.parametrize(("late_ms", "status"), [(0.0, None), (0.5, None), (2.0, "suspect"), (30.0, "invalid")])
+def test_late_sends(late_ms: float, status: str | None) -> None:
+    late = [
+        exchange(100 * i + late_ms, [100 * i + late_ms + 50 + 10 * k for k in range(10)], scheduled_ms=100 * i)
+        for i in range(1, 60)
+    ]
+    assert found(evidence(late, Rate(10.0))).get("late_sends") == status
+    assert "late_sends" not in found(evidence(late, Concurrency(1)))
+
+
+def test_slots_left_empty() -> None:
+    assert found(evidence(GOOD, Concurrency(3)))["underfilled"] == "suspect"
+    assert "underfilled" not in found(evidence(GOOD, Rate(3.0)))
+    # A request that runs on past the window, or began before it, fills its slot all the same.
+    long = [exchange(-5000, [-4000, 20_000]), exchange(-5000, [-4000, 20_000], stream=1)]
+    assert "underfilled" not in found(evidence(long))
+
+
+def test_every_check_stands_an_empty_level() -> None:
+    for load in (Concurrency(2), Rate(1.0)):
+        for window in (Window(0, 0), WINDOW):
+            assert judge(evidence([], load, window=window)).status == "invalid"
