@@ -79,7 +79,7 @@ class Engine:
             trace = self._simulate(load, part, seed=10**8 + 1 + seed)
             skip = 3000
             start, end = int(trace.sent_ns[skip]), int(trace.sent_ns[-1])
-            times, tokens = metrics.tokens_in(trace, start, end)
+            _, tokens = metrics.tokens_in(trace, start, end)
             ttft, tpot = metrics.ttft_ms(trace)[skip:], metrics.tpot_ms(trace)[skip:]
             parts.append((float(tokens.sum()) / ((end - start) / 1e9), ttft, tpot[np.isfinite(tpot)]))
         ttft, tpot = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
@@ -247,9 +247,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             sides = f"{100 * row['below'] / given:.1f} / {100 * row['above'] / given:.1f}" if given else "-"
             refused = 100 * (1 - given / result["repeats"])
             plain = 100 * row["plain"] / result["repeats"]
-            lines.append(
-                f"| {name} | {result['n']:.0f} | {figure} | {width} | {refused:.1f}% | {covered} | {sides} | {plain:.0f}% |"
-            )
+            cells = (name, f"{result['n']:.0f}", figure, width, f"{refused:.1f}%", covered, sides, f"{plain:.0f}%")
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

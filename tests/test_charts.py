@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import samples
 from pacemark.curve import operating_points
 from pacemark.pace import Concurrency, Rate
-from pacemark.report import charts, labels
+from pacemark.reporting import charts, labels
 from pacemark.summary import Figure, Level, Summary
 
 Chart = alt.LayerChart | alt.VConcatChart

@@ -375,6 +375,7 @@ def test_ctrl_c_before_the_first_level_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_be_reported(endpoint: Served, tmp_path: Path) -> None:
     words = ("run", endpoint.url, "--concurrency", 4, "--duration", 60, "--output-tokens", 8)
     with started(*words, cwd=tmp_path) as process:

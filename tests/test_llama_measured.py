@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llama_server import server_counters
 
 import pacemark
-import pacemark.measure
+from llama_server import server_counters
+from pacemark.endpoint.dialect import understand
 from pacemark.exchange import Exchange, RawExchange
 
 pytestmark = pytest.mark.xdist_group("llama")
@@ -46,7 +46,6 @@ def test_ttft_is_the_servers_own_plus_transport(
 ) -> None:
     """The server says how long each prompt took; one request at a time waits for nothing else."""
     transport_ms: list[float] = []
-    understand = pacemark.measure.understand
 
     def listen(raw: RawExchange, *rest: object) -> Exchange:
         exchange = understand(raw)
@@ -56,7 +55,7 @@ def test_ttft_is_the_servers_own_plus_transport(
             transport_ms.append(ttft_ms - float(json.loads(found[1])["prompt_ms"]))
         return exchange
 
-    monkeypatch.setattr(pacemark.measure, "understand", listen)
+    monkeypatch.setattr("pacemark.measure.understand", listen)
     pacemark.run(llama, concurrency=1, input_tokens=48, output_tokens=24, duration=2.0, seed=2, out=tmp_path)
     assert len(transport_ms) >= 10
     assert -0.5 < np.median(transport_ms) < 15.0

@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import samples
 from pacemark.curve import operating_points
 from pacemark.pace import Concurrency
-from pacemark.report import words
-from pacemark.report.html import html, write_html
+from pacemark.reporting import words
+from pacemark.reporting.html import html, write_html
 from pacemark.summary import Reason, Summary
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

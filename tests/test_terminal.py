@@ -10,7 +10,7 @@ import samples
 from pacemark.curve import operating_points
 from pacemark.pace import Concurrency
 from pacemark.progress import Status
-from pacemark.report import terminal
+from pacemark.reporting import terminal
 from pacemark.summary import Level, Reason, Summary
 from test_charts import any_level
 

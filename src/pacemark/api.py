@@ -106,7 +106,7 @@ class Run:
 
     def plot(self) -> altair.LayerChart:
         """The throughput-latency curve."""
-        from pacemark.report.charts import curve_chart
+        from pacemark.reporting.charts import curve_chart
 
         return curve_chart(self.summary)
 
@@ -380,7 +380,7 @@ def _concluded(
     folder: RunFolder, results: Sequence[LevelResult], record: dict[str, Any], find: Find | None = None
 ) -> Run:
     """Write what people see of a run."""
-    from pacemark.report.html import write_html
+    from pacemark.reporting.html import write_html
 
     groups: dict[Load, list[Level]] = {}
     for result in results:

@@ -224,7 +224,7 @@ def _root(loads: Floats, y: Floats, bend: Floats, slope: Floats, fraction: Float
         after = knee + (1 - at_knee) / (yb - at_knee) * (xb - knee)
     inside = np.where(at_knee >= 1, before, after)
     under = loads[0] / np.maximum(y[0], 1.0)
-    return np.where(below < 0, under, np.where(above == levels, beyond, inside))
+    return np.asarray(np.where(below < 0, under, np.where(above == levels, beyond, inside)), dtype=np.float64)
 
 
 def _tangent(loads: Floats, y: Floats, a: NDArray[np.int64], fraction: Floats) -> Floats:

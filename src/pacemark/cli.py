@@ -281,7 +281,7 @@ def compare_command(
     else:
         from rich.console import Console
 
-        from pacemark.report import terminal
+        from pacemark.reporting import terminal
 
         Console(width=None if sys.stdout.isatty() else 80).print(terminal.comparison(found))
     if held:
@@ -373,7 +373,7 @@ def _options(params: dict[str, Any]) -> Options:
 def _watched(params: dict[str, Any]) -> Iterator[Options]:
     """Options with the live display attached for as long as the block runs."""
     options = _options(params)
-    from pacemark.report.terminal import Progress
+    from pacemark.reporting.terminal import Progress
 
     with Progress() as progress:
         options["observe"] = progress.update
@@ -406,7 +406,7 @@ def _tell(run: Run, json: bool) -> None:
     else:
         from rich.console import Console
 
-        from pacemark.report import terminal
+        from pacemark.reporting import terminal
 
         console = Console(width=None if sys.stdout.isatty() else 80)
         console.print(terminal.table(run.summary))

@@ -85,6 +85,7 @@ class Bench:
         self._latency_s = 1.0
         self._rates: deque[tuple[int, int]] = deque()
         self.results: list[LevelResult] = []
+        self._last: Callable[[], LevelResult] | None = None
         self.levels_planned: int | None = None
         self._workers.set_up(
             Setup(
@@ -221,11 +222,15 @@ class Bench:
         grace_s = min(self.settings.timeout_s, max(10.0, 3 * self._latency_s)) if drain else 0.0
         for batch in self._workers.finish(drain, grace_s):
             self._take(batch)
+        if self._last is not None:
+            # Answers to an interrupted level's requests may have come since; they belong to its figures.
+            conclude, self._last = self._last, None
+            self.results[-1] = conclude()
         return [self._with_late(level, result) for level, result in enumerate(self.results)]
 
     def _with_late(self, level: int, result: LevelResult) -> LevelResult:
         """Count the requests that ended after their level did; they are in no figure but the totals."""
-        late = self._ended.get(level, [])
+        late = self._ended.get(level, []) if result.level.ended_by != "interrupted" else []
         requests = msgspec.structs.replace(
             result.level.requests,
             completed=result.level.requests.completed + sum(not x.error for x in late),
@@ -234,17 +239,25 @@ class Bench:
         return dataclasses.replace(result, level=msgspec.structs.replace(result.level, requests=requests))
 
     def _conclude(self, load: Load, level: int, window: Window, ended_by: EndedBy) -> LevelResult:
-        exchanges, self._ended[level] = self._ended[level], []
-        health = health_of(exchanges, self._beats, self._workers.died)
-        trace = trace_of(exchanges, isinstance(load, Rate))
-        result = sum_up(load, trace, window, health, budget=self._budget, ended_by=ended_by)
+        if ended_by == "interrupted":
+            self._last = lambda: self._sum_up(load, level, window, ended_by)
+        result = self._sum_up(load, level, window, ended_by)
         self.results.append(result)
-        if self.folder is not None:
-            self.folder.set_window(level, window, ended_by, health.died)
-            self.folder.commit(at_once=True)
         latency = result.level.latency_ms.p50.value
         if latency is not None:
             self._latency_s = latency / 1e3
+        return result
+
+    def _sum_up(self, load: Load, level: int, window: Window, ended_by: EndedBy) -> LevelResult:
+        exchanges = self._ended[level]
+        if ended_by != "interrupted":
+            self._ended[level] = []
+        health = health_of(exchanges, self._beats, self._workers.died)
+        trace = trace_of(exchanges, isinstance(load, Rate))
+        result = sum_up(load, trace, window, health, budget=self._budget, ended_by=ended_by)
+        if self.folder is not None:
+            self.folder.set_window(level, window, ended_by, health.died)
+            self.folder.commit(at_once=True)
         return result
 
     # --- waiting for the workers

@@ -200,7 +200,8 @@ class _Search:
                 return False
             # The level's last requests, still under way, will make it more precise yet.
             under_way = load.value if isinstance(load, Concurrency) else 0
-            return n >= 20 * x + 600 or self.uncertainty(reading) * math.sqrt(n / (n + under_way)) <= 0.35 * self.tolerance(x)
+            uncertain = self.uncertainty(reading) * math.sqrt(n / (n + under_way))
+            return n >= 20 * x + 600 or uncertain <= 0.35 * self.tolerance(x)
 
         return enough
 

@@ -104,7 +104,7 @@ class LongRun:
     dof: int
     """Degrees of freedom the variance is known with."""
     time: float
-    """Integrated correlation time in values: 1 where they are independent."""
+    """Integrated correlation time in values, 1 where they are independent; no finer than a thousandth of the series."""
 
     @property
     def growth(self) -> float:
@@ -112,6 +112,7 @@ class LongRun:
         return max(1.0, self._need)
 
     _need: float = 0.0
+    """Fewest cosines over those that the correlation time allows."""
 
 
 def long_run(x: Floats, *, most: int = _WHITE_TERMS) -> LongRun:
@@ -301,7 +302,8 @@ class _Sample:
         growth = max(run.growth, _CLUSTERS / (min(q, 1 - q) * n_eff))
         low = _share_limits(q, self._effective(phi, q, run.dof, confidence), confidence)[0]
         high = _share_limits(q, self._effective(worst, q, run.dof, confidence), confidence)[1]
-        value, bottom, top = self.at(q), self.at(low), self.at(high)
+        value, top = self.at(q), self.at(high)
+        bottom = self.at(low if self.cut is None else min(low, float(self.reached[-1])))
         if value is None or top is None or high * n > n - 0.5:
             growth = max(growth, 1.01, math.log((1 - confidence) / 2) / math.log(q) / n_eff)
             return Estimate(Figure(None, bottom, None), n, n_eff, growth)

@@ -25,6 +25,7 @@ def steady_start(series: ArrayLike, *, batch: int = 5) -> int | None:
     Give it the token rate from the moment as many requests have ended as there are streams (closed loop), or the
     requests in flight from five mean latencies after the start (open loop). Averaged over `batch` bins, the series
     has settled where it first comes within two standard deviations of its second half, and must do so in the first.
+    The deviations are those from the second half's own line, lest a series that drifts throughout should pass.
     The rule of crossing the mean (Fishman 1973) with a band, for it must not choose: MSER-5, the usual rule, seeks
     the cut that makes the rest look calm, and near capacity drops the busy spells with which a run happens to
     begin. docs/statistics.md has the bias of each.
@@ -35,7 +36,9 @@ def steady_start(series: ArrayLike, *, batch: int = 5) -> int | None:
         return None
     means = values[: count * batch].reshape(count, batch).mean(axis=1)
     second = means[count // 2 :]
-    level, spread = float(second.mean()), float(second.std())
+    place = np.arange(len(second)) - (len(second) - 1) / 2
+    level = float(second.mean())
+    spread = float(np.std(second - place * float(place @ second) / float(place @ place)))
     settled = np.flatnonzero(np.abs(means - level) <= 2 * spread + 1e-9 * abs(level))
     return int(settled[0]) * batch if len(settled) and settled[0] <= count // 2 else None
 

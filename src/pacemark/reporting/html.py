@@ -13,8 +13,8 @@ import altair as alt
 import msgspec
 import vl_convert
 
-from pacemark.report import charts
-from pacemark.report.words import answer, client_in_words, errors, load_axis, plain, title
+from pacemark.reporting import charts
+from pacemark.reporting.words import answer, client_in_words, errors, load_axis, plain, title
 from pacemark.summary import Figure, Level, Spread, Summary
 from pacemark.units import number
 

@@ -12,8 +12,8 @@ import altair as alt
 
 from pacemark.curve import named
 from pacemark.pace import Concurrency
-from pacemark.report.labels import Box, along, around, free_box
-from pacemark.report.words import errors, open_loop, plain, recommended, with_interval
+from pacemark.reporting.labels import Box, along, around, free_box
+from pacemark.reporting.words import errors, open_loop, plain, recommended, with_interval
 from pacemark.summary import Figure, Level, Summary
 from pacemark.units import duration, number
 

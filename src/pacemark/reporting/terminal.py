@@ -18,8 +18,8 @@ from rich.text import Text
 
 from pacemark.pace import Load
 from pacemark.progress import Status
-from pacemark.report.words import answer as statements
-from pacemark.report.words import errors, open_loop, plain, recommended
+from pacemark.reporting.words import answer as statements
+from pacemark.reporting.words import errors, open_loop, plain, recommended
 from pacemark.summary import Distribution, Figure, Level, Summary
 from pacemark.units import number
 
@@ -233,7 +233,8 @@ def _quantiles(name: str, spreads: Sequence[Distribution], *which: str) -> dict[
 
 def _notes(level: Level) -> list[str]:
     """What the row of a level has no room for."""
-    said = [f"{level.verdict.status}: {plain(reason.message)}" for reason in level.verdict.reasons]
+    doubtful = level.verdict.status != "valid"
+    said = [f"{level.verdict.status}: {plain(reason.message)}" for reason in level.verdict.reasons if doubtful]
     if level.requests.failed:
         said.append(f"failed: {errors(level)}")
     if level.requests.short:
