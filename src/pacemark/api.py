@@ -369,6 +369,9 @@ def _levels(
     except RunFailed as error:
         failure = error
     results = bench.finish(drain=not interrupted and failure is None)
+    if results and not failure and not interrupted and not any(r.level.requests.completed for r in results):
+        errors = ", ".join(f"{count} x {kind}" for kind, count in results[0].level.errors.items())
+        failure = RunFailed(f"not one request was answered ({errors})")
     record |= {"interrupted": interrupted, "failure": str(failure) if failure else None}
     run = _concluded(folder, results, record, found())
     if failure is not None:

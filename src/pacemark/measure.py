@@ -36,6 +36,8 @@ HOPELESS = 12
 
 
 LOOK_NS = 200_000_000
+DETAIL_LETTERS = 300
+"""How much of what a server says of a failure is kept."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -319,7 +321,9 @@ class Bench:
         for raw in batch.exchanges:
             exchange = understand(raw, self._count_tokens)
             if exchange.error:
-                exchange = msgspec.structs.replace(exchange, detail=self.target.redacted(exchange.detail))
+                # Redacted before it is cut: half a key would not be recognised.
+                detail = self.target.redacted(exchange.detail)[:DETAIL_LETTERS]
+                exchange = msgspec.structs.replace(exchange, detail=detail)
             self._ended.setdefault(raw.level, []).append(exchange)
             if self.folder is not None:
                 self.folder.add(exchange)

@@ -99,7 +99,7 @@ def few_requests(e: Evidence) -> Finding | None:
     count = int(e.good.sum())
     if count == 0 or (count >= 10 and e.lacking is None):
         return None
-    text = f"only {count} requests in the window" if count < 10 else str(e.lacking)
+    text = f"only {count} requests in the window" if count < 10 else f"no interval for latency p50 or p95: {e.lacking}"
     status: Literal["note", "suspect"] = "suspect" if count < 10 else "note"
     return Finding(status, "few_requests", f"{text}; run longer (--duration or --precision)")
 
@@ -182,7 +182,7 @@ def short_answers(e: Evidence) -> Finding | None:
         "suspect",
         "short_answers",
         f"{share:.0%} of the answers stopped early: {mean:.0f} tokens on average where {asked:.0f} were asked for, "
-        "and the server takes no ignore_eos; compare only with runs of the same answer length",
+        "so the server does not heed ignore_eos; compare only with runs of the same answer length",
     )
 
 

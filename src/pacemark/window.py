@@ -88,7 +88,7 @@ def step_change(series: ArrayLike, *, smallest: float = 0.1, error_rate: float =
     return Step(int(places[cut]), before, after, max(chance, 1.0 / len(_null_statistics())))
 
 
-_POINTS = 200
+_POINTS = 100
 
 
 def _ranks(values: Floats) -> Floats:
