@@ -322,7 +322,9 @@ class Bench:
             exchange = understand(raw, self._count_tokens)
             if exchange.error:
                 # Redacted before it is cut: half a key would not be recognised.
-                detail = self.target.redacted(exchange.detail)[:DETAIL_LETTERS]
+                detail = self.target.redacted(exchange.detail)
+                if len(detail) > DETAIL_LETTERS:
+                    detail = f"{detail[:DETAIL_LETTERS]} ..."
                 exchange = msgspec.structs.replace(exchange, detail=detail)
             self._ended.setdefault(raw.level, []).append(exchange)
             if self.folder is not None:

@@ -169,9 +169,8 @@ def _error_text(body: bytes) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Printable, and cut between words: half a secret could not be recognised and masked any more."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= 300 else f"{text[:300].rsplit(' ', 1)[0]} ..."
+    """Printable and on one line; whole, because half a secret could not be recognised and masked any more."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def understand(raw: RawExchange, count_tokens: Callable[[str], int] | None = None) -> Exchange:
@@ -211,8 +210,8 @@ def understand(raw: RawExchange, count_tokens: Callable[[str], int] | None = Non
         # Empty deltas are tokens where the server's own count says that there were more.
         spare = np.flatnonzero(kinds == EMPTY)[: output_tokens - int(carries.sum())]
         carries[spare] = True
-    # The stamp is that of the read's last byte: exact for an event that ends there or is followed by none with output,
-    # a bound for one before it.
+    # The stamp is that of the read's last byte: exact for an event that ends there, a bound for one before it. What
+    # is followed only by events without output (finish, usage, [DONE]) counts as exact: servers write them together.
     followed = np.append(carries[1:], False) & (ends[read_of] != offsets) if len(arrivals) else np.zeros(len(hi), bool)
     lo = np.where(followed, previous, hi)
     answers = np.flatnonzero(kinds == ANSWER)
