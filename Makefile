@@ -20,6 +20,7 @@ lint: .venv/test
 
 bench: .venv/test
 	$(BIN)/python benchmarks/client.py
+	$(BIN)/python benchmarks/simulator_lateness.py
 
 clean:
 	rm -rf .venv

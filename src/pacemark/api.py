@@ -13,6 +13,7 @@ import secrets
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -21,6 +22,7 @@ import msgspec
 
 import pacemark
 from pacemark.budget import parse as parse_budget
+from pacemark.calibration import warning as beyond_calibration
 from pacemark.comparison import Compared, compare_runs
 from pacemark.curve import operating_points
 from pacemark.endpoint.target import Target, only_model, target
@@ -333,6 +335,8 @@ def _run(
 ) -> Run:
     """Open the target and a run folder, prepare, and hand over to `body`."""
     with _opened(where, options, loads) as (place, workload, settings):
+        if beyond := beyond_calibration(loads, place.tls):
+            warnings.warn(beyond, stacklevel=4)
         record = _record(place, workload, settings, loads, options)
         folder = RunFolder.create(Path(options.get("out", "runs")), f"{place.host} {place.model}", record)
         try:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from scipy import stats as dist
 
 from pacemark import stats
 from pacemark.budget import Condition
@@ -28,6 +27,7 @@ __all__ = ["DRAWS", "Belief", "Reading", "believe", "read"]
 Floats = NDArray[np.float64]
 
 DRAWS = 512
+UNSEEN = 10.0
 _HUGE = 1e9
 """Stands for an infinite score: a request that was never answered."""
 
@@ -93,10 +93,10 @@ def _statistic(condition: Condition, at: Floats) -> tuple[float, Floats]:
         return _quantile(scores, condition.quantile, at)
     if condition.name == "errors":
         return _share(scores, condition.most, at)
-    estimate = stats.mean_interval(scores)
-    mean, spread = float(scores.mean()), float(scores.std(ddof=1)) if n > 1 else float(scores[0])
-    error = spread / np.sqrt(max(2.0, estimate.n_eff))
-    return mean, mean + error * dist.t.ppf(at, max(2.0, min(n, 20) - 1))
+    n_eff, dof = _effective(scores, 0.5)
+    spread = float(scores.std(ddof=1)) if n > 1 else float(scores[0])
+    mean = float(scores.mean())
+    return mean, mean + spread / np.sqrt(n_eff) * special.stdtrit(dof, at)
 
 
 def _share(scores: Floats, most: float, at: Floats) -> tuple[float, Floats]:
@@ -104,23 +104,30 @@ def _share(scores: Floats, most: float, at: Floats) -> tuple[float, Floats]:
     failed, n = float((scores > 0).sum()), len(scores)
     if failed == 0:
         return 0.0, np.zeros(len(at))
-    known = _effective(scores > 0) / n
+    known = _independent(scores > 0, failed / n) / n
     return failed / n / most, special.betaincinv(failed * known, (n - failed) * known + 1, at) / most
 
 
-def _effective(flags: NDArray[np.bool_]) -> float:
-    """How many independent requests would know the share of `flags` (n,) as well, its error being measured too.
+def _independent(scores: Floats | NDArray[np.bool_], share: float) -> float:
+    """As `_effective`, with what is not known of it taken off: by (z / t)^2."""
+    n_eff, dof = _effective(scores, share)
+    return n_eff * float(special.ndtri(0.975) / special.stdtrit(dof, 0.975)) ** 2
 
-    Overdispersion takes the number down by the long-run variance, and the few degrees of freedom with which that is
-    known by (z / t)^2.
+
+def _effective(scores: Floats | NDArray[np.bool_], share: float) -> tuple[float, int]:
+    """How many independent requests would say as much as `scores` (n,), and with how many degrees of freedom.
+
+    Fewer than there are by the overdispersion: requests that are served together are fast or slow together. A series
+    in which few requests lie beyond the quantile cannot show its overdispersion, and it is then taken to be high:
+    docs/search.md has the coverage that this factor was chosen on.
     """
-    n, share = len(flags), float(flags.mean())
-    if n < 40 or share in (0.0, 1.0):
-        phi, dof = 1.0, max(1, n - 1)
-    else:
-        run = stats.long_run(flags.astype(np.float64))
-        phi, dof = max(1.0, run.variance / (share * (1 - share))), run.dof
-    return n / phi * float(special.ndtri(0.975) / special.stdtrit(dof, 0.975)) ** 2
+    x = np.asarray(scores, dtype=np.float64)
+    n, variance = len(x), float(x.var())
+    rare = 1 + UNSEEN / (n * min(share, 1 - share))
+    if n < 40 or variance == 0:
+        return n / rare, max(1, n - 1)
+    run = stats.long_run(x)
+    return n / rare / max(1.0, run.variance / variance), run.dof
 
 
 def _quantile(scores: Floats, q: float, at: Floats) -> tuple[float, Floats]:
@@ -131,7 +138,7 @@ def _quantile(scores: Floats, q: float, at: Floats) -> tuple[float, Floats]:
     ordered = np.sort(scores)
     n = len(ordered)
     value = float(np.quantile(ordered, q))
-    n_eff = _effective(scores <= value)
+    n_eff = min(_independent(scores <= value, q), _independent(scores <= np.median(scores), q))
     rank = special.betaincinv(n_eff * q + 0.5, n_eff * (1 - q) + 0.5, at)
     drawn = np.interp(rank, (np.arange(n) + 0.5) / n, ordered)
     top = ordered[-max(2, n // 5) :]

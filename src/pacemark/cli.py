@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -435,6 +436,7 @@ def _numbers(flag: str, text: str, kind: type[int] | type[float]) -> list[Any]:
 
 def main() -> None:
     """Entry point. Every error becomes one line on standard error and an exit code."""
+    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         words = sys.argv[1:] or ["--help"]
         code = typer.main.get_command(app).main(words, prog_name="pacemark", standalone_mode=False)
