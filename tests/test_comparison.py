@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from samples import sweep
 
 from pacemark.comparison import compare_runs, violated
 from pacemark.errors import BadInput
 from pacemark.summary import Figure, Summary
+from samples import sweep
 
 
 def slower(summary: Summary, factor: float) -> Summary:

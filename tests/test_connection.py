@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pacemark.clock import stamp_reads
 from pacemark.exchange import ABSENT
 from pacemark.wire.connection import Address, Answer, Connection, WireError
 from servers import (
@@ -31,6 +32,15 @@ from servers import (
 )
 
 TIMEOUT_S = 5.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _stamps_are_on() -> Iterator[None]:
+    """The kernel begins to stamp a moment after the first socket asked for it: one that asks, as a worker keeps."""
+    with socket.socket() as always_on:
+        stamp_reads(always_on)
+        time.sleep(0.05)
+        yield
 
 
 def says(*parts: bytes, pause_s: float = 0.01, stay: bool = False) -> Handler:

@@ -108,13 +108,13 @@ def _share(scores: Floats, most: float, at: Floats) -> tuple[float, Floats]:
     return failed / n / most, special.betaincinv(failed * known, (n - failed) * known + 1, at) / most
 
 
-def _independent(scores: Floats | NDArray[np.bool_], share: float) -> float:
+def _independent(scores: Floats | NDArray[np.bool_], share: float, memory: float = 1.0) -> float:
     """As `_effective`, with what is not known of it taken off: by (z / t)^2."""
-    n_eff, dof = _effective(scores, share)
+    n_eff, dof = _effective(scores, share, memory)
     return n_eff * float(special.ndtri(0.975) / special.stdtrit(dof, 0.975)) ** 2
 
 
-def _effective(scores: Floats | NDArray[np.bool_], share: float) -> tuple[float, int]:
+def _effective(scores: Floats | NDArray[np.bool_], share: float, memory: float = 1.0) -> tuple[float, int]:
     """How many independent requests would say as much as `scores` (n,), and with how many degrees of freedom.
 
     Fewer than there are by the overdispersion: requests that are served together are fast or slow together. A series
@@ -123,7 +123,7 @@ def _effective(scores: Floats | NDArray[np.bool_], share: float) -> tuple[float,
     """
     x = np.asarray(scores, dtype=np.float64)
     n, variance = len(x), float(x.var())
-    rare = 1 + UNSEEN / (n * min(share, 1 - share))
+    rare = 1 + UNSEEN * memory / (n * min(share, 1 - share))
     if n < 40 or variance == 0:
         return n / rare, max(1, n - 1)
     run = stats.long_run(x)
@@ -138,7 +138,11 @@ def _quantile(scores: Floats, q: float, at: Floats) -> tuple[float, Floats]:
     ordered = np.sort(scores)
     n = len(ordered)
     value = float(np.quantile(ordered, q))
-    n_eff = min(_independent(scores <= value, q), _independent(scores <= np.median(scores), q))
+    memory = 1.0
+    if n >= 40:
+        half = stats.overdispersion(scores <= np.median(scores))
+        memory = 1 - 1 / half**2
+    n_eff = min(_independent(scores <= value, q, memory), _independent(scores <= np.median(scores), q, memory))
     rank = special.betaincinv(n_eff * q + 0.5, n_eff * (1 - q) + 0.5, at)
     drawn = np.interp(rank, (np.arange(n) + 0.5) / n, ordered)
     top = ordered[-max(2, n // 5) :]
