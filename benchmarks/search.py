@@ -27,7 +27,8 @@ from pacemark.search import find
 from pacemark.simulator import EngineSpec, Preset, simulate
 from pacemark.simulator.measured import virtual_measure
 
-LONG = 6000
+LONG = 40_000
+"""Requests of the simulations that the truth rests on."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,19 @@ class Case:
             seed=self.number,
         )
 
-    def score(self, streams: int) -> float:
+    def score(self, streams: int, requests: int = 6000) -> float:
         """The budget's worst statistic over a long simulation, as a share of its limit."""
-        return max(_values(self, self.budget, streams))
+        return max(_values(self, self.budget, streams, requests))
 
 
-def _values(case: Case, budget: Budget, streams: int) -> list[float]:
+def _values(case: Case, budget: Budget, streams: int, requests: int = 6000) -> list[float]:
     ramp = 6 * streams
     trace = simulate(
         Concurrency(streams),
         case.preset,
         input_tokens=case.input_tokens,
         output_tokens=case.output_tokens,
-        requests=LONG + ramp,
+        requests=requests + ramp,
         seed=900_000 + case.number,
     )
     sample = np.arange(len(trace)) >= ramp
@@ -136,23 +137,19 @@ def _draw(number: int, rng: np.random.Generator) -> tuple[Case, int]:
 
 def optimum(case: Case, highest: int = 1200) -> int:
     """The largest concurrency that meets the budget in the long run; 0 for none, `highest` where none misses it."""
-    known: dict[int, float] = {}
-
-    def meets(n: int) -> bool:
-        if n not in known:
-            known[n] = case.score(n)
-        return known[n] < 1
-
-    if not meets(1):
-        return 0
-    low, high = 1, 2
-    while meets(high):
+    low, high = 0, 1
+    while case.score(high, 3000) < 1:
         low, high = high, 2 * high
         if high > highest:
             return highest
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if meets(middle) else (low, middle)
+        low, high = (middle, high) if case.score(middle, 3000) < 1 else (low, middle)
+    # Found in haste; from here on with care.
+    while case.score(low + 1, LONG) < 1:
+        low += 1
+    while low and case.score(low, LONG) >= 1:
+        low -= 1
     return low
 
 

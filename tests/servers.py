@@ -54,8 +54,8 @@ def listening(handle: Handler, context: ssl.SSLContext | None = None, host: str 
         server.close()
         for task in tasks:
             task.cancel()
-        await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.05 if context else 0)  # let handshakes that the client broke off come to their end
 
     server = loop.run_until_complete(asyncio.start_server(serve, host, 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever, daemon=True)

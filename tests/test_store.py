@@ -41,7 +41,7 @@ def same(a: Exchange, b: Exchange) -> None:
 def beat(level: int = 0, now_ns: int = 5) -> Beat:
     return Beat(
         worker=1, now_ns=now_ns, level=level, in_flight=3, oldest_ns=4, turned=2, reads=99, cpu_ns=10, wait_ns=11,
-        stall_ns=12, reconnects=13, idle=False,
+        idle_share=0.5, stall_ns=12, reconnects=13, idle=False,
     )  # fmt: skip
 
 

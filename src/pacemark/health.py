@@ -29,6 +29,9 @@ class Health:
     worker_cpu_share: tuple[float, ...] = ()
     worker_wait_share: tuple[float, ...] = ()
     """Share of the time each worker was ready to run and had no CPU."""
+    idle_share: float | None = None
+    """How idle the cores were that the workers may use: the median over time, of the worst placed worker; None where
+    that is unknown."""
     stall_ns: int = 0
     reconnects: int = 0
     died: tuple[str, ...] = ()
@@ -40,6 +43,11 @@ def spread_ms(values_ns: NDArray[np.int32] | NDArray[np.int64] | NDArray[np.floa
         return Spread()
     p50, p99 = np.quantile(values_ns, [0.5, 0.99], method="higher") / 1e6
     return Spread(float(p50), float(p99), float(values_ns.max() / 1e6))
+
+
+def _idle(beats: Sequence[Beat]) -> float | None:
+    known = [b.idle_share for b in beats if b.idle_share >= 0]
+    return float(np.median(known)) if known else None
 
 
 def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequence[str] = ()) -> Health:
@@ -59,6 +67,7 @@ def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequen
         cpu_ns=sum(cpu_ns),
         worker_cpu_share=tuple(cpu / length for cpu, length in zip(cpu_ns, lengths, strict=True)),
         worker_wait_share=tuple(wait / length for wait, length in zip(wait_ns, lengths, strict=True)),
+        idle_share=min((mean for own in pulses if (mean := _idle(own)) is not None), default=None),
         stall_ns=max((b.stall_ns for b in beats), default=0),
         reconnects=sum(own[-1].reconnects - own[0].reconnects for own in pulses),
         died=tuple(died),

@@ -379,6 +379,7 @@ def _client(load: Load, trace: Trace, good: Mask, health: Health) -> Client:
         stall_ms=health.stall_ns / 1e6 if health.reads else None,
         cpu_share=[round(share, 4) for share in health.worker_cpu_share],
         wait_share=[round(share, 4) for share in health.worker_wait_share],
+        idle_share=health.idle_share,
         reconnects=health.reconnects,
         bound_ms=bound_ms,
         bound=None if bound_ms is None else f"TTFT p99 may be overstated by at most {bound_ms:.1f} ms by this client",

@@ -100,6 +100,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     cpu_ns: int
     wait_ns: int
     """How long the process has been ready to run without a CPU to run on, since it started."""
+    idle_share: float
+    """Share of the last moments in which the cores that this worker may use were idle; ABSENT where unknown."""
     stall_ns: int
     """How late this beat was: the longest the event loop can have been away."""
     reconnects: int
@@ -121,6 +123,36 @@ class Request(NamedTuple):
     number: int
     tokens: int
     data: bytes
+
+
+class Cores:
+    """How idle the cores are that this process may run on (Linux, /proc/stat)."""
+
+    EVERY_NS = 500_000_000
+
+    def __init__(self) -> None:
+        self._read_ns = 0
+        self._before: dict[str, tuple[int, int]] = {}
+        self._share = float(ABSENT)
+
+    def idle_share(self) -> float:
+        """Idle share since the last look, which is at most half a second ago; ABSENT where it cannot be known."""
+        now = monotonic_ns()
+        if now - self._read_ns < self.EVERY_NS:
+            return self._share
+        self._read_ns = now
+        try:
+            mine = {f"cpu{n}" for n in os.sched_getaffinity(0)}
+            with open("/proc/stat") as file:
+                rows = [line.split() for line in file if line.startswith("cpu")]
+        except (OSError, AttributeError):
+            return self._share
+        ticks = {name: (int(t[3]) + int(t[4]), sum(map(int, t[:8]))) for name, *t in rows if name in mine}
+        known = ticks.keys() & self._before.keys()
+        idle, total = (sum(ticks[name][i] - self._before[name][i] for name in known) for i in (0, 1))
+        self._before = ticks
+        self._share = idle / total if total > 0 else float(ABSENT)
+        return self._share
 
 
 class LoadGenerator:
@@ -149,6 +181,7 @@ class LoadGenerator:
         self._reads = 0
         self._reconnects = 0
         self._stall_ns = 0
+        self._cores = Cores()
         self._keeps = not setup.fresh_connections
         self._jitter = random.Random(setup.seed + setup.worker)
         self._places = asyncio.Semaphore(setup.max_in_flight) if setup.max_in_flight else None
@@ -378,6 +411,7 @@ class LoadGenerator:
             reads=self._reads,
             cpu_ns=process_time_ns(),
             wait_ns=waited_ns(),
+            idle_share=self._cores.idle_share(),
             stall_ns=self._stall_ns,
             reconnects=self._reconnects,
             idle=not self._tasks,

@@ -192,11 +192,11 @@ class _Search:
                 return True
             conditions = self.budget.conditions(trace, sample)
             reading = self.weigh(x, conditions)
-            rare = max((1 / (1 - c.quantile) for c in conditions if c.quantile is not None), default=0.0)
-            # What is rare may not have been seen yet: near a limit on p99 sixty good requests prove nothing.
+            # What is rare may not have been seen yet: that many requests without a miss would certify the quantile.
+            rare = max((3 / (1 - c.quantile) for c in conditions if c.quantile is not None), default=0.0)
             if reading.clear() and (n >= rare or not 0.7 < reading.values.max() < 1):
                 return True
-            if reading.n < max(wanted, 2 * rare):
+            if reading.n < max(wanted, rare):
                 return False
             # The level's last requests, still under way, will make it more precise yet.
             under_way = load.value if isinstance(load, Concurrency) else 0
@@ -229,13 +229,13 @@ class _Search:
         within = [r for r in levels if r.within >= 0.5]
         if not over:
             return self.climb(levels, belief)
-        if not within and len(levels) == 1:
+        if len(levels) == 1:
             return self.step(2), "one stream misses the budget; a second can show whether that is a slow start"
-        if not within:
-            self.resolved, self.why = True, self.by_how_much()
-            return None, ""
         middle = self.step(belief.middle)
         low, high = (self.step(v) for v in belief.interval())
+        if not within and high < 1:
+            self.resolved, self.why = True, self.by_how_much()
+            return None, ""
         tolerance = self.tolerance(middle)
         if max(high - middle, middle - low) <= 0.8 * tolerance + 0.2 * (self.kind == "concurrency"):
             if any(r.load == middle or abs(r.load - middle) <= 0.5 * tolerance for r in within) or middle < 1:

@@ -34,7 +34,7 @@ CREATE TABLE request (level INTEGER, idx INTEGER, stream INTEGER, scheduled_ns I
   input_tokens INTEGER, cached_tokens INTEGER, output_tokens INTEGER, tokens_source TEXT, events INTEGER,
   coalesced_reads INTEGER, hi_ns BLOB, lo_ns BLOB, tokens BLOB, lag_ns BLOB);
 CREATE TABLE health (level INTEGER, worker INTEGER, now_ns INTEGER, in_flight INTEGER, reads INTEGER,
-  cpu_ns INTEGER, wait_ns INTEGER, stall_ns INTEGER, reconnects INTEGER);
+  cpu_ns INTEGER, wait_ns INTEGER, idle_share REAL, stall_ns INTEGER, reconnects INTEGER);
 """
 _PLAIN = (
     "level index stream scheduled_ns first_byte_sent_ns sent_ns send_ns headers_ns first_event_ns answer_ns ended_ns "
@@ -42,7 +42,7 @@ _PLAIN = (
     "tokens_source"
 ).split()
 _INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_PLAIN) + 6))})"
-_BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns stall_ns reconnects".split()
+_BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects".split()
 COMMIT_S = 0.5
 
 

@@ -78,6 +78,8 @@ class Client(msgspec.Struct, frozen=True):
     """Per worker: how busy it was, of one core."""
     wait_share: list[float] = []
     """Per worker: share of the time it was ready to run and had no core."""
+    idle_share: float | None = None
+    """How idle the cores were that the workers may run on."""
     reconnects: int = 0
     """Kept connections that the server had closed and that were opened anew."""
     bound_ms: float | None = None

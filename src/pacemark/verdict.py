@@ -52,6 +52,9 @@ class Finding:
     message: str
 
 
+LEAST_IDLE = 0.03
+"""Below this share of idle time a core has nothing left for a client that wakes up."""
+
 Check = Callable[[Evidence], Finding | None]
 
 
@@ -215,6 +218,10 @@ def cached_prompts(e: Evidence) -> Finding | None:
 def client_starved(e: Evidence) -> Finding | None:
     """A client that waits for a core sends late and reads late, whatever its clock says."""
     share = max(e.health.worker_wait_share, default=0.0)
+    idle = e.health.idle_share
+    if share <= 0.15 and idle is not None and idle < LEAST_IDLE:
+        text = f"the cores that this client may use were idle only {idle:.0%} of the time, so it had to fight for them"
+        return Finding("suspect", "client_starved", f"{text}; free a core for it, or load from a machine that has one")
     if share <= 0.15:
         return None
     return Finding(
