@@ -375,6 +375,9 @@ class Connection:
                 if not data:
                     raise WireError("tls", "the server closed the connection during the handshake") from None
                 self._incoming.write(data)
+            except ssl.SSLError:
+                await self._flush()  # the alert that tells the server why
+                raise
             else:
                 await self._flush()
                 return
