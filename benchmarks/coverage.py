@@ -1,12 +1,14 @@
 """How often pacemark's 95% intervals hold the truth, beside what plain order statistics would have held.
 
-    python benchmarks/coverage.py --repeats 500 --out coverage        every condition, an hour or two on one core
+    python benchmarks/coverage.py --repeats 500 --out coverage        every condition, two hours of one core
+    python benchmarks/coverage.py --repeats 500 --jobs 16             the same on sixteen
     python benchmarks/coverage.py --only u70,C128 --repeats 50        some of them, roughly
     python benchmarks/coverage.py --out coverage --table              the tables from what is there
 
 Engine conditions go through the whole measuring step in virtual time, as a user's run does: ramp, window, sample,
 interval. Their truth is a simulation many times as long as one run. AR(1) conditions have known quantiles. A repeat
-has a seed of its own; results are written condition by condition, so that a part can be run again.
+has a seed of its own, so the table is the same whatever the number of jobs; results are written condition by
+condition, so that a part can be run again.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +30,11 @@ from numpy.typing import NDArray
 from scipy import signal, special
 
 from pacemark import metrics, stats
+from pacemark.exchange import Trace
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.simulator import named, simulate
 from pacemark.simulator.measured import virtual_measure
+from pacemark.simulator.virtual import Lengths
 from pacemark.summary import Figure
 
 Floats = NDArray[np.float64]
@@ -36,7 +42,23 @@ Interval = tuple[float | None, float | None]
 Repeat = dict[str, tuple[Interval, Interval]]
 """Per figure: pacemark's interval, and the one that takes requests for independent."""
 
+Part = tuple[float, Floats, Floats]
+
 Z = float(special.ndtri(0.975))
+PART = 50_000
+"""Requests in one of the simulations that a truth is made of."""
+
+
+@cache
+def _capacity(preset: str, input_tokens: tuple[float, float], output_tokens: tuple[float, float]) -> float:
+    batch: int = getattr(named(preset).timeline, "max_batch")  # noqa: B009 (a fixed timeline has none)
+    trace = _simulate(Concurrency(batch), preset, input_tokens, output_tokens, 60_000, 10**8)
+    ended = np.sort(trace.ended_ns[trace.ended_ns <= trace.sent_ns[-1]])
+    return float((len(ended) - 10 * batch) / ((ended[-1] - ended[10 * batch - 1]) / 1e9))
+
+
+def _simulate(load: Load, preset: str, inputs: Lengths, outputs: Lengths, requests: int, seed: int) -> Trace:
+    return simulate(load, preset, input_tokens=inputs, output_tokens=outputs, requests=requests, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -53,35 +75,26 @@ class Engine:
 
     def load(self) -> Load:
         """Capacity is what a closed loop at the batch limit is served."""
-        return Concurrency(int(self.level)) if self.level > 1 else Rate(self.level * self._capacity())
+        if self.level > 1:
+            return Concurrency(int(self.level))
+        return Rate(self.level * _capacity(self.preset, self.input_tokens, self.output_tokens))
 
-    def _capacity(self) -> float:
-        batch: int = getattr(named(self.preset).timeline, "max_batch")  # noqa: B009 (a fixed timeline has none)
-        trace = self._simulate(Concurrency(batch), 60_000, seed=10**8)
-        ended = np.sort(trace.ended_ns[trace.ended_ns <= trace.sent_ns[-1]])
-        return float((len(ended) - 10 * batch) / ((ended[-1] - ended[10 * batch - 1]) / 1e9))
+    @property
+    def parts(self) -> int:
+        """Into how many simulations the truth is divided."""
+        return max(4, self.truth_requests // PART)
 
-    def _simulate(self, load: Load, requests: int, seed: int) -> Any:
-        return simulate(
-            load,
-            self.preset,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            requests=requests,
-            seed=seed,
-        )
+    def part(self, number: int) -> Part:
+        """One of the long simulations: output tokens per second, TTFT and TPOT in ms of its requests."""
+        trace = _simulate(self.load(), self.preset, self.input_tokens, self.output_tokens, PART, 10**8 + 1 + number)
+        skip = 3000
+        start, end = int(trace.sent_ns[skip]), int(trace.sent_ns[-1])
+        _, tokens = metrics.tokens_in(trace, start, end)
+        ttft, tpot = metrics.ttft_ms(trace)[skip:], metrics.tpot_ms(trace)[skip:]
+        return float(tokens.sum()) / ((end - start) / 1e9), ttft, tpot[np.isfinite(tpot)]
 
-    def truth(self) -> dict[str, tuple[float, float]]:
+    def truth(self, parts: list[Part]) -> dict[str, tuple[float, float]]:
         """Per figure its value over the long simulation, and the standard error of that over the simulation's parts."""
-        load, part = self.load(), 50_000
-        parts = []
-        for seed in range(max(4, self.truth_requests // part)):
-            trace = self._simulate(load, part, seed=10**8 + 1 + seed)
-            skip = 3000
-            start, end = int(trace.sent_ns[skip]), int(trace.sent_ns[-1])
-            _, tokens = metrics.tokens_in(trace, start, end)
-            ttft, tpot = metrics.ttft_ms(trace)[skip:], metrics.tpot_ms(trace)[skip:]
-            parts.append((float(tokens.sum()) / ((end - start) / 1e9), ttft, tpot[np.isfinite(tpot)]))
         ttft, tpot = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
         found = {
             "throughput": float(np.mean([part[0] for part in parts])),
@@ -135,8 +148,9 @@ class Autoregressive:
     correlation: float
     n: int
     lognormal: bool
+    parts = 0
 
-    def truth(self) -> dict[str, tuple[float, float]]:
+    def truth(self, parts: list[Part]) -> dict[str, tuple[float, float]]:
         """Exact."""
         z95 = float(special.ndtri(0.95))
         if self.lognormal:
@@ -190,13 +204,13 @@ CONDITIONS: dict[str, Engine | Autoregressive] = {
     "u50": Engine(**CHAT, level=0.50, window_s=100, truth_requests=1_000_000),
     "u70": Engine(**CHAT, level=0.70, window_s=145, truth_requests=1_000_000),
     "u85": Engine(**CHAT, level=0.85, window_s=240, truth_requests=2_000_000),
-    "u92": Engine(**CHAT, level=0.92, window_s=330, truth_requests=6_000_000),
+    "u92": Engine(**CHAT, level=0.92, window_s=330, truth_requests=4_000_000),
     "small-C16": Engine(**SMALL, level=16, window_s=45, truth_requests=1_000_000),
     "small-C32": Engine(**SMALL, level=32, window_s=45, truth_requests=1_000_000),
     "small-u50": Engine(**SMALL, level=0.50, window_s=60, truth_requests=1_000_000),
-    "small-u70": Engine(**SMALL, level=0.70, window_s=80, truth_requests=2_000_000),
-    "small-u85": Engine(**SMALL, level=0.85, window_s=120, truth_requests=4_000_000),
-    "small-u92": Engine(**SMALL, level=0.92, window_s=120, truth_requests=6_000_000),
+    "small-u70": Engine(**SMALL, level=0.70, window_s=80, truth_requests=1_000_000),
+    "small-u85": Engine(**SMALL, level=0.85, window_s=120, truth_requests=2_000_000),
+    "small-u92": Engine(**SMALL, level=0.92, window_s=120, truth_requests=3_000_000),
     "ar-0": Autoregressive(0.0, 1000, lognormal=True),
     "ar-50": Autoregressive(0.5, 1000, lognormal=True),
     "ar-90": Autoregressive(0.9, 2000, lognormal=True),
@@ -206,18 +220,34 @@ CONDITIONS: dict[str, Engine | Autoregressive] = {
 }
 
 
-def judge(condition: Engine | Autoregressive, repeats: int, note: Callable[[str], None]) -> dict[str, Any]:
-    """Run one condition: per figure the counts of covered, missed below and above, and refused."""
-    begun = time.monotonic()
-    truth = condition.truth()
-    note(f"truth after {time.monotonic() - begun:.0f} s")
+Task = tuple[str, str, int, int]
+"""Condition, "part" of its truth or "repeats", and which of them: from, to."""
+BATCH = 10
+
+
+def tasks(name: str, repeats: int) -> list[Task]:
+    """What a condition consists of, in pieces of some seconds."""
+    parts: list[Task] = [(name, "part", i, i + 1) for i in range(CONDITIONS[name].parts)]
+    return parts + [(name, "repeats", i, min(i + BATCH, repeats)) for i in range(0, repeats, BATCH)]
+
+
+def work(task: Task) -> tuple[Task, Any]:
+    """Do one piece; picklable, for it runs in a process of its own."""
+    name, what, first, end = task
+    condition = CONDITIONS[name]
+    if what == "part":
+        assert isinstance(condition, Engine)
+        return task, condition.part(first)
+    return task, list(condition.repeats(range(first, end)))
+
+
+def judge(truth: dict[str, tuple[float, float]], repeats: list[tuple[int, Repeat]]) -> dict[str, Any]:
+    """Per figure the counts of covered, missed below and above, and refused."""
     counts: dict[str, dict[str, Any]] = {
         name: {"truth": value, "truth_error": error, "given": 0, "below": 0, "above": 0, "half": 0.0, "plain": 0}
         for name, (value, error) in truth.items()
     }
-    sizes = []
-    for n, figures in condition.repeats(range(repeats)):
-        sizes.append(n)
+    for _, figures in repeats:
         for name, ((low, high), (plain_low, plain_high)) in figures.items():
             row, true = counts[name], truth[name][0]
             assert plain_low is not None
@@ -229,8 +259,7 @@ def judge(condition: Engine | Autoregressive, repeats: int, note: Callable[[str]
             row["below"] += true < low
             row["above"] += true > high
             row["half"] += (high - low) / 2 / true
-    note(f"{repeats} repeats after {time.monotonic() - begun:.0f} s")
-    return {"repeats": repeats, "n": float(np.mean(sizes)), "figures": counts}
+    return {"repeats": len(repeats), "n": float(np.mean([n for n, _ in repeats])), "figures": counts}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -255,24 +284,47 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=500)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", help="conditions, separated by commas")
     parser.add_argument("--out", type=Path, help="folder for one JSON file per condition")
     parser.add_argument("--table", action="store_true", help="only print what --out already holds")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else list(CONDITIONS)
     results: dict[str, dict[str, Any]] = {}
-    for name in names:
-        path = options.out / f"{name}.json" if options.out else None
-        if options.table:
-            if path is not None and path.exists():
+    if options.table:
+        for name in names:
+            path = options.out / f"{name}.json"
+            if path.exists():
                 results[name] = json.loads(path.read_text())
-            continue
-        print(name, file=sys.stderr)
-        results[name] = judge(CONDITIONS[name], options.repeats, lambda line: print("  ", line, file=sys.stderr))
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(results[name], indent=1))
-    print(table(results))
+    else:
+        for name, result in run(names, options.repeats, options.jobs):
+            results[name] = result
+            if options.out:
+                options.out.mkdir(parents=True, exist_ok=True)
+                (options.out / f"{name}.json").write_text(json.dumps(result, indent=1))
+    print(table({name: results[name] for name in names if name in results}))
+
+
+def run(names: list[str], repeats: int, jobs: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The conditions as they are done."""
+    begun = time.monotonic()
+    for name in names:  # before the processes fork, so that each has the capacities
+        condition = CONDITIONS[name]
+        if isinstance(condition, Engine):
+            condition.load()
+    left = {name: tasks(name, repeats) for name in names}
+    done: dict[str, dict[Task, Any]] = {name: {} for name in names}
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for task, outcome in pool.imap_unordered(work, [task for name in names for task in left[name]]):
+            name = task[0]
+            done[name][task] = outcome
+            if len(done[name]) < len(left[name]):
+                continue
+            parts = [done[name][t] for t in left[name] if t[1] == "part"]
+            runs = [repeat for t in left[name] if t[1] == "repeats" for repeat in done[name][t]]
+            del done[name]
+            print(f"{name} after {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            yield name, judge(CONDITIONS[name].truth(parts), runs)
 
 
 if __name__ == "__main__":
