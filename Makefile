@@ -19,7 +19,8 @@ lint: .venv/test
 	$(BIN)/mypy
 
 bench: .venv/test
-	$(BIN)/python benchmarks/client.py
+	$(BIN)/python benchmarks/client.py --repeats 3
+	$(BIN)/python benchmarks/open_loop.py
 	$(BIN)/python benchmarks/simulator_lateness.py
 
 clean:

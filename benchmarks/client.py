@@ -1,10 +1,12 @@
 """pacemark's client beside an aiohttp and an httpx client, against one fixed timeline, in one run.
 
-    python benchmarks/client.py [--streams 1,32,128,512,1024] [--clients pacemark,aiohttp,httpx] [--seconds 6]
+    python benchmarks/client.py [--streams 1,32,128,512,1024] [--clients pacemark,aiohttp,httpx] [--repeats 3]
 
 Truth: TTFT 200 ms, ITL 20 ms, 128 tokens; every stream starts its next request when its answer has ended. Each
 client runs in a process of its own; its CPU time is of the whole process with its children, analysis included.
-The endpoint's own lateness is printed beside every row: an error of that size is not the client's.
+"of it endpoint" is how far the endpoint itself was off, by the time it sent each event: what is left is the client's.
+"pacemark-2" has two worker processes. With --repeats every figure is the median over that many runs. "stolen" is the
+share of the machine's time that its hypervisor gave to others meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pacemark.simulator import serving
 
 TTFT_MS, ITL_MS, TOKENS = 200.0, 20.0, 128
 CYCLE_S = (TTFT_MS + (TOKENS - 1) * ITL_MS) / 1e3
-CLIENTS = ("pacemark", "aiohttp", "httpx")
+CLIENTS = ("pacemark", "pacemark-2", "aiohttp", "httpx")
 
 
 def body(model: str, tag: str) -> dict[str, Any]:
@@ -39,14 +41,15 @@ def body(model: str, tag: str) -> dict[str, Any]:
     }
 
 
-def measure_pacemark(url: str, model: str, streams: int, seconds: float) -> dict[str, Any]:
+def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers: int = 1) -> dict[str, Any]:
     from pacemark import metrics
     from pacemark.endpoint.target import target
     from pacemark.measure import Bench, Settings
     from pacemark.pace import Concurrency
     from pacemark.workload import Workload
 
-    with Bench(target(url, model=model), Workload(32, TOKENS, 1), Settings(duration_s=seconds)) as bench:
+    settings = Settings(duration_s=seconds, workers=workers)
+    with Bench(target(url, model=model), Workload(32, TOKENS, 1), settings) as bench:
         bench.prepare()
         result = bench.measure(Concurrency(streams))
         bench.finish()
@@ -126,16 +129,46 @@ def measure_httpx(url: str, model: str, streams: int, seconds: float) -> dict[st
 
 
 def child(name: str, url: str, model: str, streams: int, seconds: float) -> None:
-    found = globals()[f"measure_{name}"](url, model, streams, seconds)
+    if name.startswith("pacemark"):
+        found = measure_pacemark(url, model, streams, seconds, int(name.partition("-")[2] or 1))
+    else:
+        found = globals()[f"measure_{name}"](url, model, streams, seconds)
     ttft, gaps = np.asarray(found.pop("ttft_ms")), np.asarray(found.pop("gaps_ms"))
     found |= {
-        "ttft_p50": float(np.quantile(ttft, 0.5)),
-        "ttft_p99": float(np.quantile(ttft, 0.99)),
-        "itl_p99": float(np.quantile(gaps, 0.99)),
+        "ttft_p50": float(np.quantile(ttft, 0.5)) - TTFT_MS,
+        "ttft_p99": float(np.quantile(ttft, 0.99)) - TTFT_MS,
+        "itl_p99": float(np.quantile(gaps, 0.99)) - ITL_MS,
+        "throughput": found["tokens_per_s"] / (streams * TOKENS / CYCLE_S) - 1,
     }
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     found["cpu_us"] = sum(u.ru_utime + u.ru_stime for u in spent) * 1e6 / max(1, found["events"])
     print(json.dumps(found))
+
+
+def ticks() -> tuple[int, int]:
+    """Stolen and all time of the machine's cores so far (Linux; zero elsewhere)."""
+    try:
+        with open("/proc/stat") as file:
+            fields = [int(field) for field in file.readline().split()[1:9]]
+    except OSError:
+        return 0, 1
+    return fields[7], sum(fields)
+
+
+def once(name: str, streams: int, seconds: float) -> dict[str, Any]:
+    """One client against an endpoint of its own. Raises RuntimeError where the client fails."""
+    stolen, total = ticks()
+    with serving("fixed", ttft_ms=TTFT_MS, itl_ms=ITL_MS) as served:
+        command = [sys.executable, __file__, "--seconds", str(seconds)]
+        command += ["--child", name, served.url, served.model, str(streams)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            raise RuntimeError("".join(done.stderr.strip().splitlines()[-1:]))
+        late = json.loads(urllib.request.urlopen(served.url.removesuffix("/v1") + "/lateness").read())
+    found: dict[str, Any] = json.loads(done.stdout)
+    found |= {"first_p99": late["first"]["p99_ms"], "gap_p99": late["gap"]["p99_ms"]}
+    after = ticks()
+    return found | {"stolen": (after[0] - stolen) / max(1, after[1] - total)}
 
 
 def main() -> None:
@@ -143,30 +176,29 @@ def main() -> None:
     parser.add_argument("--streams", default="1,32,128,512,1024")
     parser.add_argument("--clients", default=",".join(CLIENTS))
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--child", nargs=4, metavar=("NAME", "URL", "MODEL", "STREAMS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         name, url, model, streams = given.child
         child(name, url, model, int(streams), given.seconds)
         return
-    print("streams  client    TTFT p50  TTFT p99   ITL p99  tokens/s  CPU/event  endpoint late p99  verdict")
-    print("                   error ms  error ms  error ms     error         us                 ms")
+    print("| streams | client | TTFT p50 | TTFT p99 | of it endpoint | ITL p99 | of it endpoint | tokens/s |", end="")
+    print(" CPU per event | stolen | verdict |")
+    print("| ---: | --- |" + " ---: |" * 8 + " --- |")
     for count in (int(c) for c in given.streams.split(",")):
         for name in given.clients.split(","):
-            with serving("fixed", ttft_ms=TTFT_MS, itl_ms=ITL_MS) as served:
-                command = [sys.executable, __file__, "--seconds", str(given.seconds)]
-                command += ["--child", name, served.url, served.model, str(count)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-                if done.returncode:
-                    print(f"{count:7}  {name:9} failed: {done.stderr.strip().splitlines()[-1:]}")
-                    continue
-                late = json.loads(urllib.request.urlopen(served.url.removesuffix("/v1") + "/lateness").read())
-            found = json.loads(done.stdout)
-            truth = count * TOKENS / CYCLE_S
+            try:
+                runs = [once(name, count, given.seconds) for _ in range(given.repeats)]
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                print(f"| {count} | {name} | failed: {error} |", flush=True)
+                continue
+            middle = {k: float(np.median([run[k] for run in runs])) for k in runs[0] if k != "verdict"}
             print(
-                f"{count:7}  {name:9} {found['ttft_p50'] - TTFT_MS:8.2f}  {found['ttft_p99'] - TTFT_MS:8.2f}"
-                f"  {found['itl_p99'] - ITL_MS:8.2f}  {found['tokens_per_s'] / truth - 1:+8.2%}"
-                f"  {found['cpu_us']:9.1f}  {late['p99_ms']:17.2f}  {found['verdict']}",
+                f"| {count} | {name} | {middle['ttft_p50']:+.2f} ms | {middle['ttft_p99']:+.2f} ms"
+                f" | {middle['first_p99']:.2f} ms | {middle['itl_p99']:+.2f} ms | {middle['gap_p99']:.2f} ms"
+                f" | {middle['throughput']:+.2%} | {middle['cpu_us']:.0f} us | {middle['stolen']:.1%}"
+                f" | {', '.join(sorted({run['verdict'] for run in runs}))} |",
                 flush=True,
             )
 

@@ -150,7 +150,8 @@ def test_stalls_of_the_client_do_not_reach_the_numbers() -> None:
     gaps = metrics.gaps(trace, metrics.succeeded(trace))[0]
     lag_ms = np.concatenate([x.lag_ns for x in exchanges]) / 1e6
     assert np.quantile(lag_ms, 0.9) > 3.0, "the stalls were not felt, so nothing was tested"
-    assert abs(np.quantile(gaps, 0.99) - ITL_MS) <= 0.3 + late["p99_ms"]
+    # What the endpoint itself did to its gaps, on a machine that may be busy, is not the client's error.
+    assert abs(np.quantile(gaps, 0.99) - ITL_MS - late["gap"]["p99_ms"]) <= 0.3
 
 
 class _Outbox:
@@ -164,11 +165,13 @@ class _Outbox:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity, which only Linux has")
+@in_three_tries
 def test_a_starved_client_says_so() -> None:
     """The same load twice: with a core, and with a core that four busy loops fight for."""
     with bench("fixed", Workload(32, 32, 5), 3.0, ttft_ms=50.0, itl_ms=10.0) as (ready, _):
         worker = ready._workers.workers[0].pid
         core = min(os.sched_getaffinity(0))
+        alone = ready.measure(Concurrency(48)).level.verdict
         os.sched_setaffinity(worker, {core})
         hogs = [
             subprocess.Popen(
@@ -183,6 +186,7 @@ def test_a_starved_client_says_so() -> None:
             for hog in hogs:
                 hog.kill()
                 hog.wait()
+    assert alone.status == "valid", alone
     assert starved.status in ("suspect", "invalid")
     assert any("this client" in reason.message for reason in starved.reasons), starved
 

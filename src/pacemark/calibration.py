@@ -100,9 +100,12 @@ def measure_point(
             late = _ask(served.url, "/lateness", None)
             bench.finish()
     good = metrics.succeeded(result.trace)
-    # Headers leave the moment a request is seen: their time is the endpoint's, not the client's.
-    ttft = (metrics.ttft_ms(result.trace) - metrics.ttfb_ms(result.trace))[good]
-    sending = float(np.quantile(result.health.send_ns, 0.99)) / 1e6
+    ttft = metrics.ttft_ms(result.trace)[good]
+    if tls:
+        # Over TLS the endpoint counts from when it read the request. It sends the headers at that moment, so their
+        # time is the endpoint's, not the client's; plain requests are counted from the kernel's stamp.
+        ttft -= metrics.ttfb_ms(result.trace)[good]
+    sending = float(np.quantile(result.health.send_ns, 0.99)) / 1e6 if tls else 0.0
     gaps, _, _ = metrics.gaps(result.trace, good)
     expected = streams * TOKENS / (CYCLE_S + late["mean_ms"] / 1e3)
     rate = result.level.output_tokens_per_s.value or 0.0

@@ -12,6 +12,7 @@ import heapq
 import itertools
 import os
 import socket
+import struct
 import sys
 import time
 from typing import Final
@@ -19,7 +20,10 @@ from typing import Final
 SO_TIMESTAMPING: Final = 37
 _RX_SOFTWARE: Final = 1 << 3
 _SOFTWARE: Final = 1 << 4
-ANCILLARY_BYTES: Final = socket.CMSG_SPACE(48) if hasattr(socket, "CMSG_SPACE") else 0
+NO_STAMP: Final = -1
+"""Lag of a read that the kernel did not stamp."""
+_STAMP: Final = struct.Struct("qq")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(48) if hasattr(socket, "CMSG_SPACE") else 0
 
 _CLOCK_MONOTONIC: Final = 1
 _NONBLOCK: Final = os.O_NONBLOCK if hasattr(os, "O_NONBLOCK") else 0
@@ -39,6 +43,18 @@ def stamp_reads(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def read_stamped(sock: socket.socket, size: int) -> tuple[bytes, int]:
+    """Up to `size` bytes, and how long ago in ns the last of them came; NO_STAMP where the kernel did not say.
+
+    Raises BlockingIOError where there is nothing to read, and OSError as `recvmsg` does.
+    """
+    data, ancillary, _, _ = sock.recvmsg(size, _ANCILLARY_BYTES)
+    if not ancillary:
+        return data, NO_STAMP
+    seconds, nanoseconds = _STAMP.unpack_from(ancillary[0][2])
+    return data, max(0, time.time_ns() - seconds * 1_000_000_000 - nanoseconds)
 
 
 class _TimeSpec(ctypes.Structure):

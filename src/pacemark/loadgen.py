@@ -155,6 +155,11 @@ class Cores:
         return self._share
 
 
+def expected_in_flight(rate: Rate, latency_s: float) -> int:
+    """Connections to open before an open loop begins: what Little's law expects to be in use, and some to spare."""
+    return min(1024, int(1.2 * rate.value * latency_s))
+
+
 class LoadGenerator:
     """Sends requests at a pace over warm connections, and keeps what each read brought."""
 
@@ -217,7 +222,7 @@ class LoadGenerator:
                 self._spawn(self._stream(number, begin.start_ns + int(share * max(0, number - before))))
         else:
             self._streams = 0
-            await self._warm(min(64, 1 + int(begin.load.value * begin.spread_ns / 1e9)))
+            await self._warm(1 + expected_in_flight(begin.load, begin.spread_ns / 1e9) // self._setup.workers)
             gc.collect()
             gc.freeze()
             self._arrivals = self._spawn(self._arrive(begin.load, begin.start_ns))
@@ -278,6 +283,7 @@ class LoadGenerator:
             due_ns = start_ns + offset_ns
             await self._alarm.until(due_ns)
             self._spawn(self._arrived(request, due_ns))
+            await asyncio.sleep(0)  # send this one before the next is written
 
     async def _arrived(self, request: Request, due_ns: int) -> None:
         if self._places is None:

@@ -14,7 +14,12 @@ from typing import Any, cast
 import httptools
 import msgspec
 
+from pacemark.clock import read_stamped, stamp_reads
+
 __all__ = ["Connection", "Request", "head", "response"]
+
+
+_READ_BYTES = 1 << 16
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -27,7 +32,7 @@ class Request(msgspec.Struct, frozen=True):
     """Names in lower case."""
     body: bytes
     arrived_ns: int
-    """Monotonic time at which its last byte was read."""
+    """Monotonic time at which its last byte came: as the kernel stamped it, or over TLS when it was read."""
     keep_alive: bool
 
 
@@ -55,11 +60,14 @@ class Connection(asyncio.Protocol):
         self.on_lost: Callable[[], None] | None = None
         """Called once if the client goes away before `done`."""
         self.idle_since_ns = time.monotonic_ns()
+        self._loop = asyncio.get_running_loop()
         self._handle = handle
         self._clients = clients
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._fd = -1
+        self._sock: socket.socket | None = None
+        self._arrived_ns = 0
         self._requests: deque[Request] = deque()
         self._busy = False
         self._queued = False
@@ -75,17 +83,26 @@ class Connection(asyncio.Protocol):
         return not self._busy
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; plain sockets are later written to directly."""
+        """Take the transport; plain sockets are read, for the kernel's stamps, and written to directly."""
         self._transport = transport = cast(asyncio.Transport, transport)
         self._clients.add(self)
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if transport.get_extra_info("sslcontext") is None:
                 self._fd = sock.fileno()
+                # A descriptor of our own, for the loop guards the transport's.
+                self._sock = socket.socket(fileno=os.dup(self._fd))
+                stamp_reads(self._sock)
+                transport.pause_reading()
+                self._loop.add_reader(self._sock, self._readable)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever is answering."""
         self._clients.discard(self)
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+            self._sock = None
         self._transport, self._fd, self._parser = None, -1, None
         self._requests.clear()
         if self.on_lost:
@@ -93,7 +110,28 @@ class Connection(asyncio.Protocol):
             lost()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
+        """What came over TLS."""
+        self._arrived_ns = time.monotonic_ns()
+        self._feed(data)
+
+    def _readable(self) -> None:
+        # Read until there is nothing: libuv calls once where data and a reset are both pending.
+        while self._sock is not None and self._transport is not None:
+            try:
+                data, lag_ns = read_stamped(self._sock, _READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._transport.abort()
+                return
+            if not data:
+                self._loop.remove_reader(self._sock)
+                self._transport.close()
+                return
+            self._arrived_ns = time.monotonic_ns() - max(lag_ns, 0)
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
         if self._parser is None:
             return
         try:
@@ -181,7 +219,7 @@ class Connection(asyncio.Protocol):
                 query=(url.query or b"").decode("latin-1"),
                 headers=self._headers,
                 body=b"".join(self._body),
-                arrived_ns=time.monotonic_ns(),
+                arrived_ns=self._arrived_ns,
                 keep_alive=self._parser.should_keep_alive(),
             )
         )

@@ -14,21 +14,17 @@ import functools
 import os
 import socket
 import ssl
-import struct
 from array import array
 from collections.abc import Callable
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 
 import httptools
 import msgspec
 
-from pacemark.clock import ANCILLARY_BYTES, stamp_reads
+from pacemark.clock import read_stamped, stamp_reads
 from pacemark.exchange import ABSENT
 
 READ_BYTES = 65536
-NO_STAMP = -1
-"""Lag of a read that the kernel did not stamp."""
-_STAMP = struct.Struct("qq")
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -101,7 +97,6 @@ class Connection:
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         self._loop = loop
         self._sock = sock
-        self._recvmsg = sock.recvmsg
         self._fd = sock.fileno()
         self._tls: ssl.SSLObject | None = None
         self._incoming = ssl.MemoryBIO()
@@ -242,16 +237,12 @@ class Connection:
 
     def _read(self) -> bool:
         try:
-            data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
+            data, lag = read_stamped(self._sock, READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
             self._end("reset", str(error))
             return False
-        lag = NO_STAMP
-        if ancillary:
-            seconds, nanoseconds = _STAMP.unpack_from(ancillary[0][2])
-            lag = max(0, time_ns() - seconds * 1_000_000_000 - nanoseconds)
         self._arrived_ns = monotonic_ns() - max(lag, 0)
         if not data:
             self._ended_by_peer()
