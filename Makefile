@@ -22,6 +22,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/client.py --repeats 3
 	$(BIN)/python benchmarks/open_loop.py
 	$(BIN)/python benchmarks/simulator_lateness.py
+	$(BIN)/python benchmarks/real_vs_virtual.py
 
 clean:
 	rm -rf .venv

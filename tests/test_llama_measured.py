@@ -57,5 +57,5 @@ def test_ttft_is_the_servers_own_plus_transport(
 
     monkeypatch.setattr("pacemark.measure.understand", listen)
     pacemark.run(llama, concurrency=1, input_tokens=48, output_tokens=24, duration=2.0, seed=2, out=tmp_path)
-    assert len(transport_ms) >= 10
+    assert len(transport_ms) >= 5
     assert -0.5 < np.median(transport_ms) < 15.0

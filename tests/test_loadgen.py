@@ -75,6 +75,39 @@ def run(endpoint: Endpoint, load: Load, **settings: object) -> LevelResult:
         return ready.finish()[0]
 
 
+class Cache(Endpoint):
+    """Knows again the prompts that it was asked before, and answers them sooner; it tells nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(self.look_up)
+
+    async def look_up(self, writer: asyncio.StreamWriter, number: int) -> None:
+        known = self.prompts[-1] in self.prompts[:-1]
+        await asyncio.sleep(0.005 if known else 0.06)
+        await stream(writer, 5)
+
+
+@pytest.mark.parametrize("earlier_seed", [11, 12])
+def test_prompts_of_an_earlier_run_are_suspected_in_the_cache(earlier_seed: int) -> None:
+    endpoint = Cache()
+    known = []
+    for seed in (earlier_seed, 11):
+        with listening(endpoint) as port:
+            place, workload = target(f"http://127.0.0.1:{port}/v1", model="m"), Workload(16, 5, seed)
+            with Bench(place, workload, Settings(seed_given=True)) as ready:
+                ready.prepare()
+                known.append(ready.known_prompts)
+    assert known[0] is not None
+    assert known[1] is not None
+    assert known[0] > 0.8
+    assert (known[1] < 0.5) == (earlier_seed == 11)
+
+
+def test_a_server_that_forgets_prompts_is_not_suspected() -> None:
+    with bench(Endpoint(tokens(2, 0.01)), seed_given=True) as ready:
+        assert ready.known_prompts is None
+
+
 # --- closed loop
 
 
@@ -92,11 +125,16 @@ def test_a_concurrency_is_kept_and_never_passed() -> None:
     assert np.mean(in_flight) > 5.5
 
 
-def test_starts_are_staggered() -> None:
+def test_streams_do_not_march_in_step() -> None:
+    """They start one after the other, and their first answers are of as many lengths as can be."""
     endpoint = Endpoint(tokens(10, 0.05))
     result = run(endpoint, Concurrency(5))
-    first = np.sort([result.trace.sent_ns[result.trace.stream == n].min() for n in range(5)]) / 1e9
-    assert np.all(np.diff(first) > 0.03)
+    first = [int(np.flatnonzero(result.trace.stream == n)[0]) for n in range(5)]
+    starts_s = result.trace.sent_ns[first] / 1e9
+    assert starts_s[-1] - starts_s[0] > 0.1
+    assert sorted(result.trace.asked_tokens[first].tolist()) == [1, 2, 3, 4, 5]
+    later = np.setdiff1d(np.arange(len(result.trace)), first)
+    assert set(result.trace.asked_tokens[later].tolist()) == {5}
 
 
 def test_no_two_requests_of_a_run_open_alike() -> None:

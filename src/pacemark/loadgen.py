@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import math
 import os
 import random
 import resource
@@ -35,6 +36,9 @@ BEAT_NS = 50_000_000
 PROBE_LEVEL = -1
 CONNECT_S = 15.0
 _BATCH_BYTES = 1 << 18
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
+that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
 FORGIVEN = 3
 """Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
 
@@ -256,10 +260,12 @@ class LoadGenerator:
         """Closed loop: one request after another, for as long as the load has room for this stream."""
         await self._alarm.until(start_ns)
         failures = 0
+        share = (number + 1) * GOLDEN % 1.0
         try:
             while number < self._streams:
                 level = self._level
-                answer = await self._exchange(self._next(), monotonic_ns(), number)
+                answer = await self._exchange(self._next(share), monotonic_ns(), number)
+                share = 1.0
                 if level == self._level:
                     self._turned.add(number)
                 failures = failures + 1 if failed(answer) else 0
@@ -296,10 +302,11 @@ class LoadGenerator:
 
     # --- one request
 
-    def _next(self) -> Request:
+    def _next(self, share: float = 1.0) -> Request:
         asking, level, index = self._asking, self._level, next(self._indices)
-        body = fill(asking.template, prompt(self._setup.seed, level, index, asking.words), asking.tokens)
-        return Request(level, index, asking.tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(body), body))
+        tokens = math.ceil(asking.tokens * share)
+        body = fill(asking.template, prompt(self._setup.seed, level, index, asking.words), tokens)
+        return Request(level, index, tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(body), body))
 
     async def _exchange(self, request: Request, due_ns: int, stream: int) -> Answer:
         """Send one request and note everything about it; a failure is noted, not raised."""
