@@ -13,11 +13,15 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 
 from pacemark import metrics
 from pacemark.budget import Budget, Limit
@@ -26,9 +30,13 @@ from pacemark.pace import Concurrency
 from pacemark.search import find
 from pacemark.simulator import EngineSpec, Preset, simulate
 from pacemark.simulator.measured import virtual_measure
+from pacemark.simulator.virtual import Lengths
+from pacemark.summary import Figure
 
-LONG = 40_000
-"""Requests of the simulations that the truth rests on."""
+MOST = 1200
+"""A case whose optimum is above this is taken to have none."""
+STEEP = 0.005
+"""A boundary is clear where a load 10% (and one stream) higher or lower changes the statistic by this much."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +59,20 @@ class Case:
             seed=self.number,
         )
 
-    def score(self, streams: int, requests: int = 6000) -> float:
-        """The budget's worst statistic over a long simulation, as a share of its limit."""
-        return max(_values(self, self.budget, streams, requests))
+    def score(self, streams: int) -> float:
+        """The budget's worst statistic over a long simulation, as a share of its limit; 0 where there is no load."""
+        return max(_values(self, self.budget, streams)) if streams > 0 else 0.0
 
 
-def _values(case: Case, budget: Budget, streams: int, requests: int = 6000) -> list[float]:
-    ramp = 6 * streams
+def _values(case: Case, budget: Budget, streams: int) -> list[float]:
+    # At few streams one more makes a large difference, and fewer requests will show it; a rare quantile needs more.
+    rare = 2 if any(limit.quantile == 0.99 for limit in budget.limits) else 1
+    requests, ramp = rare * min(20_000, 2000 + 400 * streams), 6 * streams
     trace = simulate(
         Concurrency(streams),
         case.preset,
-        input_tokens=case.input_tokens,
-        output_tokens=case.output_tokens,
+        input_tokens=_stratified(case.input_tokens),
+        output_tokens=_stratified(case.output_tokens),
         requests=requests + ramp,
         seed=900_000 + case.number,
     )
@@ -73,21 +83,23 @@ def _values(case: Case, budget: Budget, streams: int, requests: int = 6000) -> l
     ]
 
 
-def draw(number: int) -> Case:
-    """Case `number`: the first of its random numbers to have an optimum.
+def _stratified(lengths: int | tuple[float, float]) -> Lengths:
+    """The same lengths, with the whole of their distribution in every block, so that less is left to chance."""
+    if isinstance(lengths, int):
+        return lengths
+    mean, cv = lengths
+    sigma = math.sqrt(math.log1p(cv**2))
 
-    Where 15% more load raises the statistic by less than 2%, there is no boundary to speak of, and no experiment of
-    any length would find it.
-    """
+    def block(rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+        at = special.ndtri((rng.permutation(n) + 0.5) / n)
+        return np.maximum(1, np.rint(mean * np.exp(sigma * at - sigma**2 / 2))).astype(np.int64)
+
+    return block
+
+
+def draw(number: int) -> tuple[Case, int]:
+    """Case `number`, with limits chosen such that its optimum is near the second value, somewhere up to 250 streams."""
     rng = np.random.default_rng([20260, number])
-    while True:
-        case, target = _draw(number, rng)
-        if case.score(1 + round(1.15 * target)) > 1.02 * case.score(target):
-            return case
-
-
-def _draw(number: int, rng: np.random.Generator) -> tuple[Case, int]:
-    """A case, with limits chosen such that its optimum is near the second value, somewhere up to 250 streams."""
 
     def between(low: float, high: float) -> float:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -135,21 +147,18 @@ def _draw(number: int, rng: np.random.Generator) -> tuple[Case, int]:
     return Case(number, preset, lengths[0], lengths[1], Budget(limits, 0.95 if each else None)), target
 
 
-def optimum(case: Case, highest: int = 1200) -> int:
-    """The largest concurrency that meets the budget in the long run; 0 for none, `highest` where none misses it."""
-    low, high = 0, 1
-    while case.score(high, 3000) < 1:
-        low, high = high, 2 * high
-        if high > highest:
-            return highest
+def optimum(case: Case, near: int) -> int:
+    """The largest concurrency that meets the budget in a long simulation, looked for from `near` outwards."""
+    low, high, reach = near, near + 1, 1
+    if case.score(near) < 1:
+        while high < MOST and case.score(high) < 1:
+            low, high, reach = high, min(MOST, high + 2 * reach), 2 * reach
+    else:
+        while low > 0 and case.score(low) >= 1:
+            low, high, reach = max(0, low - reach), low, 2 * reach
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if case.score(middle, 3000) < 1 else (low, middle)
-    # Found in haste; from here on with care.
-    while case.score(low + 1, LONG) < 1:
-        low += 1
-    while low and case.score(low, LONG) >= 1:
-        low -= 1
+        low, high = (middle, high) if case.score(middle) < 1 else (low, middle)
     return low
 
 
@@ -180,59 +189,144 @@ def doubling_and_bisection(measure: Measure, budget: Budget, highest: int = 1200
     return low, spent
 
 
-def close(answer: float, truth: int) -> bool:
+def close(answer: float, truth: float) -> bool:
     """Within max(1, 5%)."""
     return abs(answer - truth) <= max(1.0, 0.05 * truth)
+
+
+class Truth(NamedTuple):
+    """What does not depend on `find`: the optimum, how clear it is, and what the plain search makes of the case."""
+
+    optimum: int
+    below: float
+    """The score at a load that is 10% (and one stream) lower."""
+    above: float
+    """The score at one that much higher."""
+    plain: int
+    plain_requests: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether there is a boundary to speak of."""
+        return self.below < 1 - STEEP and self.above > 1 + STEEP
+
+
+def truth_of(case: Case, near: int) -> Truth:
+    best = optimum(case, near)
+    below, above = case.score(math.ceil(0.9 * best) - 1), case.score(math.floor(1.1 * best) + 1)
+    return Truth(best, below, above, *doubling_and_bisection(case.measure(10.0), case.budget))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One case: the truth, and what `find` made of it."""
+
+    number: int
+    budget: str
+    truth: Truth
+    answer: float
+    low: float
+    high: float
+    resolved: bool
+    levels: int
+    requests: int
+
+    @property
+    def close(self) -> bool:
+        """Whether the answer is within the tolerance."""
+        return close(self.answer, self.truth.optimum)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the interval holds the optimum."""
+        return self.low <= self.truth.optimum <= self.high
+
+    def __str__(self) -> str:
+        truth = self.truth
+        return (
+            f"{' ' if self.close else 'X'}{' ' if self.holds else 'I'}{' ' if truth.clear else 'u'}{self.number:4d} "
+            f"N* {truth.optimum:4d} ({truth.below - 1:+.1%} {truth.above - 1:+.1%})  find {self.answer:5.0f} "
+            f"({self.low:.0f} to {self.high:.0f}){' ' if self.resolved else '?'}  {self.levels:2d} levels "
+            f"{self.requests:6d}  plain {truth.plain:4d} {truth.plain_requests:6d}  "
+            f"x{truth.plain_requests / self.requests:5.1f}  {self.budget}"
+        )
+
+
+def outcome(number: int, kept: dict[str, list[float]]) -> Outcome:
+    """Both searches on case `number`. `kept` holds the truths that are known already."""
+    case, near = draw(number)
+    key = f"{number} {case.budget}"
+    truth = Truth(*kept[key]) if key in kept else truth_of(case, near)
+    found = find(case.measure(10.0), case.budget)
+    answer = found.answer or Figure(0.0, 0.0, 0.0)
+    return Outcome(
+        number,
+        str(case.budget),
+        truth,
+        answer.value or 0.0,
+        answer.low or 0.0,
+        math.inf if answer.high is None else answer.high,
+        found.resolved,
+        len(found.probes),
+        found.spent.requests,
+    )
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """The figures of both searches over `outcomes`."""
+
+    def line(name: str, hits: list[bool], held: str, spent: list[int]) -> str:
+        return f"{name:28}{np.mean(hits):17.1%}{held:>16}{np.median(spent):18.0f}{np.mean(spent):8.0f}\n"
+
+    ratios = [o.truth.plain_requests / o.requests for o in outcomes]
+    return (
+        f"{'':28}{'within max(1, 5%)':>17}{'interval holds':>16}{'requests: median':>18}{'mean':>8}\n"
+        + line(
+            "pacemark find",
+            [o.close for o in outcomes],
+            f"{np.mean([o.holds for o in outcomes]):.1%}",
+            [o.requests for o in outcomes],
+        )
+        + line(
+            "doubling + bisection, 10 s",
+            [close(o.truth.plain, o.truth.optimum) for o in outcomes],
+            "-",
+            [o.truth.plain_requests for o in outcomes],
+        )
+        + f"cheaper by a factor of {np.median(ratios):.1f} at the median of the cases; resolved "
+        f"{np.mean([o.resolved for o in outcomes]):.1%}; "
+        f"levels at the median {np.median([o.levels for o in outcomes]):.0f}"
+    )
 
 
 def main() -> None:
     """Run the cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--cases", type=int, default=200, help="how many with a known optimum")
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--truth", type=Path, help="file that keeps the optima between runs")
     given = parser.parse_args()
-    kept: dict[str, int] = json.loads(given.truth.read_text()) if given.truth and given.truth.exists() else {}
-    rows = []
+    kept: dict[str, Any] = json.loads(given.truth.read_text()) if given.truth and given.truth.exists() else {}
+    outcomes: list[Outcome] = []
     began = time.monotonic()
-    for number in range(given.first, given.first + given.cases):
-        case = draw(number)
-        key = f"{number} {case.budget}"
-        truth = kept[key] if key in kept else kept.setdefault(key, optimum(case))
-        found = find(case.measure(10.0), case.budget)
-        naive, cost = doubling_and_bisection(case.measure(10.0), case.budget)
-        value = found.answer.value if found.answer and found.answer.value is not None else 0.0
-        low = found.answer.low if found.answer and found.answer.low is not None else 0.0
-        high = found.answer.high if found.answer and found.answer.high is not None else (math.inf if value else 0.0)
-        rows.append(
-            (truth, value, low <= truth <= high, found.spent.requests, naive, cost, found.resolved, len(found.probes))
-        )
-        if given.verbose:
-            mark = ("  " if close(value, truth) else "X ") + ("  " if low <= truth <= high else "I ")
-            print(
-                f"{mark}{number:4d} N* {truth:4d}  find {value:5.0f} ({low:.0f} to {high:.0f})"
-                f"{'' if found.resolved else '?'}  {len(found.probes):2d} levels {found.spent.requests:6d}"
-                f"  naive {naive:4d} {cost:6d}  x{cost / found.spent.requests:5.1f}  {case.budget}",
-                flush=True,
-            )
-        if given.truth:
-            given.truth.write_text(json.dumps(kept, indent=0))
-    table = np.array(rows, dtype=float)
-    ours, theirs = table[:, 3], table[:, 5]
-    share: Callable[[list[bool]], str] = lambda hits: f"{np.mean(hits):7.1%}"  # noqa: E731
-    print(f"{len(rows)} cases, {time.monotonic() - began:.0f} s")
-    print("                            within max(1, 5%)  interval holds  requests: median   mean")
-    print(
-        f"pacemark find               {share([close(r[1], r[0]) for r in rows])}            "
-        f"{share([r[2] for r in rows])}         {np.median(ours):8.0f}  {ours.mean():8.0f}"
-    )
-    print(
-        f"doubling + bisection, 10 s  {share([close(r[4], r[0]) for r in rows])}                  -         "
-        f"{np.median(theirs):8.0f}  {theirs.mean():8.0f}"
-    )
-    print(f"cheaper by a factor of {np.median(theirs / ours):.1f} at the median of the cases")
-    print(f"resolved: {np.mean(table[:, 6]):.1%}; levels at the median: {np.median(table[:, 7]):.0f}")
+    with Pool(given.jobs) as pool:
+        for one in pool.imap(partial(outcome, kept=kept), range(given.first, given.first + 2 * given.cases)):
+            outcomes.append(one)
+            kept[f"{one.number} {one.budget}"] = one.truth
+            if given.truth:
+                given.truth.write_text(json.dumps(kept, indent=0))
+            if given.verbose:
+                print(one, flush=True)
+            if sum(o.truth.clear for o in outcomes) == given.cases:
+                break
+        pool.terminate()
+    clear = [o for o in outcomes if o.truth.clear]
+    print(f"{len(clear)} cases with a clear boundary, {time.monotonic() - began:.0f} s")
+    print(table(clear))
+    print(f"\nall {len(outcomes)} cases, with the {len(outcomes) - len(clear)} that have none")
+    print(table(outcomes))
 
 
 if __name__ == "__main__":

@@ -73,9 +73,9 @@ class TestSweep:
         pytest.importorskip("pandas")
         run, _ = swept
         frame = run.to_pandas()
-        assert frame["load.value"].tolist() == [1, 3]
+        assert frame["load_value"].tolist() == [1, 3]
         expected = [level.ttft_ms.mean.value for level in run.levels]
-        assert frame["ttft_ms.mean.value"].tolist() == expected
+        assert frame["ttft_ms_mean"].tolist() == expected
 
     def test_as_a_chart(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
         run, _ = swept

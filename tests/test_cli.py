@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -266,6 +267,48 @@ class TestSweep:
         assert "output tokens/s" in shown.stdout
         assert pacemark("show", swept.folder, "--json").stdout == swept.done.stdout
 
+    def test_the_detailed_view_reconciles_with_other_tools(self, swept: Swept) -> None:
+        shown = pacemark("show", swept.folder, "--detail")
+        assert shown.returncode == 0, shown.stderr
+        plain = pacemark("show", swept.folder).stdout
+        assert shown.stdout.startswith(plain)
+        detail = shown.stdout.removeprefix(plain)
+        assert all(len(line) <= 80 for line in detail.splitlines())
+        for part in ("MLPerf certified", "to the headers", "to the first event of any kind", "first answer token",
+                     "from when it was due", "longest stall", "fluidity", "words per minute", "Little's law",
+                     "independent ones", "ended by its duration"):  # fmt: skip
+            assert detail.count(part) >= 2, part
+        # A p99 of some dozen requests is a bound and no point.
+        assert re.search(r"TTFT p99 +> \d", detail)
+
+    def test_a_run_does_not_differ_from_itself(self, swept: Swept) -> None:
+        done = pacemark("compare", swept.folder, swept.folder, "--json", "--fail-if", "ttft p50 > +1%")
+        assert done.returncode == 0, done.stderr
+        levels = strict(done.stdout)["levels"]
+        assert [x["load"]["value"] for x in levels] == [1, 2]
+        verdicts = {m["verdict"] for x in levels for m in x["metrics"].values()}
+        assert verdicts <= {"no difference shown", "undecidable"}
+
+    def test_a_condition_that_surely_holds_is_exit_code_1(self, swept: Swept, tmp_path: Path) -> None:
+        slower = tmp_path / "slower"
+        shutil.copytree(swept.folder, slower)
+        summary = strict((slower / "summary.json").read_bytes())
+        for level, factor in zip(summary["levels"], (1.0, 1.5), strict=True):
+            level["output_tokens_per_s"] = {"value": 100 / factor, "low": 99 / factor, "high": 101 / factor}
+        (slower / "summary.json").write_text(json.dumps(summary))
+        done = pacemark("compare", slower, slower, "--fail-if", "throughput < -5%")
+        assert done.returncode == 0, done.stderr
+        same = tmp_path / "same"
+        shutil.copytree(slower, same)
+        for level in summary["levels"]:
+            level["output_tokens_per_s"] = {"value": 100.0, "low": 99.0, "high": 101.0}
+        (same / "summary.json").write_text(json.dumps(summary))
+        done = pacemark("compare", same, slower, "--fail-if", "throughput < -5%")
+        assert done.returncode == 1
+        assert done.stderr == "pacemark: concurrency 2: throughput changed by -33.3%\n"
+        assert "lower" in done.stdout
+        assert pacemark("compare", same, slower, "--fail-if", "throughput < -50%").returncode == 0
+
     def test_the_newest_of_a_folder_of_runs_is_shown(self, swept: Swept) -> None:
         assert pacemark("show", swept.folder.parent, "--json").stdout == swept.done.stdout
 
@@ -393,6 +436,20 @@ def test_a_killed_run_can_be_reported(endpoint: Served, tmp_path: Path) -> None:
 
 
 # --- other ways to ask
+
+
+@pytest.mark.parametrize(("precision", "longest_s", "ended"), [("95%", 30, "precision"), ("0.01%", 2, "max_duration")])
+def test_what_ended_a_level_is_said(
+    endpoint: Served, tmp_path: Path, precision: str, longest_s: int, ended: str
+) -> None:
+    flags = ("--precision", precision, "--max-duration", longest_s, "--input-tokens", "32", "--output-tokens", "4")
+    done = pacemark("run", endpoint.url, "--concurrency", "8", *flags, "--out", tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    summary = strict((only_run(tmp_path) / "summary.json").read_bytes())
+    assert summary["levels"][0]["ended_by"] == ended
+    words = {"precision": "ended by its precision", "max_duration": "ended by its longest duration"}
+    assert words[ended] in " ".join(done.stdout.split())
+    assert words[ended].replace("ended", "Ended") in (only_run(tmp_path) / "report.html").read_text()
 
 
 def test_without_streaming_there_is_no_ttft(endpoint: Served, tmp_path: Path) -> None:

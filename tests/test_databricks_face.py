@@ -19,6 +19,7 @@ from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, Endpoin
 from openai import OpenAI
 
 from pacemark.simulator import Served, serving
+from pacemark.simulator.limits import Quota
 from pacemark.simulator.words import count
 from simulated import ask, connect, wait_for
 
@@ -245,3 +246,81 @@ def test_capacity_as_it_was_bought(provisioned: str) -> None:
 def test_without_the_option_there_is_no_workspace() -> None:
     with serving("fixed") as served:
         assert ask(served, "/api/2.0/serving-endpoints").status == 404
+
+
+def test_what_a_caller_may_do() -> None:
+    for permission, seen, asked in (("NONE", 403, 403), ("CAN_VIEW", 200, 403), ("CAN_MANAGE", 200, 200)):
+        with serving("fixed", ttft_ms=1, databricks={"endpoint": ENDPOINT, "permission": permission}) as served:
+            look = ask(served, f"/api/2.0/serving-endpoints/{ENDPOINT}")
+            reply = ask(served, INVOKE, CHAT)
+            assert (look.status, reply.status) == (seen, asked)
+            for refusal in (x for x in (look, reply) if x.status == 403):
+                assert refusal.json["error_code"] == "PERMISSION_DENIED"
+                assert ENDPOINT in refusal.json["message"]
+            if seen == 200:
+                assert look.json["permission_level"] == permission
+
+
+def test_an_endpoint_that_is_not_ready() -> None:
+    databricks = {"endpoint": ENDPOINT, "deployment": "DEPLOYMENT_CREATING", "config_update": "IN_PROGRESS"}
+    with serving("fixed", ttft_ms=1, databricks=databricks) as served:
+        state = client(served, token="any").serving_endpoints.get(ENDPOINT).state
+        assert state
+        assert state.ready == EndpointStateReady.NOT_READY
+        assert ask(served, INVOKE, CHAT).status == 503
+
+
+def test_an_external_model_and_limits_of_its_own() -> None:
+    databricks = {"endpoint": ENDPOINT, "provisioned": "external", "task": "llm/v1/completions", "calls_per_minute": 2}
+    with serving("fixed", ttft_ms=1, databricks=databricks) as served:
+        endpoint = client(served, token="any").serving_endpoints.get(ENDPOINT)
+        assert endpoint.task == "llm/v1/completions"
+        assert endpoint.config
+        assert endpoint.config.served_entities
+        model = endpoint.config.served_entities[0].external_model
+        assert model
+        assert (model.provider.value, model.task) == ("openai", "llm/v1/completions")
+        assert endpoint.ai_gateway
+        assert endpoint.ai_gateway.rate_limits
+        assert endpoint.ai_gateway.rate_limits[0].calls == 2
+        assert ask(served, INVOKE, CHAT).status == 400
+        texts = [ask(served, INVOKE, {"prompt": "once", "max_tokens": 2}) for _ in range(3)]
+        assert [reply.status for reply in texts] == [200, 200, 429]
+        assert "calls per minute" in texts[-1].json["message"]
+        assert 50 <= int(texts[-1].headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ({"output_tokens_per_minute": 12}, "Exceeded workspace output tokens per minute"),
+        ({"input_tokens_per_minute": 20}, "Exceeded workspace input tokens per minute"),
+        ({"tokens_per_minute": 30}, "Exceeded tokens per minute"),
+        ({"queries_per_hour": 2}, "Exceeded workspace queries per hour"),
+    ],
+)
+def test_limits_of_a_workspace(limit: dict[str, int], says: str) -> None:
+    """Two requests of 9 tokens in and 5 out fit, a third does not; in half a second they are forgotten."""
+    minute = {"minute_s": 0.5 / 60 if "queries_per_hour" in limit else 0.5}
+    with serving("fixed", ttft_ms=1, databricks={"endpoint": ENDPOINT} | limit | minute) as served:
+        first = ask(served, INVOKE, CHAT)
+        assert first.json["usage"]["prompt_tokens"] + 5 <= 15
+        assert ask(served, INVOKE, CHAT).status == 200
+        reply = ask(served, INVOKE, CHAT)
+        assert reply.status == 429
+        assert says in reply.json["message"]
+        assert reply.headers["retry-after"] == "1"
+        wait_for(lambda: ask(served, INVOKE, CHAT).status == 200)
+
+
+def test_quotas_are_for_any_stretch_of_time() -> None:
+    quota, s = Quota(10, "output", 60.0, "too much"), 10**9
+    for at, amount in ((0, 4), (10, 4)):
+        assert quota.wait_s(at * s, amount) == 0
+        quota.spend(at * s, amount)
+    assert quota.wait_s(20 * s, 2) == 0
+    assert quota.wait_s(20 * s, 4) == pytest.approx(40)
+    assert quota.wait_s(20 * s, 8) == pytest.approx(50)
+    assert quota.wait_s(20 * s, 11) == 60.0
+    assert quota.wait_s(60 * s, 4) == 0
+    assert quota.wait_s(70 * s, 10) == 0

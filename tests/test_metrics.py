@@ -147,6 +147,26 @@ def test_gaps_are_pooled_within_requests_and_never_across() -> None:
     assert len(metrics.gaps(trace, np.zeros(4, dtype=bool))[0]) == 0
 
 
+def test_a_long_level_is_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    many = [exchange(i, np.cumsum(rng.integers(1, 90, rng.integers(0, 9))).tolist(), stream=i) for i in range(200)]
+    trace = of(*many, exchange(999, np.arange(1.0, 99.0).tolist(), error="reset"))
+    each = (metrics.longest_stall_ms, metrics.reading_idle_ms)
+    whole = [metric(trace) for metric in each]
+    monkeypatch.setattr(metrics, "PART_EVENTS", 16)
+    parts = list(metrics.parts(trace))
+    assert len(parts) > 30
+    assert np.array_equal(np.concatenate([part.hi_ns for _, part in parts]), trace.hi_ns)
+    assert np.array_equal(np.concatenate([part.sent_ns for _, part in parts]), trace.sent_ns)
+    assert [len(part) for _, part in parts] == [rows.stop - rows.start for rows, _ in parts]
+    for metric, before in zip(each, whole, strict=True):
+        assert np.array_equal(metric(trace), before, equal_nan=True)
+    good = metrics.succeeded(trace)
+    pooled = np.concatenate([metrics.gap(part, good[rows], metrics.STAMPED) for rows, part in parts])
+    assert np.array_equal(pooled, metrics.gaps(trace, good)[0])
+    assert [len(part) for _, part in metrics.parts(of())] == [0]
+
+
 def test_the_first_token_is_no_gap() -> None:
     assert len(metrics.gaps(of(exchange(0, [5000])), np.ones(1, dtype=bool))[0]) == 0
 

@@ -258,6 +258,25 @@ def test_only_what_lies_in_the_window_counts() -> None:
 # --- shares
 
 
+def test_a_ratio_has_an_interval_that_holds_it() -> None:
+    """Tokens per cycle, where a long cycle has many tokens: the two must be taken together."""
+    held, widths = 0, []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        tokens = np.maximum(1, rng.lognormal(4.6, 0.6, 400))
+        cycles = 0.2 + 0.02 * tokens * rng.lognormal(0, 0.05, 400)
+        found = stats.ratio_interval(tokens, cycles)
+        assert found.figure.low is not None
+        assert found.figure.high is not None
+        truth = np.exp(4.6 + 0.18) / (0.2 + 0.02 * np.exp(4.6 + 0.18) * np.exp(0.05**2 / 2))
+        held += found.figure.low <= truth <= found.figure.high
+        widths.append(found.half_width)
+    assert held >= 276
+    assert max(w for w in widths if w is not None) < 0.02
+    with pytest.raises(ValueError, match="sum to 0"):
+        stats.ratio_interval([1.0], [0.0])
+
+
 def test_a_share_of_independent_requests_has_clopper_and_pearsons_interval() -> None:
     assert stats._share_limits(0.05, 100, 0.95) == pytest.approx((0.01643, 0.11283), abs=2e-5)
     whole = stats.share_interval(np.ones(100, dtype=bool)).figure

@@ -127,9 +127,31 @@ def test_a_trace_from_the_store_equals_the_trace_it_came_from(tmp_path: Path) ->
     for x in SAMPLES.values():
         folder.add(x)
     stored, kept = trace_of(list(folder.exchanges(0))), trace_of(list(SAMPLES.values()))
+    columns = folder.columns(0)
     folder.close()
     for name in stored.__slots__:
         assert np.array_equal(getattr(stored, name), getattr(kept, name)), name
+        assert np.array_equal(getattr(columns.trace, name), getattr(kept, name)), name
+    assert columns.coalesced_reads == 1
+    assert np.sort(columns.lag_ns).tolist() == sorted(ns for x in SAMPLES.values() for ns in x.lag_ns.tolist())
+    assert columns.refusals == [SAMPLES["failed"].detail]
+
+
+def test_columns_are_in_the_order_sent_whatever_order_requests_ended_in(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    late, early = exchange(30, [40, 50, 60], index=1), exchange(10, [20], index=0)
+    lost = exchange(20, error="reset", index=2)
+    for x in (late, lost, early, msgspec.structs.replace(early, level=1)):
+        folder.add(x)
+    found, none = folder.columns(0, open_loop=True), folder.columns(7)
+    folder.close()
+    assert found.numbers.tolist() == [0, 2, 1]
+    assert found.trace.error.tolist() == ["", "reset", ""]
+    assert (found.trace.hi_ns // 1_000_000).tolist() == [20, 40, 50, 60]
+    assert found.trace.offsets.tolist() == [0, 1, 1, 4]
+    assert found.trace.lo_ns is found.trace.hi_ns
+    assert found.trace.open_loop
+    assert (len(none.trace), len(none.lag_ns), none.refusals) == (0, 0, [])
 
 
 def test_a_finished_run_is_one_database_file(tmp_path: Path) -> None:

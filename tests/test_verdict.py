@@ -13,6 +13,7 @@ from pacemark.metrics import Window
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Distribution, Figure
 from pacemark.verdict import Evidence, judge
+from pacemark.watch import Watch
 from pacemark.window import Step
 from servers import MS, exchange
 
@@ -45,7 +46,11 @@ GOOD = requests()
 
 def found(e: Evidence) -> dict[str, str]:
     """Codes and what each does to the status."""
-    return {f.code: f.status for check in verdict.CHECKS if (f := check(e)) is not None}
+    return {f.code: f.status for f in checked(e)}
+
+
+def checked(e: Evidence) -> list[verdict.Finding]:
+    return [f for check in verdict.CHECKS if (f := check(e)) is not None]
 
 
 def test_a_good_level_is_valid_without_reasons() -> None:
@@ -63,12 +68,13 @@ def test_a_good_level_is_valid_without_reasons() -> None:
         ({"settled": False}, "unsteady", "suspect"),
         ({"step": Step(5, 100.0, 150.0, 0.001)}, "step_change", "suspect"),
         ({"beyond": True}, "beyond_capacity", "invalid"),
-        ({"lacking": "p95 needs 130 requests"}, "few_requests", "note"),
+        ({"lacking": {"TTFT": "insufficient: about 900 more requests needed"}}, "no_interval", "note"),
+        ({"known_prompts": 0.4}, "suspected_cache", "suspect"),
         ({"health": Health(worker_wait_share=(0.0, 0.2))}, "client_starved", "suspect"),
         ({"health": Health(worker_wait_share=(0.5, 0.0))}, "client_starved", "invalid"),
         ({"health": Health(worker_cpu_share=(0.1, 0.95))}, "client_busy", "suspect"),
         ({"health": Health(lag_ns=np.full(100, 60 * MS, np.int32))}, "client_lag", "suspect"),
-        ({"output": Figure(100.0, 99.0, 101.0), "by_cycle": 110.0}, "little", "suspect"),
+        ({"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)}, "little", "suspect"),
     ],
 )
 def test_what_was_noted_elsewhere_is_said(fields: dict[str, Any], code: str, status: str) -> None:
@@ -79,10 +85,11 @@ def test_what_was_noted_elsewhere_is_said(fields: dict[str, Any], code: str, sta
     "fields",
     [
         {"health": Health(worker_wait_share=(0.1,), worker_cpu_share=(0.8,), lag_ns=np.full(100, 2 * MS, np.int32))},
-        {"output": Figure(100.0, 99.0, 101.0), "by_cycle": 103.0},
-        {"output": Figure(100.0, 85.0, 115.0), "by_cycle": 110.0},
-        {"output": Figure(), "by_cycle": 110.0},
-        {"output": Figure(100.0), "by_cycle": None},
+        {"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(103.0)},
+        {"output": Figure(100.0, 85.0, 115.0), "by_cycle": Figure(110.0)},
+        {"output": Figure(), "by_cycle": Figure(110.0)},
+        {"output": Figure(100.0), "by_cycle": Figure()},
+        {"known_prompts": 0.9},
         {"itl": Distribution(p50=Figure(200.0)), "health": Health(lag_ns=np.full(100, 60 * MS, np.int32))},
         {"itl": Distribution(p99=Figure(20.0, 20.0, 20.4)), "gaps": 1000},
         {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 50},
@@ -98,10 +105,10 @@ def test_a_dead_worker_is_named() -> None:
 
 
 def test_the_worst_finding_decides() -> None:
-    suspect = judge(evidence(GOOD, settled=False, lacking="x"))
-    assert (suspect.status, {r.code for r in suspect.reasons}) == ("suspect", {"unsteady", "few_requests"})
+    suspect = judge(evidence(GOOD, settled=False, lacking={"TTFT": "x"}))
+    assert (suspect.status, {r.code for r in suspect.reasons}) == ("suspect", {"unsteady", "no_interval"})
     assert judge(evidence(GOOD, settled=False, beyond=True)).status == "invalid"
-    assert judge(evidence(GOOD, lacking="x")).status == "valid"
+    assert judge(evidence(GOOD, lacking={"TTFT": "x"})).status == "valid"
 
 
 @pytest.mark.parametrize(("failed", "status"), [(0, None), (2, "suspect"), (30, "invalid")])
@@ -113,11 +120,57 @@ def test_failures(failed: int, status: str | None) -> None:
         assert found(e).get(code) == status
 
 
-def test_most_failures_name_the_cause() -> None:
+def test_refusals_by_a_rate_limit_are_told_apart_from_failures() -> None:
     mixed = [exchange(1 + i, error="http_429" if i < 3 else "reset") for i in range(5)] + GOOD
-    assert "rate_limited" in found(evidence(mixed))
-    mixed = [exchange(1 + i, error="http_429" if i < 2 else "reset") for i in range(5)] + GOOD
-    assert "errors" in found(evidence(mixed))
+    said = {r.code: r.message for r in judge(evidence(mixed)).reasons}
+    assert said.keys() == {"rate_limited", "errors"}
+    assert said["rate_limited"].startswith("6.7% of 45 requests")
+    assert said["errors"].startswith("4.4% of 45 requests")
+    # Both together decide how bad it is.
+    assert judge(evidence(mixed)).status == "invalid"
+    assert judge(evidence(mixed[:1] + GOOD + requests())).status == "suspect"
+
+
+def test_a_rate_limit_is_named_where_the_server_named_it() -> None:
+    refused = [exchange(1 + i, error="http_429") for i in range(5)] + GOOD
+    limited = Watch(limits=("output tokens per minute",))
+    assert "rate limit on output tokens per minute (429)" in judge(evidence(refused, watch=limited)).reasons[0].message
+
+
+EVERY: list[dict[str, Any]] = [
+    {"window": Window(0, 0)},
+    {"health": Health(died=("worker 1 (process 7) ended: signal 9",))},
+    {"health": Health(worker_wait_share=(0.5,))},
+    {"health": Health(idle_share=0.0)},
+    {"health": Health(worker_cpu_share=(0.95,), lag_ns=np.full(100, 60 * MS, np.int32))},
+    {"ended_by": "interrupted"},
+    {"settled": False, "beyond": True, "step": Step(5, 100.0, 150.0, 0.001)},
+    {"lacking": {"TTFT": "insufficient: about 900 more requests needed"}, "known_prompts": 0.4},
+    {"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)},
+    {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 1000},
+]
+
+
+def test_every_reason_says_what_to_do() -> None:
+    """A finding, then what follows from it or what to do about it; one sentence without code words."""
+    several = [exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[2] * 10, asked_tokens=40) for x in GOOD]
+    some = [exchange(1 + i, error="reset") for i in range(5)] + [exchange(1 + i, error="http_429") for i in range(5)]
+    late = [exchange(100 * i + 30, [100 * i + 80], scheduled_ms=100 * i) for i in range(1, 60)]
+    judged = [judge(evidence(GOOD, **fields)) for fields in EVERY]
+    judged += [
+        judge(evidence(several + some)),
+        judge(evidence(requests(5, tokens_source="events", cached_tokens=10, input_tokens=20), Concurrency(9))),
+        judge(evidence(late, Rate(10.0))),
+    ]
+    said = {r.code: r.message for verdict in judged for r in verdict.reasons}
+    watched = {"endpoint_changed", "endpoint_unseen"}
+    assert said.keys() >= {check.__name__ for check in verdict.CHECKS} - watched | {"no_interval"}
+    assert all(f.code in verdict.NOTES for e in EVERY for f in checked(evidence(GOOD, **e)) if f.status == "note")
+    for code, message in said.items():
+        assert "; " in message or ", so " in message, code
+        assert not message.endswith("."), code
+        assert "_" not in message.replace("ignore_eos", ""), message
+        assert len(message) < 300, code
 
 
 def test_few_requests() -> None:

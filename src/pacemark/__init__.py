@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pacemark.api import Run, check, compare, demo, find, load, report, run, serve, show, sweep
+    from pacemark.api import Run, check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
     from pacemark.calibration import calibrate
     from pacemark.errors import BadInput, PacemarkError, RunFailed
     from pacemark.simulator import simulate
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "demo", "find", "load", "report",
-    "run", "serve", "show", "simulate", "sweep",
+    "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "demo", "find", "load",
+    "log_to_mlflow", "plan", "report", "run", "serve", "show", "simulate", "sweep",
 ]  # fmt: skip
 
 _HOMES = {

@@ -21,28 +21,41 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 import msgspec
 
 import pacemark
+from pacemark import tables
 from pacemark.budget import parse as parse_budget
 from pacemark.calibration import warning as beyond_calibration
 from pacemark.comparison import Compared, compare_runs
+from pacemark.confirmation import confirmed, forecast, implied_rate, long_enough, ways
 from pacemark.curve import operating_points
+from pacemark.endpoint.databricks import SCHEME, Serving, exceeding
+from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.target import Target, only_model, target
 from pacemark.errors import BadInput, RunFailed
-from pacemark.exchange import ABSENT, Exchange, trace_of
-from pacemark.health import health_of
+from pacemark.exchange import ABSENT
+from pacemark.fit import fits
+from pacemark.health import health_from
+from pacemark.lengths import grid, slopes
 from pacemark.level import LevelResult, replicated, sum_up
 from pacemark.measure import Bench, Settings
 from pacemark.metrics import Window
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
+from pacemark.planning import Plan, parse_demand, parse_size, plan_for
 from pacemark.progress import Status
 from pacemark.search import Allowance, Step
 from pacemark.search import find as search_for
-from pacemark.store import RunFolder
-from pacemark.summary import Find, Level, Summary
+from pacemark.store import Columns, RunFolder
+from pacemark.stored import comparable, find_from, meets
+from pacemark.summary import Asked, Confirmation, Find, Fits, Level, OperatingPoints, Spent, Summary
+from pacemark.tables import Rows
+from pacemark.timeline import timeline_of
+from pacemark.watch import watch_from
 from pacemark.workload import Workload
 
 if TYPE_CHECKING:
     import altair
     import pandas
+    import pyarrow
+    from pyspark.sql import DataFrame, SparkSession
 
 DEFAULT_CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 
@@ -52,8 +65,9 @@ class Options(TypedDict, total=False):
 
     model: str
     api: str
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | Sequence[int]
+    output_tokens: int | Sequence[int]
+    """Several lengths of either make a sweep a length grid: every pair of them, at one concurrency."""
     duration: float
     """Seconds of steady load to measure at each level; the ramp before it and the hold after it come on top."""
     precision: float | str | None
@@ -73,6 +87,8 @@ class Options(TypedDict, total=False):
     headers: Sequence[str] | Mapping[str, str]
     ca_file: str
     insecure: bool
+    profile: str
+    """A profile of ~/.databrickscfg, for targets in a Databricks workspace."""
     tokenizer: str | Path | None
     extra_body: Mapping[str, Any]
     fresh_connections: bool
@@ -100,20 +116,35 @@ class Run:
         """Whether it was stopped before its last level ended."""
         return bool(self.summary.run.get("interrupted"))
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """One row per level; columns such as `ttft_ms.p50.value`. Needs pandas."""
-        import pandas
+    @property
+    def answer(self) -> str:
+        """What to choose and why, in words: what the command line prints below its table."""
+        from pacemark.reporting.terminal import answer
 
-        return pandas.json_normalize(msgspec.to_builtins(self.levels))
+        return answer(self.summary)
 
-    def plot(self) -> altair.LayerChart:
-        """The throughput-latency curve."""
-        from pacemark.reporting.charts import curve_chart
+    def to_pandas(self, rows: Rows = "levels") -> pandas.DataFrame:
+        """A row per level, columns such as `ttft_ms_p95` and `ttft_ms_p95_low`; or a row per request. Needs pandas."""
+        return tables.to_pandas(tables.table(self.summary, self.path, rows))
 
-        return curve_chart(self.summary)
+    def to_arrow(self, rows: Rows = "levels") -> pyarrow.Table:
+        """The same for Arrow. Needs the extra `arrow`."""
+        return tables.to_arrow(tables.table(self.summary, self.path, rows))
 
-    def _repr_mimebundle_(self, **_: Any) -> Any:
-        return self.plot()._repr_mimebundle_()
+    def to_spark(self, rows: Rows = "levels", session: SparkSession | None = None) -> DataFrame:
+        """The same for Spark, in `session` or the active one. The columns never change, so tables can be added to."""
+        return tables.to_spark(tables.table(self.summary, self.path, rows), session)
+
+    def plot(self) -> altair.LayerChart | altair.VConcatChart:
+        """The throughput-latency curve; of a length grid, its lines."""
+        from pacemark.reporting.charts import main_chart
+
+        return main_chart(self.summary)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        from pacemark.reporting.notebook import bundle
+
+        return bundle(self.summary)
 
 
 def run(
@@ -144,7 +175,15 @@ def sweep(
     burstiness: float = 1.0,
     **options: Unpack[Options],
 ) -> Run:
-    """Measure a throughput-latency curve, one level after the other. Raises as `run` does."""
+    """Measure a throughput-latency curve, one level after the other. Raises as `run` does.
+
+    Several `input_tokens` or `output_tokens` make it a length grid instead: every pair of lengths is a level, all at
+    one concurrency (1 if not given), and `.summary.slopes` says what a token costs.
+    """
+    if cells := _cells(options):
+        if rate is not None or (concurrency is not None and len(concurrency) != 1):
+            raise BadInput("several lengths are measured at one load: give one --concurrency, and no --rate")
+        return _measure(target, [_concurrency(concurrency[0] if concurrency else 1)], options, cells)
     if concurrency is not None and rate is not None:
         raise BadInput("give one kind of load: --concurrency or --rate")
     loads: list[Load] = (
@@ -168,8 +207,8 @@ def check(target: str, **options: Unpack[Options]) -> dict[str, Any]:
 
     Raises BadInput where it does not answer as an endpoint of that API.
     """
-    with _opened(target, options) as (place, workload, settings):
-        with Bench(place, workload, settings, _counter(options)) as bench:
+    with _opened(target, options) as (place, workload, settings, serving):
+        with Bench(place, workload, settings, _counter(options), source=serving) as bench:
             bench.prepare()
             bench.finish()
         first, prompts, accepted = bench.first, bench.prompts, bench.options
@@ -180,10 +219,11 @@ def check(target: str, **options: Unpack[Options]) -> dict[str, Any]:
     last_ns = int(first.hi_ns[-1]) if len(first.hi_ns) else ABSENT
     return {
         "target": place.described(),
+        **({"endpoint": serving.endpoint.described()} if serving is not None else {}),
         "streams": first.first_event_ns != ABSENT,
         "reports_usage": first.tokens_source == "usage",
         "accepts": [n for n in ("ignore_eos", "min_tokens") if getattr(accepted, n)],
-        "max_tokens_field": accepted.max_tokens_field,
+        "max_tokens_field": accepted.max_tokens_field or None,
         "input_tokens": None if first.input_tokens == ABSENT else first.input_tokens,
         "output_tokens": first.output_tokens,
         "events": len(first.hi_ns),
@@ -209,42 +249,87 @@ def load(path: str | Path) -> Run:
 show = load
 
 
-def report(path: str | Path) -> Run:
-    """Compute summary and report of a stored run anew from its requests. Raises BadInput where there are none."""
+def log_to_mlflow(run: Run, *, experiment: str | None = None) -> str:
+    """Log a run to MLflow as one run of its own: parameters, figures with the concurrency as step, report, summary and
+    `run.db`. Returns the MLflow run's id.
+
+    MLflow's tracking URI and experiment say where to, unless `experiment` names one. Raises BadInput where MLflow is
+    missing, RunFailed where it does not take the run.
+    """
+    from pacemark.tracking import log
+
+    return log(run.summary, run.path, experiment)
+
+
+def report(path: str | Path, *, budget: str = "") -> Run:
+    """Compute summary and report of a stored run anew from its requests, with another `budget` where one is given.
+
+    Raises BadInput where there are none.
+    """
     folder = RunFolder.open(Path(path))
     try:
         record = folder.run()
-        results = []
-        budget = parse_budget(text) if (text := record["settings"].get("budget")) else None
-        for level, load, window, ended_by, died in folder.levels():
-            exchanges = list(folder.exchanges(level))
-            if "interrupted" not in record:  # it was killed, so the window may not have come to its planned end
-                known_ns = _known_until(exchanges, record["settings"]["workers"])
-                window = Window(window.start_ns, min(window.end_ns, known_ns))
-            trace = trace_of(exchanges, isinstance(load, Rate))
-            health = health_of(exchanges, folder.beats(level), died)
-            results.append(sum_up(load, trace, window, health, budget=budget, ended_by=ended_by))
-        if not results:
-            raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")
-        return _concluded(folder, results, record)
+        if budget:
+            record["settings"]["budget"] = str(parse_budget(budget))
+        results = _stored(folder, record)
+        find: Find | None = None
+        if not record["loads"] and (text := record["settings"].get("budget")):  # it was a search
+            before = None if budget else _found_before(folder)
+            find = before or find_from(comparable(results), parse_budget(text))
+        return _concluded(folder, results, record, find)
     finally:
         folder.close()
 
 
-def _known_until(exchanges: Sequence[Exchange], workers: int) -> int:
+def _found_before(folder: RunFolder) -> Find | None:
+    """What a search found, if it came to its end."""
+    with contextlib.suppress(BadInput, msgspec.ValidationError):
+        return msgspec.convert(folder.summary().find, Find)
+    return None
+
+
+def _stored(folder: RunFolder, record: Mapping[str, Any]) -> list[LevelResult]:
+    """The levels of a stored run, summed up anew. Raises BadInput where there are none."""
+    results = []
+    budget = parse_budget(text) if (text := record["settings"].get("budget")) else None
+    sights = folder.sights()
+    for level, load, window, ended_by, died in folder.levels():
+        stored = folder.columns(level, open_loop=isinstance(load, Rate))
+        if "interrupted" not in record:  # it was killed, so the window may not have come to its planned end
+            known_ns = _known_until(stored, record["settings"]["workers"])
+            window = Window(window.start_ns, min(window.end_ns, known_ns))
+        health = health_from(stored.lag_ns, stored.send_ns, stored.coalesced_reads, folder.beats(level), died)
+        watch = watch_from(stored.refusals, sights)
+        known: float | None = record["workload"].get("known_prompts")
+        given: Any = {"budget": budget, "ended_by": ended_by, "watch": watch, "known_prompts": known}
+        results.append(sum_up(load, stored.trace, window, health, **given))
+    if not results:
+        raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")
+    return results
+
+
+def _refuse_grid(folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """Levels of different lengths must not be pooled for one answer."""
+    if record.get("grid"):
+        raise BadInput(f"{folder.path} is a length grid: it has one load, so there is none to choose")
+
+
+def _known_until(stored: Columns, workers: int) -> int:
     """Up to when a level that was cut off is on record whole; what was in flight at its end is not on record.
 
     Each worker numbers its requests in the order it sends them, so the first number that is missing was sent no
     sooner than the one before it.
     """
-    sent_ns = {x.index: x.sent_ns for x in exchanges}
+    sent_ns: dict[int, int] = dict(zip(stored.numbers.tolist(), stored.trace.sent_ns.tolist(), strict=True))
     missing = (next(n for n in itertools.count(worker, workers) if n not in sent_ns) for worker in range(workers))
     return min(sent_ns.get(n - workers, 0) for n in missing)
 
 
 def find(
-    target: str,
+    target: str = "",
     *,
+    from_run: str | Path | None = None,
+    confirm: bool = False,
     rate: bool = False,
     arrivals: Arrivals = "poisson",
     burstiness: float = 1.0,
@@ -256,10 +341,20 @@ def find(
 ) -> Run:
     """Find the most load that meets the option `budget`: concurrency, or the open-loop rate.
 
-    The answer is in `.summary.find`. `within` is how narrow its interval should be. Raises as `run` does.
+    The answer is in `.summary.find`. `within` is how narrow its interval should be. `from_run` answers from the
+    levels of an earlier run instead of a target: nothing is sent or written, and `.summary.find.next` is the load
+    whose measurement would tighten the answer most. `confirm` then tries the answer in the open loop, with Poisson
+    arrivals and with bursts; `.summary.find.confirmations` says what came of it. Raises as `run` does.
     """
     if not options.get("budget"):
         raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
+    if (from_run is None) == (not target):
+        raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
+    if confirm and (rate or from_run is not None):
+        why = "a rate is found in the open loop already" if rate else "a stored run can try nothing"
+        raise BadInput(f"--confirm tries the answer of a closed loop in the open one: {why}")
+    if from_run is not None:
+        return _find_from(Path(from_run), options["budget"], rate=rate, within=within)
     limits = parse_budget(options["budget"])
 
     def search(bench: Bench, folder: RunFolder, record: dict[str, Any]) -> Run:
@@ -273,11 +368,79 @@ def find(
                     bench.measure, limits, **process, precision=within, most=most, allowance=allowance, observe=tell
                 )
             )
+            if confirm:
+                answer[0] = _confirm(bench, answer[0], allowance or Allowance())
 
         return _levels(bench, folder, drive, record, lambda: answer[0] if answer else None)
 
     defaults: Options = {"duration": 10.0, "max_duration": 60.0}
     return _run(target, [], defaults | options, search)
+
+
+def _confirm(bench: Bench, find: Find, allowance: Allowance) -> Find:
+    """Offer the rate that the answer implies in the open loop. What cannot be tried within the allowance is noted."""
+    streams = find.answer.value if find.answer else None
+    rate = implied_rate(bench.results, streams) if streams else None
+    untried, spent = [], find.spent
+    for load in ways(rate) if rate else ():
+        cost = forecast(load, bench.results)
+        spent = Spent(spent.requests + cost.requests, spent.seconds + cost.seconds, spent.tokens + cost.tokens)
+        if over := allowance.exceeded(spent):
+            untried.append(Confirmation(load, None, None, f"not tried: it would exceed the allowance of {over}"))
+            continue
+        with contextlib.suppress(RunFailed):  # the level is kept, and judged with the others
+            bench.measure(load, long_enough())
+    return msgspec.structs.replace(find, confirmations=untried)
+
+
+def _find_from(path: Path, budget: str, *, rate: bool, within: float) -> Run:
+    limits = parse_budget(budget)
+    folder = RunFolder.open(path)
+    try:
+        record = folder.run()
+        _refuse_grid(folder, record)
+        record["settings"]["budget"] = str(limits)
+        results = comparable(_stored(folder, record), rate=rate)
+        return Run(_summary(results, record, find_from(results, limits, precision=within)), folder.path)
+    finally:
+        folder.close()
+
+
+def plan(
+    path: str | Path,
+    *,
+    demand: str,
+    budget: str = "",
+    burstiness: float = 1.0,
+    price_per_hour: float | None = None,
+    provisioned: str = "",
+) -> Plan:
+    """Replicas that serve `demand`, such as "40 requests/s", within `budget`, each like the one that a run measured.
+
+    Without `budget` that of the run counts. `burstiness` is the coefficient of variation of the gaps between requests,
+    `price_per_hour` that of one replica, `provisioned` what it was bought as, such as "50 model units".
+
+    Raises BadInput, also where no level of the run meets the budget.
+    """
+    wanted = parse_demand(demand)
+    size = parse_size(provisioned) if provisioned else None
+    _positive("--burstiness", burstiness)
+    if price_per_hour is not None:
+        _positive("--price-per-hour", price_per_hour)
+    folder = RunFolder.open(Path(path))
+    try:
+        record = folder.run()
+        _refuse_grid(folder, record)
+        text = budget or record["settings"].get("budget", "")
+        if not text:
+            raise BadInput("plan needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
+        limits = parse_budget(text)
+        results = _stored(folder, record)
+    finally:
+        folder.close()
+    return plan_for(
+        results, wanted, limits, burstiness=burstiness, price_per_hour=price_per_hour, provisioned=size
+    )
 
 
 def compare(a: str | Path, b: str | Path) -> Compared:
@@ -315,14 +478,39 @@ def serve(
 # --- the one way from a target to a run
 
 
-def _measure(where: str, loads: Sequence[Load], options: Options) -> Run:
-    loads = list(loads) * _at_least("--repeats", options.get("repeats", 1), 1)
+def _cells(options: Options) -> list[Asked]:
+    """The lengths of a grid; none where one length of each was given. They are left out of `options` then."""
+    given: dict[str, Any] = {"input_tokens": options.get("input_tokens", 256)}
+    given["output_tokens"] = options.get("output_tokens", 128)
+    lengths = {name: list(value) if isinstance(value, Sequence) else [value] for name, value in given.items()}
+    for name, values in lengths.items():
+        flag = f"--{name.replace('_', '-')}"
+        if not values:
+            raise BadInput(f"{flag}: give at least one length, for example 256,1024,4096")
+        for value in values:
+            _at_least(flag, value, 1)
+    cells = grid(lengths["input_tokens"], lengths["output_tokens"])
+    # The bench gets ready with the longest, so that one that the context cannot hold is refused at once.
+    options["input_tokens"], options["output_tokens"] = cells[-1].input_tokens, cells[-1].output_tokens
+    return cells if len(cells) > 1 else []
+
+
+def _measure(where: str, loads: Sequence[Load], options: Options, cells: Sequence[Asked] = ()) -> Run:
+    loads = list(loads) * max(1, len(cells)) * _at_least("--repeats", options.get("repeats", 1), 1)
 
     def sweep_over(bench: Bench, folder: RunFolder, record: dict[str, Any]) -> Run:
         bench.levels_planned = len(loads)
+        if cells:
+            record["grid"] = msgspec.to_builtins(cells)
+            record["workload"] |= {
+                name: sorted({getattr(cell, name) for cell in cells}) for name in ("input_tokens", "output_tokens")
+            }
+            folder.write_run(record)
 
         def drive() -> None:
-            for load in loads:
+            for n, load in enumerate(loads):
+                if cells:
+                    bench.ask_for(cells[n % len(cells)])
                 bench.measure(load)
 
         return _levels(bench, folder, drive, record)
@@ -334,26 +522,44 @@ def _run(
     where: str, loads: Sequence[Load], options: Options, body: Callable[[Bench, RunFolder, dict[str, Any]], Run]
 ) -> Run:
     """Open the target and a run folder, prepare, and hand over to `body`."""
-    with _opened(where, options, loads) as (place, workload, settings):
+    with _opened(where, options, loads) as (place, workload, settings, serving):
         if beyond := beyond_calibration(loads, place.tls):
             warnings.warn(beyond, stacklevel=4)
         record = _record(place, workload, settings, loads, options)
-        folder = RunFolder.create(Path(options.get("out", "runs")), f"{place.host} {place.model}", record)
+        if serving is not None:
+            record["endpoint"] = serving.endpoint.described()
+        folder = RunFolder.create(Path(options.get("out", "runs")), f"{place.host} {record['target']['model']}", record)
         try:
-            with Bench(place, workload, settings, _counter(options), options.get("observe", _silent)) as bench:
+            with Bench(place, workload, settings, _counter(options), options.get("observe", _silent), serving) as bench:
                 bench.folder = folder
                 bench.prepare()
+                if serving is not None:
+                    _forewarn(serving, bench, loads)
                 record["workload"] |= {
                     "prompts": msgspec.to_builtins(bench.prompts),
                     "options": msgspec.to_builtins(bench.options),
+                    "known_prompts": bench.known_prompts,
                 }
                 folder.write_run(record)
-                return body(bench, folder, record)
+                done = body(bench, folder, record)
+            if serving is not None and (line := exceeding(serving.endpoint, done.levels)):
+                warnings.warn(line, stacklevel=4)
+            return done
         finally:
             empty = not folder.levels()
             folder.close()
             if empty:  # nothing was measured, so nothing is left behind
                 shutil.rmtree(folder.path)
+
+
+def _forewarn(serving: Serving, bench: Bench, loads: Sequence[Load]) -> None:
+    """Say which known limit the plan would exceed, before its first level."""
+    first = bench.first
+    latency_s = (first.ended_ns - first.sent_ns) / 1e9
+    input_tokens = first.input_tokens if first.input_tokens > 0 else bench.workload.input_tokens
+    output_tokens = 0 if bench.target.api == "embeddings" else bench.workload.output_tokens
+    for line in serving.endpoint.planned(loads, latency_s, input_tokens, output_tokens):
+        warnings.warn(line, stacklevel=5)
 
 
 def _levels(
@@ -389,30 +595,58 @@ def _concluded(
     """Write what people see of a run."""
     from pacemark.reporting.html import write_html
 
-    groups: dict[Load, list[Level]] = {}
-    for result in results:
-        groups.setdefault(result.load, []).append(result.level)
-    repeats = record.get("repeats", 1)
-    searched = isinstance(find, Find)
-    levels = [replicated(g) for g in groups.values()] if repeats > 1 or searched else [r.level for r in results]
-    if searched:
-        levels.sort(key=lambda level: level.load.value)
-    summary = Summary(
-        target=record["target"],
-        workload=record["workload"],
-        levels=levels,
-        operating_points=operating_points(levels),
-        run={key: value for key, value in record.items() if key not in ("target", "workload")},
-        find=msgspec.to_builtins(find) if isinstance(find, Find) else msgspec.UNSET,
-    )
+    summary = _summary(results, record, find)
+    summary = msgspec.structs.replace(summary, timeline=timeline_of(results, folder))
     folder.write_run(record)
     folder.write_summary(summary)
     write_html(summary, folder.path / "report.html")
     return Run(summary, folder.path)
 
 
+def _summary(results: Sequence[LevelResult], record: Mapping[str, Any], find: Find | None) -> Summary:
+    """A run as its summary; `find` is the result of a search for a budget.
+
+    What was measured in the open loop to confirm a search in the closed one is part of `find`, and no level.
+    """
+    if find is not None and find.load == "concurrency":
+        untried = [tried for tried in find.confirmations if tried.level is None]
+        find = msgspec.structs.replace(find, confirmations=confirmed(results, parse_budget(find.budget)) + untried)
+        results = [r for r in results if isinstance(r.load, Concurrency)]
+    cells = msgspec.convert(record.get("grid", []), list[Asked])
+    groups: dict[tuple[Load, Asked | None], list[Level]] = {}
+    measured = []
+    for n, result in enumerate(results):
+        asked = cells[n % len(cells)] if cells else None
+        measured.append(msgspec.structs.replace(result.level, asked=asked))
+        groups.setdefault((result.load, asked), []).append(measured[-1])
+    pooled = record.get("repeats", 1) > 1 or find is not None
+    levels = [replicated(g) for g in groups.values()] if pooled else measured
+    if find is not None:
+        levels.sort(key=lambda level: level.load.value)
+    budget = record["settings"].get("budget")
+    points, laws = OperatingPoints(), Fits()
+    if not cells:  # a grid has one load, so there is none to choose
+        laws = fits(levels)
+        if find is not None and find.answer is not None and find.answer.high is not None:
+            laws = msgspec.structs.replace(laws, warning=None)  # a search went as far as its budget
+        judge = meets(results, parse_budget(budget)) if budget else None
+        points = operating_points(levels, judge, laws.scalability.knee if laws.scalability else None)
+    return Summary(
+        target=record["target"],
+        workload=record["workload"],
+        levels=levels,
+        operating_points=points,
+        fits=laws,
+        run={key: value for key, value in record.items() if key not in ("target", "workload")},
+        find=msgspec.UNSET if find is None else msgspec.to_builtins(find),
+        slopes=slopes(levels) if cells else msgspec.UNSET,
+    )
+
+
 @contextlib.contextmanager
-def _opened(where: str, options: Options, loads: Sequence[Load] = ()) -> Iterator[tuple[Target, Workload, Settings]]:
+def _opened(
+    where: str, options: Options, loads: Sequence[Load] = ()
+) -> Iterator[tuple[Target, Workload, Settings, Serving | None]]:
     """Check everything the user gave, and start what has to be started."""
     workload = Workload(
         input_tokens=_at_least("--input-tokens", options.get("input_tokens", 256), 1),
@@ -430,27 +664,36 @@ def _opened(where: str, options: Options, loads: Sequence[Load] = ()) -> Iterato
         timeout_s=_positive("--timeout", options.get("timeout", 600.0)),
         fresh_connections=options.get("fresh_connections", False),
         max_in_flight=_at_least("--max-in-flight", options.get("max_in_flight", 0), 0),
+        seed_given=options.get("seed") is not None,
     )
     with contextlib.ExitStack() as stack:
         if where.startswith("sim:"):
-            from pacemark.simulator import serving
+            from pacemark.simulator import serving as embedded
 
-            served = stack.enter_context(serving(where.removeprefix("sim:")))
+            served = stack.enter_context(embedded(where.removeprefix("sim:")))
             url, model = served.url, options.get("model", "") or served.model
         else:
             url, model = where, options.get("model", "")
-        place = target(
-            url,
-            model=model,
-            api=options.get("api", "chat"),
-            api_key_env=options.get("api_key_env", ""),
-            headers=options.get("headers", ()),
-            ca_file=options.get("ca_file", ""),
-            insecure=options.get("insecure", False),
-        )
-        if not model:
-            place = msgspec.structs.replace(place, model=only_model(place))
-        yield place, workload, settings
+        access: Any = {
+            "headers": options.get("headers", ()),
+            "ca_file": options.get("ca_file", ""),
+            "insecure": options.get("insecure", False),
+        }
+        api, key = options.get("api", "chat"), options.get("api_key_env", "")
+        serving: Serving | None = None
+        if where.startswith(SCHEME):
+            serving = open_serving(where.removeprefix(SCHEME), options.get("profile", ""))
+            for line in serving.endpoint.warnings(workload.input_tokens):
+                warnings.warn(line, stacklevel=5)
+            place = serving.target(target(f"{serving.host}/serving-endpoints", model=model, api=api, **access))
+        else:
+            place = target(url, model=model, api=api, api_key_env=key, **access)
+            if not model:
+                place = msgspec.structs.replace(place, model=only_model(place))
+        if place.api == "embeddings":  # an answer is one vector, whole
+            workload = msgspec.structs.replace(workload, output_tokens=1)
+            settings = msgspec.structs.replace(settings, stream=False)
+        yield place, workload, settings, serving
 
 
 def _record(
@@ -532,7 +775,7 @@ def _workers(value: int | str, loads: Sequence[Load]) -> int:
         raise BadInput(f"--workers {value!r} is neither a number nor auto") from None
 
 
-def _at_least(flag: str, value: int, least: int) -> int:
+def _at_least(flag: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
     return value

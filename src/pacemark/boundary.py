@@ -30,6 +30,8 @@ DRAWS = 512
 UNSEEN = 10.0
 _HUGE = 1e9
 """Stands for an infinite score: a request that was never answered."""
+_FAR = 1e3
+"""A score so far over its limit that more makes no difference, and little enough for sums of weights to be exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,11 @@ class Reading:
 
     @property
     def worst(self) -> int:
-        """The condition that is nearest to its limit, or furthest over it."""
-        return int(np.argmax(self.values))
+        """The condition that is nearest to its limit, or furthest over it.
+
+        Errors come first where there are too many: a request that failed misses the other limits as well.
+        """
+        return len(self.names) - 1 if self.values[-1] >= 1 else int(np.argmax(self.values))
 
     def clear(self, errors: float = 3.0) -> bool:
         """Whether the verdict is beyond doubt: the statistics lie so many standard errors from their limits.
@@ -183,11 +188,13 @@ def believe(readings: Sequence[Reading]) -> Belief:
     bend, slope, fraction, pick = rng.random(DRAWS), rng.normal(size=DRAWS), rng.random(DRAWS), rng.random(DRAWS)
     roots = np.array(
         [
-            _root(loads, _monotone(np.array([r.draws[k] for r in ordered])), bend, slope, fraction, pick)
+            _root(loads, _monotone(np.minimum([r.draws[k] for r in ordered], _FAR)), bend, slope, fraction, pick)
             for k in range(len(names))
         ]
     )
-    first = np.bincount(roots.argmin(axis=0), minlength=len(names))
+    # A request that failed misses every limit, so errors set a boundary that others share with them.
+    cause = np.append(roots[:-1], 0.98 * roots[-1:], axis=0)
+    first = np.bincount(cause.argmin(axis=0), minlength=len(names))
     order = [int(k) for k in np.argsort(-first, kind="stable") if first[k]]
     return Belief(roots.min(axis=0), tuple(names[k] for k in order))
 

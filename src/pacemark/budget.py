@@ -228,7 +228,7 @@ class _Reader:
         found = _QUANTILE.fullmatch(self._word)
         if found is None:
             return None
-        if not 0 < (quantile := float(found.group(1)) / 100) < 1:
+        if not 0 < (quantile := round(float(found.group(1)) / 100, 9)) < 1:
             self._refuse("a quantile lies between p0 and p100")
         self._at += 1
         return quantile

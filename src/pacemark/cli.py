@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +29,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Where = Annotated[str, typer.Argument(metavar="TARGET", help="Base URL (http://host:8000/v1) or sim:PRESET.")]
+_TARGETS = "Base URL (http://host:8000/v1), databricks:ENDPOINT or sim:PRESET."
+Where = Annotated[str, typer.Argument(metavar="TARGET", help=_TARGETS)]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a folder of runs for its newest.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Model = Annotated[str, typer.Option(help="Model name; found out where the endpoint serves just one.")]
-Api = Annotated[str, typer.Option(metavar="chat|completions", help="Which API to speak.")]
+Api = Annotated[str, typer.Option(metavar="chat|completions|embeddings", help="Which API to speak.")]
 InputTokens = Annotated[int, typer.Option(help="Prompt length in tokens.")]
 OutputTokens = Annotated[int, typer.Option(help="Answer length in tokens.")]
+InputLengths = Annotated[str, typer.Option("--input-tokens", metavar="N,N,...", help="Prompt length in tokens.")]
+OutputLengths = Annotated[
+    str, typer.Option("--output-tokens", metavar="N,N,...", help="Answer length. Several lengths: a grid of them all.")
+]
+Mlflow = Annotated[bool, typer.Option("--mlflow", help="Log the run to MLflow, where its own settings say.")]
 Duration = Annotated[float, typer.Option(metavar="SECONDS", help="Steady seconds to measure at each level.")]
 Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Ask for streamed answers.")]
 WorkersFlag = Annotated[str, typer.Option("--workers", metavar="auto|N", help="Worker processes.")]
@@ -44,6 +52,7 @@ ApiKeyEnv = Annotated[str, typer.Option(metavar="NAME", help="Environment variab
 Header = Annotated[list[str] | None, typer.Option(metavar="K:V", help="Further header; may be given again.")]
 CaFile = Annotated[str, typer.Option(metavar="FILE", help="Certificates to trust, as PEM.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the server's certificate.")]
+Profile = Annotated[str, typer.Option(metavar="NAME", help="Profile of ~/.databrickscfg, for databricks: targets.")]
 TokenizerFile = Annotated[Path | None, typer.Option("--tokenizer", metavar="PATH", help="A tokenizer.json.")]
 ExtraBody = Annotated[str, typer.Option(metavar="JSON", help="Further fields of every request body.")]
 Fresh = Annotated[bool, typer.Option("--fresh-connections", help="Open a new connection for every request.")]
@@ -83,10 +92,12 @@ def run_command(
     header: Header = None,
     ca_file: CaFile = "",
     insecure: Insecure = False,
+    profile: Profile = "",
     tokenizer: TokenizerFile = None,
     extra_body: ExtraBody = "",
     fresh_connections: Fresh = False,
     max_in_flight: MaxInFlight = 0,
+    mlflow: Mlflow = False,
     json: Json = False,
 ) -> None:
     """Measure one load level."""
@@ -95,7 +106,7 @@ def run_command(
     loads = {k: context.params[k] for k in ("concurrency", "rate", "arrivals", "burstiness")}
     with _watched(context.params) as options:
         done = face.run(target, **loads, **options)
-    _tell(done, json)
+    _tell(done, json, mlflow=mlflow)
     _leave(done)
 
 
@@ -109,8 +120,8 @@ def sweep_command(
     burstiness: Burstiness = 1.0,
     model: Model = "",
     api: Api = "chat",
-    input_tokens: InputTokens = 256,
-    output_tokens: OutputTokens = 128,
+    input_tokens: InputLengths = "256",
+    output_tokens: OutputLengths = "128",
     duration: Duration = 20.0,
     precision: Precision = "",
     max_duration: MaxDuration = 120.0,
@@ -125,21 +136,24 @@ def sweep_command(
     header: Header = None,
     ca_file: CaFile = "",
     insecure: Insecure = False,
+    profile: Profile = "",
     tokenizer: TokenizerFile = None,
     extra_body: ExtraBody = "",
     fresh_connections: Fresh = False,
     max_in_flight: MaxInFlight = 0,
+    mlflow: Mlflow = False,
     json: Json = False,
 ) -> None:
-    """Measure the throughput-latency curve."""
+    """Measure the throughput-latency curve; over several lengths, what a token costs at one concurrency."""
     from pacemark import api as face
 
     levels = _numbers("--concurrency", concurrency, int) if concurrency else None
     rates = _numbers("--rate", rate, float) if rate else None
-    with _watched(context.params) as options:
+    lengths = {name: _numbers(f"--{name.replace('_', '-')}", context.params[name], int) for name in _LENGTHS}
+    with _watched(context.params | lengths) as options:
         process: Any = {"arrivals": arrivals, "burstiness": burstiness}
         done = face.sweep(target, concurrency=levels, rate=rates, **process, **options)
-    _tell(done, json)
+    _tell(done, json, mlflow=mlflow)
     _leave(done)
 
 
@@ -157,6 +171,7 @@ def check_command(
     header: Header = None,
     ca_file: CaFile = "",
     insecure: Insecure = False,
+    profile: Profile = "",
     json: Json = False,
 ) -> None:
     """Tell what an endpoint is and what it can report."""
@@ -167,9 +182,9 @@ def check_command(
         _print_json(found)
         return
     for name, value in found.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        shown = "-" if text is None else f"{text:.1f}" if isinstance(text, float) else str(text)
-        typer.echo(f"{name.replace('_', ' '):20} {shown}")
+        for row, text in value.items() if isinstance(value, dict) else [(name, value)]:
+            for n, line in enumerate(text if isinstance(text, list) else [text]):
+                _row("" if n else row, line)
 
 
 @app.command("demo")
@@ -190,19 +205,34 @@ def demo_command(
 
 
 @app.command("show")
-def show_command(run: RunPath = Path("runs"), json: Json = False) -> None:
+def show_command(
+    run: RunPath = Path("runs"),
+    detail: Annotated[bool, typer.Option("--detail", help="Everything that is known of each level.")] = False,
+    json: Json = False,
+) -> None:
     """Print the figures of a stored run."""
     from pacemark import api as face
 
-    _tell(face.show(run), json)
+    shown = face.show(run)
+    _tell(shown, json)
+    if detail and not json:
+        from rich.console import Console
+
+        from pacemark.reporting.details import details
+
+        console = Console(width=None if sys.stdout.isatty() else 80)
+        for level in shown.levels:
+            console.print(details(level))
 
 
 @app.command("report")
-def report_command(run: RunPath = Path("runs"), json: Json = False) -> None:
-    """Compute summary and report anew from a stored run."""
+def report_command(
+    run: RunPath = Path("runs"), budget: BudgetFlag = "", mlflow: Mlflow = False, json: Json = False
+) -> None:
+    """Compute summary and report anew from a stored run, for another --budget if you like."""
     from pacemark import api as face
 
-    _tell(face.report(run), json)
+    _tell(face.report(run, budget=budget), json, mlflow=mlflow)
 
 
 @app.command("export")
@@ -220,8 +250,12 @@ def export_command(
 @app.command("find")
 def find_command(
     context: typer.Context,
-    target: Where,
     budget: BudgetFlag,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="As for run; none with --from.")] = "",
+    from_run: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Answer from a stored run; nothing is sent.")
+    ] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Try the answer in the open loop, in bursts too.")] = False,
     rate: Annotated[bool, typer.Option("--rate", help="Find the open-loop rate instead of the concurrency.")] = False,
     arrivals: Arrive = "poisson",
     burstiness: Burstiness = 1.0,
@@ -232,6 +266,7 @@ def find_command(
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens to spend, input and output.")] = None,
     max_cost: Annotated[float | None, typer.Option(help="Most money to spend, at the price given.")] = None,
     price_per_hour: Annotated[float | None, typer.Option(help="What the endpoint costs per hour.")] = None,
+    price_per_million: Annotated[float | None, typer.Option(help="What a million tokens cost, in and out.")] = None,
     model: Model = "",
     api: Api = "chat",
     input_tokens: InputTokens = 256,
@@ -245,23 +280,59 @@ def find_command(
     header: Header = None,
     ca_file: CaFile = "",
     insecure: Insecure = False,
+    profile: Profile = "",
     tokenizer: TokenizerFile = None,
     extra_body: ExtraBody = "",
+    mlflow: Mlflow = False,
     json: Json = False,
 ) -> None:
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
     from pacemark.search import Allowance
 
-    allowance = Allowance(max_duration, max_requests, max_tokens, max_cost, price_per_hour)
+    spend = {"max_duration", "max_requests", "max_tokens", "max_cost", "price_per_hour", "price_per_million"}
+    for name in spend | {"most"}:
+        value = context.params[name]
+        if value is not None and not 0 < value < float("inf"):
+            raise BadInput(f"--{name.replace('_', '-')} {value}: must be a number above 0")
+    if max_cost is not None and price_per_hour is None and price_per_million is None:
+        raise BadInput("--max-cost needs a price: --price-per-hour or --price-per-million")
+    allowance = Allowance(max_duration, max_requests, max_tokens, max_cost, price_per_hour, price_per_million)
     search: Any = {"rate": rate, "arrivals": arrivals, "burstiness": burstiness, "most": most}
-    own = {"budget", "within", "most", "max_duration", "max_requests", "max_tokens", "max_cost", "price_per_hour"}
+    search |= {"from_run": from_run, "confirm": confirm}
     share = face.share("--within", within) or 0.05
+    own = spend | set(search) | {"budget", "within"}
     with _watched({k: v for k, v in context.params.items() if k not in own}) as options:
         options["budget"] = budget
         done = face.find(target, within=share, allowance=allowance, tell=_probe, **search, **options)
-    _tell(done, json)
+    _tell(done, json, mlflow=mlflow, written=from_run is None)
     _leave(done)
+
+
+@app.command("plan")
+def plan_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run of one replica: a sweep or a search.")],
+    demand: Annotated[str, typer.Option(help="Such as '40 requests/s' or '30000 output tokens/s'.")],
+    budget: BudgetFlag = "",
+    burstiness: Annotated[float, typer.Option(metavar="CV", help="How uneven arrivals are; 1 is Poisson.")] = 1.0,
+    price_per_hour: Annotated[float | None, typer.Option(help="What one replica costs per hour.")] = None,
+    provisioned: Annotated[str, typer.Option(help="What was measured, such as '50 model units'.")] = "",
+    json: Json = False,
+) -> None:
+    """How many replicas a demand needs within a budget, and what they cost."""
+    from pacemark import api as face
+
+    found = face.plan(
+        run, demand=demand, budget=budget, burstiness=burstiness, price_per_hour=price_per_hour, provisioned=provisioned
+    )
+    if json:
+        _print_json(found)
+    else:
+        from rich.console import Console
+
+        from pacemark.reporting.fleet import planned
+
+        Console(width=None if sys.stdout.isatty() else 80).print(planned(found), highlight=False)
 
 
 @app.command("compare")
@@ -353,7 +424,8 @@ class _Failed(PacemarkError):
     exit_code = 1
 
 
-_LOADS = {"target", "concurrency", "rate", "arrivals", "burstiness", "json"}
+_LENGTHS = ("input_tokens", "output_tokens")
+_LOADS = {"target", "concurrency", "rate", "arrivals", "burstiness", "mlflow", "json"}
 
 
 def _options(params: dict[str, Any]) -> Options:
@@ -374,6 +446,10 @@ def _options(params: dict[str, Any]) -> Options:
 def _watched(params: dict[str, Any]) -> Iterator[Options]:
     """Options with the live display attached for as long as the block runs."""
     options = _options(params)
+    if params.get("mlflow"):
+        from pacemark.tracking import require
+
+        require()
     from pacemark.reporting.terminal import Progress
 
     with Progress() as progress:
@@ -385,11 +461,19 @@ def _watched(params: dict[str, Any]) -> Iterator[Options]:
 def _probe(step: Step) -> None:
     """A line for each level that a search has measured, and what it means to do next."""
     if step.probe is not None:
-        verdict = "within" if step.probe.within else "beyond"
+        verdict = {True: "within", False: "beyond", None: "close to"}[step.probe.within]
         typer.echo(f"{step.probe.load}: {verdict} the budget: {step.probe.why}", err=True)
     low, high = ("?" if x is None else f"{x:.4g}" for x in (step.low, step.high))
     if step.next is not None:
         typer.echo(f"  between {low} and {high}; next {step.next}: {step.why}", err=True)
+
+
+def _row(name: str, value: Any) -> None:
+    """A name and its value, wrapped where the terminal ends."""
+    shown = "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+    before = f"{name.replace('_', ' '):20} "
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
+    typer.echo(textwrap.fill(before + shown, width, subsequent_indent=" " * 21, break_long_words=False))
 
 
 def _point(point: Point) -> None:
@@ -401,7 +485,7 @@ def _point(point: Point) -> None:
     )
 
 
-def _tell(run: Run, json: bool) -> None:
+def _tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True) -> None:
     if json:
         _print_json(run.summary)
     else:
@@ -411,10 +495,15 @@ def _tell(run: Run, json: bool) -> None:
 
         console = Console(width=None if sys.stdout.isatty() else 80)
         console.print(terminal.table(run.summary))
-        if len(run.levels) > 1:
+        if len(run.levels) > 1 and run.levels[0].asked is None:
             typer.echo(terminal.ascii_curve(run.summary))
         typer.echo(terminal.answer(run.summary))
-        typer.echo(f"report: {run.path / 'report.html'}")
+        where = f"report: {run.path / 'report.html'}" if written else f"from {run.path}; nothing was sent or written"
+        typer.echo(where)
+    if mlflow:
+        from pacemark.tracking import log
+
+        typer.echo(f"MLflow run: {log(run.summary, run.path)}", err=True)
 
 
 def _leave(done: Run) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from pacemark.errors import BadInput
 from pacemark.pace import Load
-from pacemark.summary import Figure, Level, Summary
+from pacemark.summary import Asked, Figure, Level, Summary
 
 __all__ = ["Compared", "Comparison", "Kind", "Verdict", "compare", "compare_runs", "violated"]
 
@@ -87,6 +87,8 @@ class ComparedLevel(msgspec.Struct, frozen=True):
 
     load: Load
     metrics: dict[str, Comparison]
+    asked: Asked | None = None
+    """In a length grid: the lengths that both asked for."""
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -102,12 +104,12 @@ _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
 def compare_runs(a: Summary, b: Summary) -> Compared:
-    """B against A at every load that both measured. Raises BadInput where there is none."""
-    others = {level.load: level for level in b.levels}
-    pairs = [(level, others[level.load]) for level in a.levels if level.load in others]
+    """B against A at every load, and lengths in a grid, that both measured. Raises BadInput where there is none."""
+    others = {(level.load, level.asked): level for level in b.levels}
+    pairs = [(level, other) for level in a.levels if (other := others.get((level.load, level.asked))) is not None]
     if not pairs:
         raise BadInput("the two runs have no load level in common")
-    return Compared([ComparedLevel(one.load, _compare_levels(one, two)) for one, two in pairs])
+    return Compared([ComparedLevel(one.load, _compare_levels(one, two), one.asked) for one, two in pairs])
 
 
 def _compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
@@ -145,5 +147,5 @@ def violated(compared: Compared, condition: str) -> list[str]:
         edge = ratio.low if match[3] == ">" else ratio.high
         if edge is not None and ratio.value is not None and (edge > limit if match[3] == ">" else edge < limit):
             what = f"{match[1]} {match[2]}" if match[2] else match[1]
-            held.append(f"{level.load}: {what} changed by {ratio.value - 1:+.1%}")
+            held.append(f"{level.asked or level.load}: {what} changed by {ratio.value - 1:+.1%}")
     return held

@@ -14,13 +14,15 @@ _NOISE = 0.05
 """Beyond this share a level is never taken for the plateau, however wide its interval."""
 
 
-def operating_points(levels: Sequence[Level], within: Callable[[Level], bool] | None = None) -> OperatingPoints:
+def operating_points(
+    levels: Sequence[Level], within: Callable[[Level], bool] | None = None, knee: float | None = None
+) -> OperatingPoints:
     """Lowest latency, balanced, highest throughput and, where `within` judges a level by a budget, within it.
 
     Only levels that are not invalid and let tokens through count. One such level makes no curve: then every
     point but `within_budget` is None. Balanced is the maximum of throughput / mean latency, which Kleinrock
     calls power ("Power and deterministic rules of thumb for probabilistic problems in computer
-    communications", ICC 1979).
+    communications", ICC 1979); `knee`, the streams at the knee of a fitted curve, is named beside it.
     """
     usable = sorted(
         (x for x in levels if x.verdict.status != "invalid" and x.output_tokens_per_s.value),
@@ -34,7 +36,7 @@ def operating_points(levels: Sequence[Level], within: Callable[[Level], bool] | 
     powered = [x for x in usable if x.latency_ms.mean.value]
     return OperatingPoints(
         lowest_latency=_lowest_latency(timed) if timed else None,
-        balanced=_balanced(powered, usable) if powered else None,
+        balanced=_balanced(powered, usable, knee) if powered else None,
         within_budget=budget,
         highest_throughput=_highest_throughput(usable),
     )
@@ -59,13 +61,14 @@ def _lowest_latency(timed: Sequence[Level]) -> OperatingPoint:
     return _point(best, f"No load answers sooner: the median latency is {duration(_p50(best))}.")
 
 
-def _balanced(powered: Sequence[Level], usable: Sequence[Level]) -> OperatingPoint:
+def _balanced(powered: Sequence[Level], usable: Sequence[Level], knee: float | None) -> OperatingPoint:
     best = max(powered, key=lambda x: _tokens(x) / _mean(x))
     share = _tokens(best) / max(_tokens(x) for x in usable)
+    bend = "" if knee is None else f"; the fitted curve has its knee at {number(knee)} streams"
     return _point(
         best,
         f"Throughput / latency (Kleinrock's power) peaks here, at {share:.0%} of the highest throughput and a mean "
-        f"latency of {duration(_mean(best))}: the counterpart of Databricks' balanced scaling strategy.",
+        f"latency of {duration(_mean(best))}: the counterpart of Databricks' balanced scaling strategy{bend}.",
     )
 
 

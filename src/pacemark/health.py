@@ -53,7 +53,20 @@ def _idle(beats: Sequence[Beat]) -> float | None:
 def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequence[str] = ()) -> Health:
     """Health of a level from its requests and the pulses its workers gave while it ran."""
     lags = np.concatenate([x.lag_ns for x in exchanges]) if exchanges else np.zeros(0, np.int32)
-    stamped = lags[lags >= 0]
+    send_ns = np.asarray([x.send_ns for x in exchanges], dtype=np.int64)
+    return health_from(lags, send_ns, sum(x.coalesced_reads for x in exchanges), beats, died)
+
+
+def health_from(
+    lags: NDArray[np.int32],
+    send_ns: NDArray[np.int64],
+    coalesced_reads: int,
+    beats: Sequence[Beat],
+    died: Sequence[str] = (),
+) -> Health:
+    """The same from columns: the lag of each read and the sending time of each request, both in ns."""
+    known = lags >= 0
+    stamped = lags if known.all() else lags[known]  # a copy costs as much again
     pulses = [[b for b in beats if b.worker == worker] for worker in sorted({b.worker for b in beats})]
     lengths = [max(1, own[-1].now_ns - own[0].now_ns) for own in pulses]
     cpu_ns = [own[-1].cpu_ns - own[0].cpu_ns for own in pulses]
@@ -61,9 +74,9 @@ def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequen
     return Health(
         clock="kernel" if len(stamped) * 2 > len(lags) else "user",
         lag_ns=stamped,
-        send_ns=np.asarray([x.send_ns for x in exchanges], dtype=np.int64),
+        send_ns=send_ns,
         reads=len(lags),
-        coalesced_reads=sum(x.coalesced_reads for x in exchanges),
+        coalesced_reads=coalesced_reads,
         cpu_ns=sum(cpu_ns),
         worker_cpu_share=tuple(cpu / length for cpu, length in zip(cpu_ns, lengths, strict=True)),
         worker_wait_share=tuple(wait / length for wait, length in zip(wait_ns, lengths, strict=True)),

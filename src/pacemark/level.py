@@ -35,6 +35,7 @@ from pacemark.summary import (
     Verdict,
 )
 from pacemark.verdict import Evidence, judge
+from pacemark.watch import Watch
 from pacemark.window import Growth, Step, backlog_growth, steady_start, step_change
 
 Floats = NDArray[np.float64]
@@ -72,6 +73,8 @@ def sum_up(
     *,
     budget: Budget | None = None,
     ended_by: EndedBy = "duration",
+    watch: Watch | None = None,
+    known_prompts: float | None = None,
 ) -> LevelResult:
     """Figures of one level from its trace.
 
@@ -80,10 +83,10 @@ def sum_up(
     settled later.
     """
     steady = settled(trace, window) if isinstance(load, Concurrency) else window
+    step = step_of(load, trace, window)  # before it is shortened, lest a step should pass for the end of a ramp
     window = steady or window
     sample = metrics.started_in(trace, window.start_ns, window.end_ns)
     good = sample & metrics.succeeded(trace)
-    gaps = metrics.gaps(trace, good)
     growth = growth_of(trace, sample) if isinstance(load, Rate) else None
     beyond = growth is not None and growth.beyond
     columns = {
@@ -95,11 +98,10 @@ def sum_up(
         name: _distribution(values[sample]) if not beyond else Distribution() for name, values in columns.items()
     }
     basis = {name: _basis(values[sample]) for name, values in columns.items()}
-    times, tokens = metrics.tokens_in(trace, window.start_ns, window.end_ns)
     ended = trace.ended_ns[metrics.succeeded(trace)]
-    output = _rate(times, tokens, window)
+    output = _token_rate(trace, window)
     by_cycle = _by_cycle(load, trace, window)
-    itl = _bounded(*gaps)
+    itl, gaps = _bounded(trace, good)
     evidence = Evidence(
         load=load,
         trace=trace,
@@ -111,11 +113,13 @@ def sum_up(
         output=output,
         by_cycle=by_cycle,
         settled=steady is not None,
-        step=step_of(trace, window, sample),
+        step=step,
         beyond=beyond,
         ended_by=ended_by,
-        gaps=len(gaps[0]),
-        lacking=basis["latency_ms"].note,
+        gaps=gaps,
+        lacking={_NAMES[name]: b.note for name, b in basis.items() if b.n and b.note and not beyond},
+        watch=watch or Watch(),
+        known_prompts=known_prompts,
     )
     return LevelResult(
         load=load,
@@ -160,7 +164,7 @@ _LEAST_CYCLES = 5
 
 
 def settled(trace: Trace, window: Window) -> Window | None:
-    """`window` from where the token rate has settled (MSER-5); None where it did not.
+    """`window` from where the token rate has settled (`window.steady_start`); None where it did not.
 
     A window of fewer than five requests per stream is left as it is: the bins would show single answers.
     """
@@ -168,20 +172,24 @@ def settled(trace: Trace, window: Window) -> Window | None:
     inside = metrics.started_in(trace, window.start_ns, window.end_ns)
     if window.seconds <= 0 or inside.sum() < _LEAST_CYCLES * streams or inside.sum() < 40:
         return window
-    times, tokens = metrics.tokens_in(trace, window.start_ns, window.end_ns)
-    cut = steady_start(stats.binned(times, tokens, window.start_ns, window.end_ns, _BINS))
+    cut = steady_start(_binned_tokens(trace, window, _BINS))
     if cut is None:
         return None
     return Window(window.start_ns + (window.end_ns - window.start_ns) * cut // _BINS, window.end_ns)
 
 
-def step_of(trace: Trace, window: Window, sample: Mask) -> Step | None:
-    """A change of pace inside the window, in the token rate or in TPOT; None where there is none to be seen."""
+def step_of(load: Load, trace: Trace, window: Window) -> Step | None:
+    """A change of pace inside the window, in TPOT or in a closed loop's token rate; None where none can be seen.
+
+    The token rate of an open loop follows the arrivals and says nothing of the service.
+    """
+    sample = metrics.started_in(trace, window.start_ns, window.end_ns)
     if window.seconds <= 0 or sample.sum() < 40:
         return None
-    times, tokens = metrics.tokens_in(trace, window.start_ns, window.end_ns)
-    series = stats.binned(times, tokens, window.start_ns, window.end_ns, _BINS // 2)
-    return step_change(series, error_rate=0.02) or step_change(metrics.tpot_ms(trace)[sample], error_rate=0.02)
+    step = step_change(metrics.tpot_ms(trace)[sample])
+    if step is not None or not isinstance(load, Concurrency):
+        return step
+    return step_change(_binned_tokens(trace, window, _BINS // 2))
 
 
 def growth_of(trace: Trace, sample: Mask) -> Growth | None:
@@ -216,6 +224,23 @@ def precise(target: float, looks: int = 8, first: int = 60) -> Enough:
 
 # --- figures
 
+_NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "latency_ms": "latency"}
+
+
+def _binned_tokens(trace: Trace, window: Window, bins: int) -> Floats:
+    """Tokens that arrived in each of `bins` equal parts of the window."""
+    total = np.zeros(bins)
+    for _, part in metrics.parts(trace):
+        times, tokens = metrics.tokens_in(part, window.start_ns, window.end_ns)
+        total += stats.binned(times, tokens, window.start_ns, window.end_ns, bins)
+    return total
+
+
+def _token_rate(trace: Trace, window: Window) -> Figure:
+    if window.seconds <= 0:
+        return Figure()
+    return stats.binned_rate(_binned_tokens(trace, window, stats.RATE_BINS), window.seconds).figure
+
 
 def _rate(times_ns: NDArray[np.int64], weights: Floats, window: Window) -> Figure:
     if window.seconds <= 0:
@@ -233,11 +258,11 @@ def _total(trace: Trace, good: Mask, output: Figure, window: Window) -> Figure:
     return Figure(output.value + (taken_in.value or 0.0))
 
 
-def _by_cycle(load: Load, trace: Trace, window: Window) -> float | None:
+def _by_cycle(load: Load, trace: Trace, window: Window) -> Figure:
     if not isinstance(load, Concurrency):
-        return None
+        return Figure()
     cycles, tokens = metrics.cycles_ms(trace, window)
-    return float(load.value * tokens.mean() / cycles.mean() * 1e3) if len(cycles) else None
+    return _scaled(stats.ratio_interval(tokens, cycles).figure, 1e3 * load.value) if cycles.sum() > 0 else Figure()
 
 
 def _mean(values: NDArray[np.int64]) -> float | None:
@@ -273,14 +298,31 @@ def _basis(values: Floats) -> Basis:
     return Basis(len(known), high.n_eff, certified, median.message() or high.message())
 
 
-def _bounded(stamped: Floats, least: Floats, most: Floats) -> Distribution:
-    """Mean and quantiles of pooled gaps. Their low and high are no confidence interval but what the true figure lies
-    between, given that events which were read together have one stamp."""
-    if not len(stamped):
-        return Distribution()
-    rows = [(x.mean(), *np.quantile(x, [0.50, 0.90, 0.95, 0.99])) for x in (stamped, least, most)]
-    mean, p50, p90, p95, p99 = (Figure(float(v), float(low), float(high)) for v, low, high in zip(*rows, strict=True))
-    return Distribution(mean, p50, p90, p95, p99)
+def _bounded(trace: Trace, good: Mask) -> tuple[Distribution, int]:
+    """Mean and quantiles of pooled gaps, and how many gaps there are. Their low and high are no confidence interval but
+    what the true figure lies between, given that events which were read together have one stamp."""
+    count = int(np.maximum(np.diff(trace.offsets)[good] - 1, 0).sum())
+    if not count:
+        return Distribution(), 0
+    exact = trace.lo_ns is trace.hi_ns
+    kinds = (metrics.STAMPED,) if exact else (metrics.STAMPED, metrics.LEAST, metrics.MOST)
+    rows = [_pooled(trace, good, which, count) for which in kinds]
+    values, lows, highs = rows * 3 if exact else rows
+    mean, p50, p90, p95, p99 = (Figure(*three) for three in zip(values, lows, highs, strict=True))
+    return Distribution(mean, p50, p90, p95, p99), count
+
+
+def _pooled(trace: Trace, good: Mask, which: int, count: int) -> tuple[float, ...]:
+    """Mean and quantiles of one of the three kinds of gaps. A float32 holds a gap to the nanosecond up to 16 ms, and
+    to the ten-millionth part above."""
+    pooled, filled = np.empty(count, np.float32), 0
+    for rows, part in metrics.parts(trace):
+        some = metrics.gap(part, good[rows], which)
+        pooled[filled : filled + len(some)] = some
+        filled += len(some)
+    mean = float(pooled.mean(dtype=np.float64))
+    quantiles = np.quantile(pooled, _QUANTILES, overwrite_input=True)
+    return mean, *(float(value) for value in quantiles)
 
 
 def _views(trace: Trace, good: Mask) -> dict[str, Spread]:

@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import random
+import re
 import resource
 import socket
 import sys
@@ -39,6 +40,7 @@ _BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
 that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
+_RETRY_AFTER = re.compile(rb'"retry_after"\s*:\s*(\d+)')
 FORGIVEN = 3
 """Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
 
@@ -276,8 +278,10 @@ class LoadGenerator:
 
     def _pause_s(self, answer: Answer, failures: int) -> float:
         """Without a pause a refusing server would be hammered thousands of times a second."""
-        with contextlib.suppress(KeyError, ValueError):
-            return float(min(60, max(1, int(answer.headers[b"retry-after"]))))  # RFC 9110, 10.2.3: whole seconds
+        # Whole seconds (RFC 9110, 10.2.3); Databricks documents them in the body of a 429.
+        said = answer.headers.get(b"retry-after") or b"".join(_RETRY_AFTER.findall(answer.body)[:1])
+        with contextlib.suppress(ValueError):
+            return float(min(60, max(1, int(said))))
         return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * self._jitter.uniform(0.5, 1.0)
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:

@@ -8,6 +8,8 @@ ended, so that none is cut off and none ends in the calm of a drain. The next le
 from __future__ import annotations
 
 import dataclasses
+import secrets
+import statistics
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -22,14 +24,26 @@ from pacemark.errors import BadInput, RunFailed
 from pacemark.exchange import ABSENT, Exchange, trace_of
 from pacemark.health import health_of
 from pacemark.level import Enough, LevelResult, precise, sum_up
-from pacemark.loadgen import PROBE_LEVEL, Asking, Batch, Beat, Begin, Probe, Setup
+from pacemark.loadgen import PROBE_LEVEL, Asking, Batch, Beat, Begin, Probe, Setup, expected_in_flight
 from pacemark.metrics import Window
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.progress import Phase, Status
 from pacemark.store import RunFolder
-from pacemark.summary import EndedBy
+from pacemark.summary import Asked, EndedBy
+from pacemark.watch import Sight, Source, Watcher, watch_of
 from pacemark.workers import Workers
-from pacemark.workload import PROBES, Prompts, Workload, estimated, learn, probe_prompt, probe_sizes, prompt, tokenized
+from pacemark.workload import (
+    PROBES,
+    Prompts,
+    Workload,
+    estimated,
+    learn,
+    probe_prompt,
+    probe_sizes,
+    prompt,
+    resized,
+    tokenized,
+)
 
 HOPELESS = 12
 """A level whose first requests all fail is given up after this many (or one per stream, if that is more)."""
@@ -37,6 +51,8 @@ HOPELESS = 12
 
 LOOK_NS = 200_000_000
 DETAIL_LETTERS = 300
+CONNECTING_NS = 1_000_000
+"""Time allowed for each connection that an open loop opens beforehand; with a far endpoint 32 are opened at once."""
 """How much of what a server says of a failure is kept."""
 
 
@@ -54,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True):
     timeout_s: float = 600.0
     fresh_connections: bool = False
     max_in_flight: int = 0
+    seed_given: bool = False
+    """The seed was not drawn for this run, so that an earlier one may have sent the same prompts."""
 
 
 class Bench:
@@ -69,7 +87,9 @@ class Bench:
         settings: Settings,
         count_tokens: Callable[[str], int] | None = None,
         observe: Callable[[Status], None] = lambda status: None,
+        source: Source | None = None,
     ) -> None:
+        """`source` tells of the endpoint while the run goes on, and renews the headers that open it."""
         self.target = target
         self.workload = workload
         self.settings = settings
@@ -78,9 +98,15 @@ class Bench:
         self._budget = parse_budget(settings.budget) if settings.budget else None
         self._observe = observe
         self._dialect = DIALECTS[target.api]
-        self._head = target.head(self._dialect.path)
+        self._head = target.head(target.path or self._dialect.path)
+        self._source = source
+        self._watcher = Watcher(source, target.headers) if source is not None else None
+        self.sights: list[Sight] = []
         self._workers = Workers(settings.workers)
         self._ended: dict[int, list[Exchange]] = {}
+        self._probed: tuple[int, Exchange] | None = None
+        self.known_prompts: float | None = None
+        """See `pacemark.verdict.Evidence`."""
         self._beats: list[Beat] = []
         self._level = PROBE_LEVEL
         self._begun = time.monotonic()
@@ -89,6 +115,7 @@ class Bench:
         self.results: list[LevelResult] = []
         self._last: Callable[[], LevelResult] | None = None
         self.levels_planned: int | None = None
+        self._prepared = False
         self._workers.set_up(
             Setup(
                 worker=0,
@@ -102,9 +129,13 @@ class Bench:
         )
 
     def __enter__(self) -> Bench:
+        if self._watcher is not None:
+            self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
         self._workers.__exit__(None, None, None)
 
     # --- before the first level
@@ -119,13 +150,25 @@ class Bench:
         if self.settings.stream and whole.first_event_ns == ABSENT:
             raise BadInput(f"{self.target.url} does not stream: its answer is no event stream; add --no-stream")
         self.first, self.connect_ns = whole, first.connect_ns
+        self.known_prompts = self._recognised() if self.settings.seed_given else None
         self._latency_s = (whole.ended_ns - whole.sent_ns) / 1e9
+        self._prepared = True
+        self._say_how()
+
+    def ask_for(self, asked: Asked) -> None:
+        """Ask for other lengths from the next request on; words make tokens as they were found to."""
+        self.workload = msgspec.structs.replace(self.workload, **msgspec.to_builtins(asked))
+        self.prompts = resized(self.prompts, asked.input_tokens)
+        self._say_how()
+
+    def _say_how(self) -> None:
+        """Tell the workers how to ask from now on."""
         self._workers.send(Asking(self._head, self._template, self.prompts.words, self.workload.output_tokens))
 
     def _negotiate(self) -> tuple[Options, Exchange]:
         """The richest options that the server takes, and its answer to a few words."""
         answer: Exchange | None = None
-        for number, options in enumerate(attempts(self.settings.stream), start=200):
+        for number, options in enumerate(attempts(self.settings.stream, self.target.api), start=200):
             self._template = template(self._dialect, self.target.model, options, self.workload.extra)
             answer = self._ask([self._request(prompt(self.workload.seed, PROBES, number, 4), 1)])[0]
             if answer.status not in (400, 422):
@@ -145,8 +188,26 @@ class Bench:
             answers = self._ask([self._request(text, 1) for text in texts])
             known = [(n, a.input_tokens) for n, a in zip(sizes, answers, strict=True) if a.input_tokens > 0]
             if len(known) == len(sizes):
+                self._probed = sizes[-1], answers[-1]
                 return learn([n for n, _ in known], [tokens for _, tokens in known], wanted, seed)
         return estimated(wanted, seed)
+
+    def _recognised(self) -> float | None:
+        """TTFT of this seed's probe over that of probes that nobody ever sent.
+
+        None where the server shows no memory for prompts, which is that it answers one sooner the second time, and
+        where it tells what it had in its cache: then there is no need to guess.
+        """
+        if self._probed is None or self._probed[1].cached_tokens != ABSENT:
+            return None
+        words, before = self._probed
+        asks = [self._request(probe_prompt(secrets.randbits(63), 0, words), 1) for _ in range(3)]
+        answers = [before, *self._ask(asks), *self._ask(asks)]
+        if any(x.error or not len(x.hi_ns) for x in answers):
+            return None
+        known, *rest = (int(x.hi_ns[0]) - x.sent_ns for x in answers)
+        once, again = rest[:3], rest[3:]
+        return known / statistics.median(once) if max(again) < 0.7 * min(once) else None
 
     def _request(self, text: str, tokens: int | None) -> bytes:
         body = fill(self._template, text, self.workload.output_tokens if tokens is None else tokens)
@@ -180,6 +241,8 @@ class Bench:
         if answer.error == "empty" and not self.settings.stream:
             return
         text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
+        if self._source is not None and (advice := self._source.advice(answer.error)):
+            text = f"{advice}{said and f' (it said{said})'}"
         raise BadInput(self.target.redacted(text))
 
     # --- levels
@@ -199,7 +262,12 @@ class Bench:
         if self.folder is not None:
             self.folder.begin_level(level, load, begun_ns)
         spread_s = min(self._latency_s, max(self.settings.duration_s, 1.0))
-        self._workers.send(Begin(level, load, begun_ns + 2_000_000, int(spread_s * 1e9)))
+        if isinstance(load, Concurrency):
+            # Half of it only: with it go the first answers, which are of uneven length (`loadgen.GOLDEN`).
+            spread_s /= 2
+        # A schedule must not begin before its connections are open; a stream opens its own as it starts.
+        connecting = expected_in_flight(load, spread_s) if isinstance(load, Rate) else 0
+        self._workers.send(Begin(level, load, begun_ns + 2_000_000 + connecting * CONNECTING_NS, int(spread_s * 1e9)))
         start_ns = end_ns = 0
         try:
             self._pump_until(lambda: self._ramped(load, begun_ns, spread_s), load, "ramp")
@@ -256,7 +324,11 @@ class Bench:
             self._ended[level] = []
         health = health_of(exchanges, self._beats, self._workers.died)
         trace = trace_of(exchanges, isinstance(load, Rate))
-        result = sum_up(load, trace, window, health, budget=self._budget, ended_by=ended_by)
+        watch = watch_of(exchanges, self.sights)
+        known = self.known_prompts
+        result = sum_up(
+            load, trace, window, health, budget=self._budget, ended_by=ended_by, watch=watch, known_prompts=known
+        )
         if self.folder is not None:
             self.folder.set_window(level, window, ended_by, health.died)
             self.folder.commit(at_once=True)
@@ -314,8 +386,25 @@ class Bench:
     def _pump(self, timeout_s: float = 0.05) -> None:
         for batch in self._workers.receive(timeout_s):
             self._take(batch)
+        for news in self._watcher.news() if self._watcher is not None else ():
+            self._hear(news)
         if self.folder is not None:
             self.folder.commit()
+
+    def _hear(self, news: Sight | dict[str, str]) -> None:
+        """Keep what was seen of the endpoint; go over to new headers, from the next request on."""
+        if isinstance(news, Sight):
+            sight = msgspec.structs.replace(
+                news, state=self.target.redacted(news.state), problem=self.target.redacted(news.problem)
+            )
+            self.sights.append(sight)
+            if self.folder is not None:
+                self.folder.add_sight(sight)
+            return
+        self.target = self.target.renewed(news)
+        self._head = self.target.head(self.target.path or self._dialect.path)
+        if self._prepared:
+            self._say_how()
 
     def _take(self, batch: Batch) -> None:
         for raw in batch.exchanges:

@@ -5,7 +5,9 @@ Times in, milliseconds out; NaN where a request does not have the metric.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,35 @@ class Window:
     def seconds(self) -> float:
         """Length; 0 where no steady part was reached."""
         return max(0.0, (self.end_ns - self.start_ns) / 1e9)
+
+
+PART_EVENTS = 1 << 18
+"""Events that are worked on at once: what is as long as they are takes memory for so many, however long the level."""
+
+_PER_EVENT = ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop")
+
+
+def parts(trace: Trace) -> Iterator[tuple[slice, Trace]]:
+    """`trace` in parts of some `PART_EVENTS` events, without a copy: which requests, and those as a trace."""
+    offsets, first = trace.offsets, 0
+    while first < len(trace) or first == 0:
+        end = max(first + 1, int(np.searchsorted(offsets, offsets[first] + PART_EVENTS, side="right")) - 1)
+        end = min(end, len(trace))
+        rows, events = slice(first, end), slice(offsets[first], offsets[end])
+        plain = {f.name: getattr(trace, f.name)[rows] for f in fields(trace) if f.name not in _PER_EVENT}
+        inner = {name: getattr(trace, name)[events] for name in ("hi_ns", "lo_ns", "tokens")}
+        yield rows, replace(trace, **plain, **inner, offsets=offsets[first : end + 1] - offsets[first])
+        first = max(end, 1)
+
+
+def _by_parts(metric: Callable[..., Float]) -> Callable[..., Float]:
+    """A metric with one value per request, computed part by part."""
+
+    @functools.wraps(metric)
+    def pieced(trace: Trace, *args: float) -> Float:
+        return np.concatenate([metric(part, *args) for _, part in parts(trace)])
+
+    return pieced
 
 
 def succeeded(trace: Trace) -> Mask:
@@ -82,10 +113,11 @@ def tpot_ms(trace: Trace) -> Float:
     return np.where(succeeded(trace) & (counts > 1) & (rest > 0) & (trace.first_event_ns != ABSENT), tpot, np.nan)
 
 
+@_by_parts
 def longest_stall_ms(trace: Trace) -> Float:
     """The longest gap between output events of each request (n,); NaN where there is none."""
     longest = np.full(len(trace), np.nan)
-    stamped, _, _ = gaps(trace, succeeded(trace))
+    stamped = gap(trace, succeeded(trace), STAMPED)
     owner = _owners(trace)
     np.fmax.at(longest, owner, stamped)
     return longest
@@ -95,6 +127,7 @@ READING_MS = 100.0
 """Time per token of a fast reader: 10 tokens/s, about 450 words per minute."""
 
 
+@_by_parts
 def reading_idle_ms(trace: Trace, pace_ms: float = READING_MS) -> Float:
     """How long (n,) a reader who takes `pace_ms` per token waits for text after it has begun.
 
@@ -141,13 +174,14 @@ def fluidity(trace: Trace, wanted: Mask, ttft_limit_ms: float, gap_limit_ms: flo
 
 
 def cycles_ms(trace: Trace, window: Window) -> tuple[Float, Float]:
-    """Closed loop: the time from each request of a stream to the stream's next, of the requests begun in the window,
-    and their output tokens."""
+    """Closed loop: the time from each request of a stream to the stream's next, of the requests begun in the window
+    in the order sent, and their output tokens."""
     order = np.lexsort((trace.sent_ns, trace.stream))
     streams, sent = trace.stream[order], trace.sent_ns[order]
     follows = streams[1:] == streams[:-1]
     begun = (sent[:-1] > window.start_ns) & (sent[:-1] <= window.end_ns)
     chosen = np.flatnonzero(follows & begun)
+    chosen = chosen[np.argsort(sent[chosen], kind="stable")]
     return (sent[chosen + 1] - sent[chosen]) / 1e6, trace.output_tokens[order[chosen]].astype(np.float64)
 
 
@@ -170,15 +204,32 @@ def gaps(trace: Trace, wanted: Mask) -> tuple[Float, Float, Float]:
     Three arrays of one entry per gap: as stamped, and the least and the most it can have been where several
     events were taken in one read.
     """
+    inner = _inner(trace, wanted)
+    return _gap(trace, inner, STAMPED), _gap(trace, inner, LEAST), _gap(trace, inner, MOST)
+
+
+STAMPED, LEAST, MOST = range(3)
+
+
+def gap(trace: Trace, wanted: Mask, which: int) -> Float:
+    """One of the three arrays of `gaps`: `STAMPED`, `LEAST` or `MOST`."""
+    return _gap(trace, _inner(trace, wanted), which)
+
+
+def _inner(trace: Trace, wanted: Mask) -> Mask:
+    """Which differences of neighbouring events lie within a `wanted` request."""
     inner = np.ones(max(0, len(trace.hi_ns) - 1), dtype=bool)
     inner[trace.offsets[(trace.offsets > 0) & (trace.offsets < len(trace.hi_ns))] - 1] = False
     if not wanted.all():
         inner &= np.repeat(wanted, np.diff(trace.offsets))[1:]
-    hi, lo = trace.hi_ns, trace.lo_ns
-    stamped = (hi[1:] - hi[:-1])[inner] / 1e6
-    least = np.maximum(lo[1:] - hi[:-1], 0)[inner] / 1e6
-    most = (hi[1:] - lo[:-1])[inner] / 1e6
-    return stamped, least, most
+    return inner
+
+
+def _gap(trace: Trace, inner: Mask, which: int) -> Float:
+    later = trace.lo_ns if which == LEAST else trace.hi_ns
+    earlier = trace.lo_ns if which == MOST else trace.hi_ns
+    found = (later[1:] - earlier[:-1])[inner]
+    return np.maximum(found, 0) / 1e6 if which == LEAST else found / 1e6
 
 
 def tokens_in(trace: Trace, start_ns: int, end_ns: int) -> tuple[Int64, Float]:

@@ -7,6 +7,7 @@ methods, their sources and their measured coverage.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "Estimate",
     "LongRun",
     "Replicated",
+    "binned_rate",
     "certified_quantile",
     "long_run",
     "look_confidence",
@@ -31,6 +33,7 @@ __all__ = [
     "quantile_interval",
     "quantile_intervals",
     "rate_interval",
+    "ratio_interval",
     "replicated",
     "share_interval",
 ]
@@ -42,6 +45,8 @@ CONFIDENCE = 0.95
 
 # All of these were chosen on measured coverage (benchmarks/coverage.py), not on theory.
 _BLOCKS = 1024  # A series is summed into this many blocks: low frequencies are all that is asked of it.
+RATE_BINS = _BLOCKS
+"""Bins of time in which `binned_rate` wants its counts."""
 _MOST_TERMS = 8  # More cosines know the variance better, but look at shorter times than a queue remembers.
 _WHITE_TERMS = 16  # Where nothing is remembered.
 _LEAST_TERMS = 2
@@ -364,15 +369,21 @@ def overdispersion(indicator: ArrayLike) -> float:
 def rate_interval(
     times_ns: ArrayLike, weights: ArrayLike, start_ns: int, end_ns: int, *, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Events per second in (start_ns, end_ns], each counting `weights` (tokens; 1 for requests).
+    """Events per second in (start_ns, end_ns], each counting `weights` (tokens; 1 for requests); see `binned_rate`.
 
-    The rate over bins of equal time is a series like any other; `n` counts the bins.
     Raises ValueError for an empty window.
     """
     if end_ns <= start_ns:
         raise ValueError(f"the window must end after it starts: {start_ns} to {end_ns}")
-    seconds = (end_ns - start_ns) / 1e9
-    counts = binned(times_ns, weights, start_ns, end_ns, _BLOCKS)
+    counts = binned(times_ns, weights, start_ns, end_ns, RATE_BINS)
+    return binned_rate(counts, (end_ns - start_ns) / 1e9, confidence=confidence)
+
+
+def binned_rate(counts: Floats, seconds: float, *, confidence: float = CONFIDENCE) -> Estimate:
+    """Rate per second of what was counted in `RATE_BINS` equal parts of a window of `seconds`.
+
+    The rate over bins of equal time is a series like any other; `n` counts the bins.
+    """
     value = float(counts.sum()) / seconds
     run = long_run(counts * (_BLOCKS / seconds), most=_MOST_TERMS)
     half = _t_quantile(run.dof, confidence) * math.sqrt(run.variance / _BLOCKS)
@@ -380,6 +391,24 @@ def rate_interval(
     if run.growth > 1:
         return Estimate(Figure(value), _BLOCKS, n_eff, run.growth)
     return Estimate(Figure(value, max(0.0, value - half), value + half), _BLOCKS, n_eff)
+
+
+def ratio_interval(above: ArrayLike, below: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
+    """Sum of `above` over sum of `below`, both shape (n,) in the order they happened.
+
+    EWC's t interval on above - ratio x below, by which a ratio scatters to first order (Cochran 1977, Sampling
+    Techniques, section 6.3). Raises ValueError where `below` sums to 0.
+    """
+    top, bottom = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    n, total = len(top), float(bottom.sum())
+    if total == 0:
+        raise ValueError("the ratio's lower part must not sum to 0")
+    value = float(top.sum()) / total
+    run = long_run(top - value * bottom)
+    if run.growth > 1:
+        return Estimate(Figure(value), n, 0.0, run.growth)
+    half = _t_quantile(run.dof, confidence) * math.sqrt(run.variance * n) / total
+    return Estimate(Figure(value, value - half, value + half), n, n / max(1.0, run.time))
 
 
 def binned(times_ns: ArrayLike, weights: ArrayLike, start_ns: int, end_ns: int, bins: int) -> Floats:
@@ -434,10 +463,12 @@ def certified_quantile(x: ArrayLike, q: float, *, phi: float = 1.0, confidence: 
     """
     values = np.sort(_observed(x, None)[0])
     n = len(values)
-    given = np.arange(1, n // 2 + 1)
-    chance = special.betainc((n - given) / phi, given / phi + 1, q)
-    allowed = given[(chance < 1 - confidence) & (given >= phi)]
-    return float(values[n - allowed[-1]]) if len(allowed) else None
+    fewest, most = max(1, math.ceil(phi)), n // 2
+    # P rises with t, so the largest t that is allowed lies left of the first that is not.
+    given = bisect.bisect_left(
+        range(fewest, most + 1), 1 - confidence, key=lambda t: float(special.betainc((n - t) / phi, t / phi + 1, q))
+    )
+    return float(values[n - (fewest + given - 1)]) if given else None
 
 
 def precise_enough(estimates: Sequence[Estimate], target: float) -> bool:

@@ -17,13 +17,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pacemark.errors import BadInput
-from pacemark.exchange import ABSENT, Exchange
+from pacemark.exchange import ABSENT, Exchange, Int64, Trace
 from pacemark.loadgen import Beat
 from pacemark.metrics import Window
 from pacemark.pace import Load
 from pacemark.summary import EndedBy, Summary
+from pacemark.watch import Sight
 
 _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
@@ -35,6 +37,7 @@ CREATE TABLE request (level INTEGER, idx INTEGER, stream INTEGER, scheduled_ns I
   coalesced_reads INTEGER, hi_ns BLOB, lo_ns BLOB, tokens BLOB, lag_ns BLOB);
 CREATE TABLE health (level INTEGER, worker INTEGER, now_ns INTEGER, in_flight INTEGER, reads INTEGER,
   cpu_ns INTEGER, wait_ns INTEGER, idle_share REAL, stall_ns INTEGER, reconnects INTEGER);
+CREATE TABLE endpoint (now_ns INTEGER, sight TEXT);
 """
 _PLAIN = (
     "level index stream scheduled_ns first_byte_sent_ns sent_ns send_ns headers_ns first_event_ns answer_ns ended_ns "
@@ -44,6 +47,8 @@ _PLAIN = (
 _INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_PLAIN) + 6))})"
 _BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects".split()
 COMMIT_S = 0.5
+_BLOCK = 10_000
+"""Rows that are fetched at once."""
 
 
 class StoredLevel(NamedTuple):
@@ -55,6 +60,20 @@ class StoredLevel(NamedTuple):
     ended_by: EndedBy
     died: tuple[str, ...]
     """The workers that ended while it ran."""
+
+
+class Columns(NamedTuple):
+    """A level's requests as columns, without an object for each. `trace` is in the order sent."""
+
+    trace: Trace
+    numbers: Int64
+    """Per request of the trace: its number in the level."""
+    send_ns: Int64
+    lag_ns: NDArray[np.int32]
+    """Per read, in no order."""
+    coalesced_reads: int
+    refusals: list[str]
+    """What the server said with each 429."""
 
 
 class RunFolder:
@@ -149,6 +168,11 @@ class RunFolder:
         row = [getattr(beat, name) for name in _BEAT]
         self._db.execute(f"INSERT INTO health VALUES ({','.join('?' * len(_BEAT))})", row)
 
+    def add_sight(self, sight: Sight) -> None:
+        """Keep one look at the endpoint."""
+        row = (sight.now_ns, msgspec.json.encode(sight).decode())
+        self._db.execute("INSERT INTO endpoint VALUES (?, ?)", row)
+
     def commit(self, at_once: bool = False) -> None:
         """Make what was added last, at most every COMMIT_S seconds unless `at_once`."""
         now = time.monotonic()
@@ -204,6 +228,100 @@ class RunFolder:
         """The pulses of the workers while a level ran."""
         rows = self._db.execute(f"SELECT {', '.join(_BEAT)} FROM health WHERE level = ? ORDER BY now_ns", (level,))
         return [Beat(**dict(zip(_BEAT, row, strict=True)), oldest_ns=ABSENT, turned=0, idle=False) for row in rows]
+
+    def sights(self) -> list[Sight]:
+        """Every look at the endpoint, in order; none in runs that were stored before there were any."""
+        try:
+            rows = self._db.execute("SELECT sight FROM endpoint ORDER BY now_ns").fetchall()
+        except sqlite3.OperationalError:
+            return []
+        return [msgspec.json.decode(text, type=Sight) for (text,) in rows]
+
+    def span(self) -> tuple[int, int] | None:
+        """When the first request of any level was sent, and when the last one ended; None where there are none."""
+        row = self._db.execute("SELECT min(sent_ns), max(ended_ns) FROM request WHERE level >= 0").fetchone()
+        return None if row[0] is None else (int(row[0]), int(row[1]))
+
+    def ended(self, error: str) -> Int64:
+        """When each request ended that failed with `error`."""
+        rows = self._db.execute("SELECT ended_ns FROM request WHERE level >= 0 AND error = ?", (error,))
+        return np.asarray([ns for (ns,) in rows], dtype=np.int64)
+
+    def output(self) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
+        """Events of the answered requests of all levels, a block at a time: when, and how many tokens."""
+        rows = self._db.execute("SELECT hi_ns, output_tokens FROM request WHERE level >= 0 AND error = ''")
+        for block in iter(lambda: rows.fetchmany(_BLOCK), []):
+            counts = np.asarray([len(hi) // 8 for hi, _ in block])
+            tokens = np.asarray([output for _, output in block]) / np.maximum(1, counts)
+            yield np.frombuffer(b"".join(hi for hi, _ in block), "<i8"), np.repeat(tokens, counts)
+
+    def columns(self, level: int, *, open_loop: bool = False) -> Columns:
+        """A level's requests, read straight into columns: what is kept of a request is what it came with."""
+        names = "sent_ns scheduled_ns headers_ns first_event_ns answer_ns ended_ns stream asked_tokens input_tokens "
+        names += "cached_tokens output_tokens idx send_ns coalesced_reads events error='' tokens_source='usage'"
+        asked = f"SELECT {', '.join(names.split())} FROM request WHERE level = ? ORDER BY rowid"
+        rows = self._db.execute(asked, (level,))
+        blocks = [np.asarray(block, np.int64).T for block in iter(lambda: rows.fetchmany(_BLOCK), [])]
+        plain = np.concatenate([np.zeros((len(names.split()), 0), np.int64), *blocks], axis=1)
+        del blocks
+        order = np.argsort(plain[0], kind="stable")
+        failed = np.flatnonzero(plain[-2] == 0)
+        plain = plain[:, order]
+        column = dict(zip(names.split(), plain, strict=True))
+        counts, output = column["events"], column["output_tokens"]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        error, refusals = self._errors(level, place[failed], len(order))
+        tokens = np.repeat((output / np.maximum(1, counts)).astype(np.float32), counts)
+        hi_ns, lo_ns, lag_ns = self._events(level, offsets[place], tokens)
+        return Columns(
+            Trace(
+                **{name: column[name] for name in names.split()[:6]},
+                stream=column["stream"].astype(np.int32),
+                error=error,
+                **{name: column[name] for name in names.split()[7:11]},
+                tokens_from_usage=column["tokens_source='usage'"] == 1,
+                offsets=offsets,
+                hi_ns=hi_ns,
+                lo_ns=lo_ns,
+                tokens=tokens,
+                open_loop=open_loop,
+            ),
+            numbers=column["idx"],
+            send_ns=column["send_ns"],
+            lag_ns=lag_ns,
+            coalesced_reads=int(column["coalesced_reads"].sum()),
+            refusals=refusals,
+        )
+
+    def _errors(self, level: int, places: Int64, count: int) -> tuple[NDArray[np.str_], list[str]]:
+        """The errors of a level's requests, in the order sent, and what was said with each 429."""
+        asked = "SELECT error, detail FROM request WHERE level = ? AND error != '' ORDER BY rowid"
+        said = self._db.execute(asked, (level,)).fetchall()
+        error = np.full(count, "", dtype=f"<U{max((len(kind) for kind, _ in said), default=1)}")
+        error[places] = [kind for kind, _ in said]
+        return error, [detail for kind, detail in said if kind == "http_429"]
+
+    def _events(self, level: int, starts: Int64, tokens: NDArray[np.float32]) -> tuple[Int64, Int64, NDArray[np.int32]]:
+        """Event times of a level and the lag of its reads; `starts` says where the events of each row go. Uneven
+        `tokens` are put in their place. Where every time is exact, both times are one array."""
+        asked = "SELECT hi_ns, lo_ns, tokens, lag_ns FROM request WHERE level = ? ORDER BY rowid"
+        hi_ns, lags = np.empty(len(tokens), "<i8"), bytearray()
+        lo_ns = hi_ns
+        into_hi = into_lo = hi_ns.view(np.uint8).data  # bytes into bytes: an array for each row takes longer
+        for start, (hi, lo, uneven, lag) in zip(starts.tolist(), self._db.execute(asked, (level,)), strict=False):
+            begin, end = 8 * start, 8 * start + len(hi)
+            into_hi[begin:end] = hi
+            if lo is not None and lo_ns is hi_ns:
+                lo_ns = hi_ns.copy()
+                into_lo = lo_ns.view(np.uint8).data
+            if lo_ns is not hi_ns:
+                into_lo[begin:end] = hi if lo is None else lo
+            if uneven is not None:
+                tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
+            lags += lag
+        return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
 
     def exchanges(self, level: int) -> Iterator[Exchange]:
         """The requests of a level, in the order they ended."""

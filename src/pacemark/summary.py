@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pacemark.pace import Load
+from pacemark.pace import Load, Rate
 
 SCHEMA = "pacemark/summary/1"
 EndedBy = Literal["duration", "precision", "max_duration", "interrupted"]
@@ -127,6 +127,16 @@ class Verdict(msgspec.Struct, frozen=True):
     reasons: list[Reason] = []
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """The lengths that one level of a length grid asked for, in tokens."""
+
+    input_tokens: int
+    output_tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.input_tokens:,} in, {self.output_tokens:,} out"
+
+
 class Level(msgspec.Struct, frozen=True):
     """One load level: what was offered, what came back, and whether to believe it."""
 
@@ -152,12 +162,14 @@ class Level(msgspec.Struct, frozen=True):
     """Per latency metric: the sample that its figures stand on."""
     repeats: int = 1
     """How many measurements the figures stand on."""
-    output_tokens_per_s_by_cycle: float | None = None
+    output_tokens_per_s_by_cycle: Figure = Figure()
     """The second estimator: concurrency x mean tokens / mean time from one request of a stream to its next."""
     ttft_views_ms: dict[str, Spread] = {}
     """Time to the headers, the first event, the first token, the first answer token: what other tools call TTFT."""
     experience: Experience = Experience()
     goodput: Goodput | None = None
+    asked: Asked | None = None
+    """In a length grid: the lengths of this level. Elsewhere all levels have those of `workload`."""
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
@@ -195,6 +207,61 @@ class Spent(msgspec.Struct, frozen=True):
     """Input and output."""
 
 
+class Scalability(msgspec.Struct, frozen=True):
+    """The universal scalability law fitted to a closed-loop curve: X(n) = rate n / (1 + s (n - 1) + k n (n - 1))."""
+
+    rate: float
+    """Output tokens/s of one stream."""
+    contention: float
+    """s: the share of the work that streams do one after the other."""
+    coherency: float
+    """k: what each pair of streams costs; above 0 throughput falls in the end."""
+    error: float
+    """How far it is from a level that it was not fitted to (leave-one-out), root mean square, as a share."""
+    most: float | None
+    """The throughput it comes to in the end; None where it has no end."""
+    knee: float | None
+    """Streams at the knee of the curve between the least and the largest load (Kneedle)."""
+
+
+class StepTime(msgspec.Struct, frozen=True):
+    """The step of a continuous-batching engine: TPOT = base + per_stream x streams that decode."""
+
+    base_ms: float
+    """A step's fixed cost: reading the weights, scheduling."""
+    per_stream_ms: float
+    """What a further stream adds to every step: its own decoding, and its share of prefill."""
+    prefill_ms: float | None
+    """What the prefill of one prompt adds to the step it falls into; None where no level shows it without a queue."""
+    error: float
+    """How far it is from a level that it was not fitted to, root mean square, as a share."""
+    streams: float
+    """The most streams that decoded at once in the levels."""
+
+
+class Fits(msgspec.Struct, frozen=True):
+    """Laws fitted to the levels: to interpolate and to warn, never instead of a measurement."""
+
+    scalability: Scalability | None = None
+    step_time: StepTime | None = None
+    warning: str | None = None
+    """Why the sweep should have gone further, where it should have."""
+
+
+class Confirmation(msgspec.Struct, frozen=True):
+    """What a closed loop promised, tried in the open loop."""
+
+    load: Rate
+    """The request rate that the answer implies, and how requests arrived."""
+    stable: bool | None
+    """Whether the backlog stayed bounded; None where that cannot be told."""
+    within: bool | None
+    """Whether the budget was met; None where that cannot be told, and where the rate is not stable."""
+    why: str
+    level: Level | None = None
+    """Its figures; an unstable rate has no latency. None where it was not tried."""
+
+
 class Find(msgspec.Struct, frozen=True):
     """The result of a budget search: the block `find`."""
 
@@ -210,6 +277,62 @@ class Find(msgspec.Struct, frozen=True):
     spent: Spent
     why: str = ""
     """Why the search ended where it did."""
+    next: Load | None = None
+    """Of an answer from stored levels: the load whose measurement would tighten it most."""
+    next_why: str = ""
+    """What it would do to the interval."""
+    confirmations: list[Confirmation] = []
+    """The closed-loop answer in the open loop, one entry for each way of arriving; where that was asked for."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A level's window on the time axis of its run."""
+
+    load: Load
+    begin_s: float
+    end_s: float
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the endpoint said of itself at one time."""
+
+    at_s: float
+    state: str
+    capacity: float | None = None
+    """Requests in parallel that it was scaled to serve."""
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """A run on one axis of time, from its first request; there where the endpoint was watched or turned some away."""
+
+    step_s: float
+    output_tokens_per_s: list[float]
+    """One for each step."""
+    throttled: list[int]
+    """Requests answered with 429, by step."""
+    levels: list[Span]
+    endpoint: list[Seen] = []
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A straight line through the medians of a length grid."""
+
+    intercept_ms: Figure
+    cells: int
+    """How many levels it goes through."""
+    residual_ms: float
+    """How far the farthest of them is from it."""
+    per_input_token_ms: Figure = Figure()
+    per_output_token_ms: Figure = Figure()
+
+
+class Slopes(msgspec.Struct, frozen=True):
+    """What a token costs, from a length grid; None where the lengths cannot tell."""
+
+    ttft_ms: Line | None = None
+    """The slope over input tokens is that of prefill."""
+    latency_ms: Line | None = None
+    """The slope over output tokens is that of decode."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -223,3 +346,7 @@ class Summary(msgspec.Struct, frozen=True):
     run: dict[str, Any] = {}
     """What `run.json` says of the run itself: when, how, whether it was interrupted."""
     find: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    fits: Fits = Fits()
+    timeline: Timeline | msgspec.UnsetType = msgspec.UNSET
+    slopes: Slopes | msgspec.UnsetType = msgspec.UNSET
+    """There after a length grid only."""

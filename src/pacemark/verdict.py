@@ -5,6 +5,7 @@ Each check is a function from the evidence to a finding or None, and says what t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,6 +19,7 @@ from pacemark.health import Health
 from pacemark.metrics import Window
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Distribution, Figure, Reason, Verdict
+from pacemark.watch import Watch
 from pacemark.window import Step
 
 
@@ -33,14 +35,18 @@ class Evidence:
     good: NDArray[np.bool_]
     itl: Distribution = field(default_factory=Distribution)
     output: Figure = field(default_factory=Figure)
-    by_cycle: float | None = None
+    by_cycle: Figure = field(default_factory=Figure)
     settled: bool = True
     step: Step | None = None
     beyond: bool = False
     ended_by: str = "duration"
     gaps: int = 0
-    lacking: str | None = None
-    """What is missing for intervals of the latency, in words."""
+    lacking: dict[str, str] = field(default_factory=dict)
+    """What is missing for intervals of p50 and p95, in words: for each metric that has none."""
+    known_prompts: float | None = None
+    """TTFT of a prompt that any run with this seed sends, over that of prompts which nobody ever sent; None where
+    the server showed no memory for prompts, or where the seed is new."""
+    watch: Watch = field(default_factory=Watch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,9 @@ class Finding:
 
 LEAST_IDLE = 0.03
 """Below this share of idle time a core has nothing left for a client that wakes up."""
+
+NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen"})
+"""Codes of what is worth knowing of a level and casts no doubt on it."""
 
 Check = Callable[[Evidence], Finding | None]
 
@@ -72,46 +81,69 @@ def no_window(e: Evidence) -> Finding | None:
     """Nothing to measure: the load ended before it was steady."""
     if e.window.seconds > 0 and e.good.any():
         return None
-    return Finding("invalid", "no_window", "no request was sent and answered in a steady window; run longer")
+    return Finding("invalid", "no_window", "no request was sent and answered in a steady window; give it longer")
 
 
 def worker_died(e: Evidence) -> Finding | None:
     """A worker that ended took its share of the load with it."""
     if not e.health.died:
         return None
-    return Finding("invalid", "worker_died", "; ".join(e.health.died) + "; the load was not what it says")
+    text = f"{'; '.join(e.health.died)}, so the load was not what it says; run again, with fewer requests in flight"
+    return Finding("invalid", "worker_died", text)
 
 
 def errors(e: Evidence) -> Finding | None:
     """Failed requests free capacity for the others, so the figures flatter the endpoint."""
-    total = int(e.sample.sum())
-    share = 1 - e.good.sum() / total if total else 0.0
-    if share <= 0.01:
+    share, limited = _failures(e)
+    if share - limited <= 0.01:
         return None
+    text = (
+        f"{share - limited:.1%} of {e.sample.sum()} requests in the window failed, and the rest had the endpoint to "
+        "themselves; see which errors they are, and mend those or lower the load"
+    )
+    return Finding("invalid" if share > 0.1 else "suspect", "errors", text)
+
+
+def rate_limited(e: Evidence) -> Finding | None:
+    """A limit that somebody set was reached: what is measured is the limit and not the endpoint."""
+    share, limited = _failures(e)
+    if limited <= 0.01:
+        return None
+    which = f" on {e.watch.limits[0]}" if e.watch.limits else ""
+    text = (
+        f"{limited:.1%} of {e.sample.sum()} requests in the window were turned away by a rate limit{which} (429); ask "
+        "for a higher limit, or stay below it"
+    )
+    return Finding("invalid" if share > 0.1 else "suspect", "rate_limited", text)
+
+
+def _failures(e: Evidence) -> tuple[float, float]:
+    """Shares of the window's requests that failed, and that failed by a rate limit."""
+    total = max(1, int(e.sample.sum()))
     limited = int((e.trace.error[e.sample] == "http_429").sum())
-    text = f"{share:.1%} of {total} requests in the window failed"
-    if limited * 2 > total - e.good.sum():
-        code, text = "rate_limited", text + ", most of them turned away by a rate limit (429); ask for a higher limit"
-    else:
-        code, text = "errors", text + "; the rest had the endpoint to themselves"
-    return Finding("invalid" if share > 0.1 else "suspect", code, text)
+    return int(e.sample.sum() - e.good.sum()) / total, limited / total
 
 
 def few_requests(e: Evidence) -> Finding | None:
     """Too few for intervals; far too few for any quantile."""
     count = int(e.good.sum())
-    if count == 0 or (count >= 10 and e.lacking is None):
+    if count == 0 or (count >= 10 and not e.lacking):
         return None
-    text = f"only {count} requests in the window" if count < 10 else f"no interval for latency p50 or p95: {e.lacking}"
+    if count < 10:
+        text = f"only {count} requests in the window"
+    else:
+        text = "no interval: " + ", ".join(f"{metric} ({note})" for metric, note in e.lacking.items())
     status: Literal["note", "suspect"] = "suspect" if count < 10 else "note"
-    return Finding(status, "few_requests", f"{text}; run longer (--duration or --precision)")
+    code = "few_requests" if count < 10 else "no_interval"
+    return Finding(status, code, f"{text}; run longer (--duration or --precision)")
 
 
 def interrupted(e: Evidence) -> Finding | None:
     """Requests cut off by the interruption are missing, and the long ones first."""
     if e.ended_by != "interrupted":
         return None
-    return Finding("suspect", "interrupted", "the level was stopped early; long answers are missing from its figures")
+    text = "the level was stopped early, so long answers are missing from its figures; let it run to its end"
+    return Finding("suspect", "interrupted", text)
 
 
 def unsteady(e: Evidence) -> Finding | None:
@@ -134,6 +166,31 @@ def step_change(e: Evidence) -> Finding | None:
     )
 
 
+def endpoint_changed(e: Evidence) -> Finding | None:
+    """The endpoint itself says that it scaled, was changed, or was not ready."""
+    seen = [s for s in e.watch.during(e.window) if s.ready is not None]
+    for before, after in itertools.pairwise(seen):
+        at = f"{max(0.0, (after.now_ns - e.window.start_ns) / 1e9):.0f} s into the window"
+        if not after.ready:
+            return Finding("suspect", "endpoint_not_ready", f"the endpoint said {at} that it is {after.state}")
+        if before.version != after.version:
+            return Finding("suspect", "endpoint_updated", f"the endpoint's configuration was changed, seen {at}")
+        if before.capacity is not None and after.capacity is not None and before.capacity != after.capacity:
+            return Finding(
+                "suspect",
+                "endpoint_scaled",
+                f"the endpoint scaled from {before.capacity:g} to {after.capacity:g} provisioned requests in parallel, "
+                f"seen {at}: the figures mix two sizes of it; repeat the level once it is steady",
+            )
+    return None
+
+
+def endpoint_unseen(e: Evidence) -> Finding | None:
+    """What could not be asked of the endpoint while the level ran."""
+    said = {s.problem for s in e.watch.during(e.window) if s.problem}
+    return Finding("note", "endpoint_unseen", f"while the level ran: {'; '.join(sorted(said))}") if said else None
+
+
 def beyond_capacity(e: Evidence) -> Finding | None:
     """An open loop that outruns its server has no latency: it grows for as long as one looks."""
     if not e.beyond:
@@ -148,9 +205,9 @@ def beyond_capacity(e: Evidence) -> Finding | None:
 
 def little(e: Evidence) -> Finding | None:
     """Two ways to count throughput must agree (Little's law); where they do not, the level was not in balance."""
-    if e.by_cycle is None or e.output.value is None or e.output.value == 0:
+    if e.by_cycle.value is None or not e.output.value:
         return None
-    off = e.by_cycle / e.output.value - 1
+    off = e.by_cycle.value / e.output.value - 1
     low, high = e.output.low, e.output.high
     width = (high - low) / 2 / e.output.value if low is not None and high is not None else 0.0
     if abs(off) <= 0.03 + width or e.good.sum() < 20:
@@ -170,8 +227,8 @@ def event_count(e: Evidence) -> Finding | None:
     tokens = int(e.trace.output_tokens[counted].sum())
     if not events or abs(tokens / events - 1) <= 0.02:
         return None
-    text = f"an event carries {tokens / events:.2f} tokens on average; tokens are the server's count"
-    return Finding("note", "event_count", text)
+    text = f"an event carries {tokens / events:.2f} tokens on average; figures count the server's tokens, so compare "
+    return Finding("note", "event_count", text + "them with no tool that counts events")
 
 
 def short_answers(e: Evidence) -> Finding | None:
@@ -212,6 +269,18 @@ def cached_prompts(e: Evidence) -> Finding | None:
         return None
     return Finding(
         "invalid", "cached_prompts", f"the server took {share:.1%} of the input from its prompt cache; use a new --seed"
+    )
+
+
+def suspected_cache(e: Evidence) -> Finding | None:
+    """A server that does not tell of its cache still answers sooner what it was asked before."""
+    if e.known_prompts is None or e.known_prompts >= 0.7:
+        return None
+    return Finding(
+        "suspect",
+        "suspected_cache",
+        f"the first token of a prompt of this seed came in {e.known_prompts:.0%} of the time that a new prompt takes: "
+        "the server seems to know the prompts from an earlier run; use a new --seed",
     )
 
 
@@ -267,8 +336,8 @@ def coalesced(e: Evidence) -> Finding | None:
     return Finding(
         "suspect",
         "coalesced",
-        f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: "
-        "the server or a proxy sends several at once, or this client read late",
+        f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: the server "
+        "or a proxy sends several at once, or this client read late; find what buffers, or use more --workers",
     )
 
 
@@ -302,8 +371,8 @@ def underfilled(e: Evidence) -> Finding | None:
     return Finding(
         "suspect",
         "underfilled",
-        f"on average {used * e.load.value:.1f} of {e.load.value} requests were in flight; "
-        "the client or failures kept slots empty",
+        f"on average {used * e.load.value:.1f} of {e.load.value} requests were in flight: the client or failures kept "
+        "slots empty; use more --workers, or mend the failures",
     )
 
 
@@ -313,13 +382,16 @@ CHECKS: tuple[Check, ...] = (
     interrupted,
     beyond_capacity,
     errors,
+    rate_limited,
     few_requests,
     unsteady,
     step_change,
+    endpoint_changed,
     little,
     short_answers,
     token_count,
     cached_prompts,
+    suspected_cache,
     client_starved,
     client_busy,
     client_lag,
@@ -327,4 +399,5 @@ CHECKS: tuple[Check, ...] = (
     late_sends,
     underfilled,
     event_count,
+    endpoint_unseen,
 )

@@ -64,12 +64,17 @@ class Step:
     """How often an unchanged series would show as much."""
 
 
-def step_change(series: ArrayLike, *, smallest: float = 0.1, error_rate: float = 0.0075) -> Step | None:
-    """The step in `series`, shape (n,), if there is one: p below `error_rate` and medians that differ by `smallest`.
+def step_change(
+    series: ArrayLike, *, smallest: float = 0.1, wander: float = 3.0, error_rate: float = 0.01
+) -> Step | None:
+    """The step in `series`, shape (n,), if there is one: p below `error_rate`, and medians that differ enough.
 
     The self-normalised CUSUM of Shao and Zhang 2010 (J. Amer. Statist. Assoc. 105), which no autocorrelation
-    misleads and no change weakens, on ranks, so that no outlier carries it. NaN stands for no value. Test the
-    token rate and the TPOT of the requests: a closed loop shows a faster service in both, an open loop in TPOT only.
+    misleads and no change weakens, on ranks, so that no outlier carries it. NaN stands for no value. Enough is
+    `smallest` of the larger median, and `wander` times the standard deviation of twentieths of the series about the
+    median of their side: near capacity the requests in flight, and TPOT with them, move about in long spells.
+    Test the token rate and the TPOT of the requests: a closed loop shows a faster service in both, an open loop in
+    TPOT only.
     """
     values = np.asarray(series, dtype=np.float64)
     places = np.flatnonzero(np.isfinite(values))
@@ -83,12 +88,23 @@ def step_change(series: ArrayLike, *, smallest: float = 0.1, error_rate: float =
     chance = float(np.mean(_null_statistics() >= statistic[0]))
     cut = int(at[0]) * size
     before, after = float(np.median(values[:cut])), float(np.median(values[cut:]))
-    if chance >= error_rate or abs(after - before) < smallest * max(abs(before), abs(after)):
+    enough = max(smallest * max(abs(before), abs(after)), wander * _wander(values, cut))
+    if chance >= error_rate or abs(after - before) < enough:
         return None
     return Step(int(places[cut]), before, after, max(chance, 1.0 / len(_null_statistics())))
 
 
 _POINTS = 100
+_TWENTIETH = 20
+
+
+def _wander(values: Floats, cut: int) -> float:
+    """Standard deviation of the medians of twentieths of `values` about the median of their side of `cut`."""
+    squares: list[float] = []
+    for side in (values[:cut], values[cut:]):
+        parts = np.array_split(side, max(2, round(len(side) * _TWENTIETH / len(values))))
+        squares += [float(np.median(part) - np.median(side)) ** 2 for part in parts]
+    return math.sqrt(sum(squares) / len(squares))
 
 
 def _ranks(values: Floats) -> Floats:

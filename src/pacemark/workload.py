@@ -116,6 +116,12 @@ def learn(words: Sequence[int], tokens: Sequence[int], input_tokens: int, seed: 
     return Prompts(count, seed, "usage", float(ratio), float(overhead))
 
 
+def resized(prompts: Prompts, input_tokens: int) -> Prompts:
+    """The same line, solved for another length."""
+    words = max(0, round((input_tokens - prompts.overhead_tokens) / prompts.tokens_per_word))
+    return msgspec.structs.replace(prompts, words=words)
+
+
 def tokenized(count_tokens: Callable[[str], int], input_tokens: int, seed: int) -> Prompts:
     """The same line, from a tokenizer the user has. The chat template is not counted."""
     sizes = [4, *[max(8, input_tokens // 2)] * 8]

@@ -28,6 +28,7 @@ class Dialect(NamedTuple):
 DIALECTS = {
     "chat": Dialect("chat", "/chat/completions", lambda text: {"messages": [{"role": "user", "content": text}]}),
     "completions": Dialect("completions", "/completions", lambda text: {"prompt": text}),
+    "embeddings": Dialect("embeddings", "/embeddings", lambda text: {"input": text}),
 }
 
 
@@ -39,10 +40,13 @@ class Options(msgspec.Struct, frozen=True):
     ignore_eos: bool = True
     min_tokens: bool = True
     max_tokens_field: str = "max_tokens"
+    """Empty: the answer's length is not the client's to choose."""
 
 
-def attempts(stream: bool) -> list[Options]:
+def attempts(stream: bool, api: str = "chat") -> list[Options]:
     """Options from the most telling to the plainest; the first that a server takes is kept."""
+    if api == "embeddings":
+        return [Options(stream=False, include_usage=False, ignore_eos=False, min_tokens=False, max_tokens_field="")]
     plain = Options(stream=stream, include_usage=stream, ignore_eos=False, min_tokens=False)
     return [
         Options(stream=stream, include_usage=stream),
@@ -61,7 +65,8 @@ def template(dialect: Dialect, model: str, options: Options, extra: dict[str, An
     """The JSON of every request of a run, with holes for the prompt and the tokens asked for."""
     body: dict[str, Any] = {"model": model} if model else {}
     body |= dialect.ask(_PROMPT_HOLE)
-    body[options.max_tokens_field] = _TOKENS_HOLE
+    if options.max_tokens_field:
+        body[options.max_tokens_field] = _TOKENS_HOLE
     if options.stream:
         body["stream"] = True
     if options.include_usage:
@@ -111,6 +116,8 @@ class _Usage(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
+    data: list[msgspec.Raw] | None = None
+    """Embeddings: one vector for each text."""
     usage: _Usage | None = None
     error: Any = None
     error_code: Any = None
@@ -275,12 +282,16 @@ class _Said:
                 kind = NOTHING if kind == EMPTY else kind
             if choice.finish_reason:
                 self.finish_reason = choice.finish_reason
+        usage = chunk.usage
+        if chunk.data and not chunk.choices:
+            kind = ANSWER  # a vector counts as one token of output
+            self.completion_tokens = len(chunk.data)
+            self.prompt_tokens = usage.prompt_tokens if usage is not None else None
         self.kinds.append(kind)
         self.ends.append(end)
         if text:
             self.text.append(text)
-        usage = chunk.usage
-        if usage is not None and usage.completion_tokens is not None:
+        if usage is not None and usage.completion_tokens is not None and not chunk.data:
             self.prompt_tokens = usage.prompt_tokens
             self.completion_tokens = usage.completion_tokens
             if usage.prompt_tokens_details is not None:

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPException, HTTPMessage
 from typing import IO
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -19,6 +19,8 @@ from pacemark.errors import BadInput
 from pacemark.wire.connection import Address, WireError, tls_context
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_OPEN_HEADERS = {"x-databricks-workspace-id"}
+"""Headers whose values are no secret; this one is part of many hosts' names."""
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection"}
 
 _DEFAULT_HEADERS = {
@@ -39,6 +41,12 @@ class Target(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     ca_file: str = ""
     insecure: bool = False
+    path: str = ""
+    """Where to post, below the base URL; empty: where the dialect does."""
+    endpoint: str = ""
+    """Name of the endpoint in its Databricks workspace, where it is in one."""
+    past: tuple[str, ...] = ()
+    """Secrets that are no header's value, or are no longer: never shown or stored either."""
 
     @property
     def host(self) -> str:
@@ -57,15 +65,26 @@ class Target(msgspec.Struct, frozen=True):
 
     def described(self) -> dict[str, str]:
         """What may be shown of this target."""
-        return {"url": self.url, "model": self.model, "api": self.api}
+        shown = {"url": self.url, "model": self.model or self.endpoint, "api": self.api}
+        return shown | ({"endpoint": self.endpoint} if self.endpoint else {})
+
+    def __repr__(self) -> str:
+        """Without its headers, so that no traceback shows them."""
+        return f"Target({self.described()})"
 
     def redacted(self, text: str) -> str:
-        """`text` without any value of the headers that open this target."""
-        for value in self.headers.values():
-            for secret in (value, value.partition(" ")[2]):  # the second leaves out a scheme such as Bearer
-                if len(secret) >= 4:
-                    text = text.replace(secret, "***")
+        """`text` without any value of the headers that open this target, or opened it before."""
+        for secret in (*secrets_in(self._hidden()), *self.past):
+            text = text.replace(secret, "***")
         return text
+
+    def _hidden(self) -> list[str]:
+        return [value for name, value in self.headers.items() if name.lower() not in _OPEN_HEADERS]
+
+    def renewed(self, headers: Mapping[str, str]) -> Target:
+        """The same target with these headers changed; the old values stay secret."""
+        past = tuple(dict.fromkeys((*self.past, *secrets_in(self._hidden()))))
+        return msgspec.structs.replace(self, headers=self.headers | dict(headers), past=past)
 
     def head(self, path: str) -> bytes:
         """Request line and headers of a POST to `path` below the base URL, up to the length to be filled in."""
@@ -78,6 +97,11 @@ class Target(msgspec.Struct, frozen=True):
             *(f"{name}: {value}" for name, value in (headers | self.headers).items()),
         ]
         return "\r\n".join(lines).encode("ascii") + b"\r\nContent-Length: "
+
+
+def secrets_in(values: Iterable[str]) -> tuple[str, ...]:
+    """What must not be shown of header values: each, and what follows a scheme such as Bearer."""
+    return tuple(s for value in values for s in (value, value.partition(" ")[2]) if len(s) >= 4)
 
 
 def target(
@@ -106,8 +130,8 @@ def target(
         raise BadInput(f"{url!r} has no usable port: give a number from 1 to 65535 after the colon")
     if parts.query or parts.fragment:
         raise BadInput("the URL holds a query or a fragment: give the base only, such as http://host:8000/v1")
-    if api not in ("chat", "completions"):
-        raise BadInput(f"--api {api!r} is not known: use chat or completions")
+    if api not in ("chat", "completions", "embeddings"):
+        raise BadInput(f"--api {api!r} is not known: use chat, completions or embeddings")
     if ca_file and not os.access(ca_file, os.R_OK):
         raise BadInput(f"--ca-file {ca_file!r} cannot be read")
     pairs = dict(headers) if isinstance(headers, Mapping) else dict(_pair(text) for text in headers)

@@ -9,12 +9,17 @@ from math import ceil, floor, log10
 from typing import Any, TypeVar
 
 import altair as alt
+import numpy as np
+from msgspec import UnsetType
 
 from pacemark.curve import named
+from pacemark.fit import TRUSTED, decoding, throughput, tpot_ms
 from pacemark.pace import Concurrency
+from pacemark.reporting import grid
 from pacemark.reporting.labels import Box, along, around, free_box
+from pacemark.reporting.timechart import time_part
 from pacemark.reporting.words import errors, open_loop, plain, recommended, with_interval
-from pacemark.summary import Figure, Level, Summary
+from pacemark.summary import Figure, Level, Scalability, StepTime, Summary
 from pacemark.units import duration, number
 
 WIDTH = 640
@@ -28,6 +33,11 @@ _LOG_FROM = 20.0
 
 _Top = TypeVar("_Top", alt.LayerChart, alt.VConcatChart)
 Row = dict[str, Any]
+
+
+def main_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart | alt.VConcatChart:
+    """What a notebook shows of a run: the curve, or the lines of a length grid."""
+    return curve_chart(summary, width) if isinstance(summary.slopes, UnsetType) else charts(summary, width)
 
 
 def curve_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart:
@@ -57,9 +67,15 @@ def charts(summary: Summary, width: int = WIDTH) -> alt.VConcatChart:
 
 
 def parts(summary: Summary, wide: int, narrow: int) -> list[alt.LayerChart]:
-    """The curve, `wide` pixels wide, and the charts by load that there are figures for; without their theme."""
+    """The curve, `wide` pixels wide, and the charts by load that there are figures for; without their theme.
+
+    Of a length grid, its lines instead.
+    """
+    if not isinstance(summary.slopes, UnsetType):
+        return grid.parts(summary, wide, narrow)
     metrics = [x for x in (_TTFT, _TPOT) if any(getattr(level, x[2]).p50.value is not None for level in summary.levels)]
-    return [_curve(summary, wide), *(_by_load(summary, *metric, narrow) for metric in metrics)]
+    by_load = [_by_load(summary, *metric, narrow) for metric in metrics]
+    return [_curve(summary, wide), *by_load, *time_part(summary, narrow)]
 
 
 def theme(dark: bool = False) -> dict[str, Any]:
@@ -158,9 +174,13 @@ def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
         if row["series"] == "median" and row["status"] != "invalid" and row["load"] in points
     ]
     labels = list(_labels(summary, levels, rows, x_axis, y_axis, (width, height)))
+    law = [] if rated else _law_of_throughput(summary.fits.scalability, levels, 1e-3 if unit == "s" else 1.0)
     # Rings lie below: a point must stay under the pointer for its tooltip.
-    layers = [*_ring_layers(rings), *_layers(rows, x_axis, y_axis, (width, height)), *_label_layers(labels)]
+    drawn = _layers(rows, x_axis, y_axis, (width, height))
+    layers = [*_law_layers(law), *_ring_layers(rings), *drawn, *_label_layers(labels)]
     remarks = [f"one point per level, with its {'output tokens/s' if rated else 'number of parallel requests'}"]
+    if law and summary.fits.scalability:
+        remarks.append(f"thin line: the universal scalability law, off by {summary.fits.scalability.error:.1%}")
     return _layered(rows, layers, heading, remarks + _remarks(summary.levels, levels), width, height)
 
 
@@ -183,8 +203,11 @@ def _by_load(
     if least > 0 and most / least >= _LOG_FROM:
         low, high = least / 1.2, most * 1.1
         y_axis = _Axis(f"{name} ({unit}), log scale", low, high, log=10, ticks=tuple(_round_values(low, high)))
-    layers = _layers(rows, x_axis, y_axis, (width, height))
-    return _layered(rows, layers, heading, _remarks(summary.levels, levels), width, height)
+    step = summary.fits.step_time
+    law = _law_of_tpot(step, levels, 1e-3 if unit == "s" else 1.0) if metric == "tpot_ms" and step else []
+    layers = [*_law_layers(law), *_layers(rows, x_axis, y_axis, (width, height))]
+    remarks = [f"thin line: a + b x streams, off by {step.error:.1%}"] if law and step else []
+    return _layered(rows, layers, heading, remarks + _remarks(summary.levels, levels), width, height)
 
 
 def _one_kind(levels: Sequence[Level]) -> list[Level]:
@@ -296,6 +319,39 @@ def _layers(rows: list[Row], x_axis: _Axis, y_axis: _Axis, size: tuple[int, int]
         .mark_point(style="hollow", filled=True, stroke=_GREY, strokeWidth=1.5, opacity=1)
         .encode(x=x, y=y, size=size_of, tooltip=tips),
     ]
+
+
+def _law_of_throughput(law: Scalability | None, levels: Sequence[Level], scale: float) -> list[Row]:
+    """The fitted curve between the least and the largest load; its latency is the time that a stream's turn takes."""
+    known = [x for x in levels if x.output_tokens and x.verdict.status != "invalid"]
+    if law is None or law.error > TRUSTED or len(known) < 2:
+        return []
+    loads = [float(x.load.value) for x in known]
+    n = np.geomspace(loads[0], loads[-1], 80)
+    tokens = np.interp(n, loads, [x.output_tokens or 0.0 for x in known])
+    rate = throughput(law, n)
+    return [{"x": float(x), "y": float(y)} for x, y in zip(rate, 1e3 * scale * n * tokens / rate, strict=True)]
+
+
+def _law_of_tpot(law: StepTime, levels: Sequence[Level], scale: float) -> list[Row]:
+    """The fitted step time by load, between the least and the largest."""
+    known = [(float(x.load.value), streams) for x in levels if (streams := decoding(x))]
+    if law.error > TRUSTED or len(known) < 2:
+        return []
+    loads, batch = np.array(known).T
+    n = np.geomspace(loads[0], loads[-1], 80)
+    y = scale * tpot_ms(law, np.interp(n, loads, batch))
+    return [{"x": float(a), "y": float(b)} for a, b in zip(n, y, strict=True)]
+
+
+def _law_layers(rows: list[Row]) -> list[alt.Chart]:
+    """A thin line below everything else: a law is no measurement."""
+    if not rows:
+        return []
+    # By load, not by x: past the peak a throughput comes back.
+    values = [{**row, "n": n} for n, row in enumerate(rows)]
+    line = alt.Chart(alt.InlineData(values=values)).mark_line(stroke=_GREY, strokeWidth=1, opacity=0.9, clip=True)
+    return [line.encode(x="x:Q", y="y:Q", order=alt.Order("n:Q"))]
 
 
 def _ring_layers(rings: list[Row]) -> list[alt.Chart]:

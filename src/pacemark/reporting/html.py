@@ -14,7 +14,7 @@ import msgspec
 import vl_convert
 
 from pacemark.reporting import charts
-from pacemark.reporting.words import answer, client_in_words, errors, load_axis, plain, title
+from pacemark.reporting.words import answer, client_in_words, ended, errors, load_axis, load_cell, plain, reasons, title
 from pacemark.summary import Figure, Level, Spread, Summary
 from pacemark.units import number
 
@@ -123,29 +123,30 @@ def _levels(levels: Sequence[Level]) -> str:
         return "<p>No level finished.</p>"
     heads = [f"{load_axis(levels)},<br>verdict", "Output<br>tokens/s", "Requests/s"]
     heads += [f"{name}<br>{q}, ms" for name in ("TTFT", "TPOT", "Latency") for q in ("p50", "p95")]
-    rows, reasons = [], []
+    rows, below = [], []
     for x in levels:
         status = x.verdict.status
         times = [getattr(spread, q) for spread in (x.ttft_ms, x.tpot_ms, x.latency_ms) for q in ("p50", "p95")]
         short = f"<small>{x.requests.short:,} short</small>" if x.requests.short else ""
         rows.append(
             [
-                f"<b>{x.load.value:,g}</b><small class={status}>{status}</small>",
+                f"<b>{load_cell(x)}</b><small class={status}>{status}</small>",
                 *(_figure(figure) for figure in (x.output_tokens_per_s, x.requests_per_s, *times)),
                 f"{x.requests.in_window:,}{short}",
                 f"{x.requests.failed:,}",
             ]
         )
-        said = [f"<li>{_text(reason.message)}</li>" for reason in x.verdict.reasons]
+        said = [f"<li>{escape(reason)}</li>" for reason in reasons(x)]
+        said += [f"<li>Ended by {escape(ended(x))}</li>"] if x.ended_by in ("precision", "max_duration") else []
         said += [f"<li>Failed requests: {escape(errors(x))}</li>"] if x.requests.failed else []
-        reasons.append(f"<ul>{''.join(said)}</ul>" if said else "")
+        below.append(f"<ul>{''.join(said)}</ul>" if said else "")
     note = "<p class=soft>Under each figure its 95% interval. Requests: those that the figures stand on.</p>"
-    return _table([*heads, "Requests", "Errors"], rows, reasons) + note
+    return _table([*heads, "Requests", "Errors"], rows, below) + note
 
 
 def _figure(figure: Figure) -> str:
     if figure.value is None:
-        return "<span class=soft>-</span>"
+        return "<span class=soft>-</span>" if figure.low is None else f"&gt; {number(figure.low)}"
     if figure.low is None or figure.high is None:
         return number(figure.value)
     return f"{number(figure.value)}<small>{number(figure.low)}&ndash;{number(figure.high)}</small>"
@@ -161,7 +162,7 @@ def _client(summary: Summary) -> str:
         client = x.client
         share = "-" if client.coalesced_share is None else f"{client.coalesced_share:.2%}"
         cpu = _plain_number(client.cpu_us_per_event)
-        rows.append([f"<b>{x.load.value:,g}</b>", client.clock, *_spread(client.lag_ms), cpu, share])
+        rows.append([f"<b>{load_cell(x)}</b>", client.clock, *_spread(client.lag_ms), cpu, share])
         rows[-1] += _spread(client.lateness_ms or Spread()) if late else []
     return f"<p>{escape(client_in_words(summary))}</p>" + (_table(heads, rows) if rows else "")
 
@@ -198,7 +199,7 @@ def _search(summary: Summary) -> str:
 
 
 def _facts(summary: Summary) -> str:
-    shown = ("schema", "command", "loads", "started", "interrupted", "failure")
+    shown = ("schema", "command", "loads", "grid", "started", "interrupted", "failure")
     rest = {key: value for key, value in summary.run.items() if key not in shown}
     rows = []
     for name, facts in (("Target", summary.target), ("Workload", summary.workload), ("Run", rest)):

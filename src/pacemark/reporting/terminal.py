@@ -19,7 +19,7 @@ from rich.text import Text
 from pacemark.pace import Load
 from pacemark.progress import Status
 from pacemark.reporting.words import answer as statements
-from pacemark.reporting.words import errors, open_loop, plain, recommended
+from pacemark.reporting.words import ended, errors, open_loop, plain, reasons, recommended
 from pacemark.summary import Distribution, Figure, Level, Summary
 from pacemark.units import number
 
@@ -39,7 +39,7 @@ def answer(summary: Summary) -> str:
     paragraphs = []
     for n, said in enumerate(statements(summary)):
         name = f"recommended ({said.name})" if said.recommended else said.name
-        head = f"{name.capitalize()}: {said.text}."
+        head = f"{name[:1].upper()}{name[1:]}: {said.text}."
         paragraphs.append(textwrap.fill(head, WIDTH, initial_indent="" if n == 0 else "  ", subsequent_indent="  "))
         if said.why:
             paragraphs.append(textwrap.fill(said.why, WIDTH, initial_indent="    ", subsequent_indent="    "))
@@ -52,7 +52,7 @@ def table(summary: Summary) -> RenderableType:
     if not levels:
         return Text("No level finished.")
     columns = {
-        "load": ("Rate\n\nreq/s" if open_loop(levels) else "Conc.", [_load(x) for x in levels]),
+        "load": (_load_head(levels), [_load(x) for x in levels]),
         "tokens": ("Output\n\ntok/s", [_value(x.output_tokens_per_s) for x in levels]),
         "interval": ("\n\n+/-", [_half_width(x.output_tokens_per_s) for x in levels]),
         "requests": ("Req/s", [_value(x.requests_per_s) for x in levels]),
@@ -72,7 +72,7 @@ def table(summary: Summary) -> RenderableType:
     for n, level in enumerate(levels):
         *figures, verdict = (cells[n] for _, cells in columns.values())
         rows.add_row(*figures, Text(verdict, style=_STYLES[level.verdict.status]))
-    return Group(rows, *(Text(note, style="dim") for level in levels for note in _notes(level)))
+    return Group(rows, *(Text(note, style="dim") for note in _notes(levels)))
 
 
 def ascii_curve(summary: Summary, width: int = WIDTH, height: int = 16) -> str:
@@ -195,8 +195,11 @@ def _counts(status: Status) -> list[str]:
     return [_times(status), *rate, f"{status.in_flight:,} in flight", f"{status.completed:,} done", failed]
 
 
-def _value(figure: Figure) -> str:
-    return "-" if figure.value is None else number(figure.value)
+def _value(figure: Figure, scale: float = 1.0) -> str:
+    """The figure, or the bound that is all the sample has for it."""
+    if figure.value is not None:
+        return number(figure.value * scale)
+    return "-" if figure.low is None else f">{number(figure.low * scale)}"
 
 
 def _half_width(figure: Figure) -> str:
@@ -206,7 +209,15 @@ def _half_width(figure: Figure) -> str:
     return f"{max(figure.high - figure.value, figure.value - figure.low) / figure.value:.1%}"
 
 
+def _load_head(levels: Sequence[Level]) -> str:
+    if levels[0].asked is not None:
+        return "Tokens\n\nin / out"
+    return "Rate\n\nreq/s" if open_loop(levels) else "Conc."
+
+
 def _load(level: Level) -> str:
+    if level.asked is not None:
+        return f"{level.asked.input_tokens} / {level.asked.output_tokens}"
     return f"{level.load.value:,g}"
 
 
@@ -217,29 +228,43 @@ def _total_width(columns: dict[str, tuple[str, list[str]]], gap: int) -> int:
 
 def _quantiles(name: str, spreads: Sequence[Distribution], *which: str) -> dict[str, tuple[str, list[str]]]:
     """Columns of one metric, in ms, or in s where ms would be too long; none where nothing is known."""
-    figures = [[getattr(spread, q).value for spread in spreads] for q in which]
-    known = [value for column in figures for value in column if value is not None]
+    figures = [[getattr(spread, q) for spread in spreads] for q in which]
+    known = [x for column in figures for figure in column for x in (figure.value, figure.low) if x is not None]
     if not known:
         return {}
     unit, scale = ("s", 1e-3) if max(known) >= 9999.5 else ("ms", 1.0)
     return {
         f"{name} {q}": (
             f"{name if q == which[0] else ''}\n{q}\n{unit}",
-            ["-" if value is None else number(value * scale) for value in column],
+            [_value(figure, scale) for figure in column],
         )
         for q, column in zip(which, figures, strict=True)
     }
 
 
-def _notes(level: Level) -> list[str]:
-    """What the row of a level has no room for."""
-    doubtful = level.verdict.status != "valid"
-    said = [f"{level.verdict.status}: {plain(reason.message)}" for reason in level.verdict.reasons if doubtful]
-    if level.requests.failed:
-        said.append(f"failed: {errors(level)}")
-    if level.requests.short:
-        said.append(f"{level.requests.short:,} of {level.requests.in_window:,} answers shorter than asked for")
-    return [f"{plain(level.load)}: {text}" for text in said]
+def _notes(levels: Sequence[Level]) -> list[str]:
+    """What the rows have no room for; what holds for several levels is said once."""
+    said: dict[str, list[str]] = {}
+    for level in levels:
+        notes = reasons(level)
+        if level.ended_by in ("precision", "max_duration"):
+            notes.append(f"ended by {ended(level)}")
+        if level.requests.failed:
+            notes.append(f"failed: {errors(level)}")
+        if level.requests.short:
+            notes.append(f"{level.requests.short:,} of {level.requests.in_window:,} answers shorter than asked for")
+        for note in notes:
+            said.setdefault(note, []).append(plain(level.asked or level.load))
+    return [f"{_together(loads)}: {note}" for note, loads in said.items()]
+
+
+def _together(loads: Sequence[str]) -> str:
+    """`concurrency 1, 2, 4` for three loads of a kind."""
+    first, *rest = loads
+    if first.endswith(" out"):  # the lengths of a grid
+        return "; ".join(loads)
+    kind = first.split()[0]
+    return ", ".join([first, *(load.removeprefix(f"{kind} ") for load in rest)])
 
 
 def _x(level: Level) -> float | None:
@@ -296,5 +321,5 @@ def comparison(compared: Compared) -> RenderableType:
             if found.a.value is None and found.b.value is None:
                 continue
             change = "-" if found.ratio.value is None else f"{found.ratio.value - 1:+.1%}"
-            grid.add_row(str(level.load), name, _value(found.a), _value(found.b), change, found.verdict)
+            grid.add_row(str(level.asked or level.load), name, _value(found.a), _value(found.b), change, found.verdict)
     return grid

@@ -8,8 +8,9 @@ from typing import Any
 
 from pacemark.curve import named
 from pacemark.pace import Load, Rate
-from pacemark.summary import Figure, Level, Summary
+from pacemark.summary import Figure, Fits, Level, Slopes, Summary
 from pacemark.units import duration, number
+from pacemark.verdict import NOTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,11 @@ def answer(summary: Summary) -> list[Statement]:
 
     Points that fall on the same load are one statement. After a budget search only its result is recommended.
     """
-    said = [_found(summary.find)] if isinstance(summary.find, dict) else []
+    if isinstance(summary.slopes, Slopes):
+        from pacemark.reporting.grid import sentences
+
+        return [Statement(*parts) for parts in sentences(summary)] or [_no_answer(summary)]
+    said = [_found(summary.find), *_beside(summary.find)] if isinstance(summary.find, dict) else []
     chosen = None if said else recommended(summary)
     loads: dict[Load, Statement] = {}
     doubted = {level.load for level in summary.levels if level.verdict.status == "suspect"}
@@ -53,7 +58,7 @@ def answer(summary: Summary) -> list[Statement]:
     for load, statement in loads.items():
         doubt = " The level is suspect: its reasons stand with it." if load in doubted else ""
         said.append(replace(statement, why=statement.why + doubt))
-    return said or [_no_answer(summary)]
+    return [*(said or [_no_answer(summary)]), *_fitted(summary.fits)]
 
 
 def recommended(summary: Summary) -> Load | None:
@@ -84,6 +89,36 @@ def with_interval(figure: Figure) -> str:
     return f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
 
 
+def value(figure: Figure) -> str:
+    """The figure without its interval; where only a bound can be given, that: `> 640`."""
+    if figure.value is not None:
+        return number(figure.value)
+    return "-" if figure.low is None else f"> {number(figure.low)}"
+
+
+def interval(figure: Figure) -> str:
+    """A figure's interval, as far as it has one: `1,490 to 1,500`, or `above 640` where it has no upper end."""
+    if figure.value is None or figure.low is None:
+        return ""
+    return f"above {number(figure.low)}" if figure.high is None else f"{number(figure.low)} to {number(figure.high)}"
+
+
+def reasons(level: Level) -> list[str]:
+    """The reasons of a level's verdict, each with what it makes of the level; a note casts no doubt."""
+    status = level.verdict.status
+    return [f"{'note' if r.code in NOTES else status}: {plain(r.message)}" for r in level.verdict.reasons]
+
+
+def ended(level: Level) -> str:
+    """What ended a level, in words."""
+    return {
+        "duration": "its duration",
+        "precision": "its precision: the intervals are as tight as asked for",
+        "max_duration": "its longest duration, before the intervals were as tight as asked for",
+        "interrupted": "an interruption",
+    }[level.ended_by]
+
+
 def errors(level: Level) -> str:
     """Failed requests by kind, most first, for example `180 http_429, 11 timeout`; `0` where there were none."""
     kinds = sorted(level.errors.items(), key=lambda kind: -kind[1])
@@ -97,8 +132,17 @@ def open_loop(levels: Sequence[Level]) -> bool:
 
 
 def load_axis(levels: Sequence[Level]) -> str:
-    """What the load of these levels is, with its unit."""
+    """What the load of these levels is, with its unit; of a length grid, its lengths."""
+    if any(level.asked for level in levels):
+        return "Tokens in / out"
     return "Arrivals/s" if open_loop(levels) else "Concurrency"
+
+
+def load_cell(level: Level) -> str:
+    """A level's place on `load_axis`."""
+    if level.asked is not None:
+        return f"{level.asked.input_tokens:,} / {level.asked.output_tokens:,}"
+    return f"{level.load.value:,g}"
 
 
 def client_in_words(summary: Summary) -> str:
@@ -118,20 +162,85 @@ def client_in_words(summary: Summary) -> str:
 
 
 def _found(find: dict[str, Any]) -> Statement:
-    """The result of a budget search."""
-    unit = "requests/s" if find.get("load") == "rate" else "concurrency"
+    """The result of a budget search, with the way of arriving that it holds for."""
+    rated = find.get("load") == "rate"
+    unit = "requests/s" if rated else "concurrency"
     budget, best = plain(find.get("budget", "the budget")), find.get("answer")
+    stored = not (find.get("spent") or {}).get("requests", True)
+    name = "stored levels" if stored else "budget search"
     why = plain(find.get("why") or "")
+    why = f"{_sentence(why)}." if why and not why.endswith(".") else why
     if not best:
-        return Statement("budget search", f"no {unit} was found that meets {budget}", why)
+        return Statement(name, f"no {unit} was found that meets {budget}", why)
     low, high = best.get("low"), best.get("high")
-    between = "" if low is None or high is None else f" (95% interval {low:,g} to {high:,g})"
-    value = f"{best['value']:,g}"
-    most = f"{value} {unit}" if unit == "requests/s" else f"{unit} {value}"
+    between = (
+        "" if low is None else f" (95% interval {_load_number(low, rated)} {'up' if high is None else 'to'} "
+        f"{'' if high is None else _load_number(high, rated)}".rstrip() + ")"
+    )  # fmt: skip
+    value = _load_number(best["value"], rated)
+    most = f"{value} requests/s with {_arriving(find)} arrivals" if rated else f"concurrency {value}"
     binds = f"; {plain(find['binds'])} binds" if find.get("binds") else ""
-    open_end = "" if find.get("resolved", True) else "; the search ended before this was certain"
+    open_end = "" if find.get("resolved", True) or stored else "; the search ended before this was certain"
     text = f"{most}{between} is the most that meets {budget}{binds}{open_end}"
-    return Statement("budget search", text, why, recommended=True)
+    if not rated and not find.get("confirmations") and not stored and find.get("spent"):
+        why += " It is a closed loop's, where an answer starts the next request; --confirm tries it in an open one."
+    return Statement(name, text, why.strip(), recommended=True)
+
+
+def _beside(find: dict[str, Any]) -> list[Statement]:
+    """What follows from a search: the answer in the open loop, and what to measure next."""
+    said = []
+    for tried in find.get("confirmations") or []:
+        load = tried["load"]
+        arrivals = "Poisson" if load["arrivals"] == "poisson" else f"{load['arrivals']}, CV {load['burstiness']:g}"
+        name = f"open loop, {arrivals}"
+        rate = f"{number(load['value'])} requests/s"
+        verdict = {True: "meets the budget", False: "misses the budget", None: "may or may not meet the budget"}
+        text = f"{rate} {verdict[tried['within']]}" if tried["stable"] else f"{rate} is unbounded"
+        if tried["stable"] is None:
+            text = f"{rate}: not known"
+        why = f"{plain(tried['why'])}."
+        if tried["stable"] is False or tried["within"] is False:
+            why += " pacemark find --rate finds the most that arrivals of this kind can have."
+        said.append(Statement(name, text, _sentence(why)))
+    if following := find.get("next"):
+        rated = following["kind"] == "rate"
+        load = f"{_load_number(following['value'], rated)} requests/s" if rated else f"concurrency {following['value']}"
+        why = plain(find.get("next_why", ""))
+        said.append(Statement("measure next", load, f"{_sentence(why)}."))
+    return said
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it opens with the name of a metric."""
+    return text if text.startswith(("ttft", "tpot", "itl")) else f"{text[:1].upper()}{text[1:]}"
+
+
+def _load_number(value: float, rated: bool) -> str:
+    return number(value) if rated else f"{value:,g}"
+
+
+def _arriving(find: dict[str, Any]) -> str:
+    """How requests arrived in an open-loop search."""
+    load: dict[str, Any] = next((probe["load"] for probe in find.get("probes") or []), {})
+    kind = load.get("arrivals", "poisson")
+    return {"poisson": "Poisson", "constant": "constant"}.get(kind, f"{plain(kind)} (CV {load.get('burstiness', 1):g})")
+
+
+def _fitted(fits: Fits) -> list[Statement]:
+    """The laws fitted to the curve, each with its error."""
+    law, step, said = fits.scalability, fits.step_time, []
+    if law is not None:
+        most = "" if law.most is None else f", {number(law.most)} at most"
+        text = f"{number(law.rate)} output tokens/s for one stream{most}"
+        said.append(f"{text} (universal scalability law, off by {law.error:.1%})")
+    if step is not None:
+        prefill = "" if step.prefill_ms is None else f", a prefill adds {duration(step.prefill_ms)} to a step"
+        text = f"TPOT = {duration(step.base_ms)} + {duration(step.per_stream_ms)} x streams{prefill}"
+        said.append(f"{text} (off by {step.error:.1%})")
+    warning = fits.warning or ""
+    why = f"{_sentence(warning)}." if warning else ""
+    return [Statement("fitted", "; ".join(said), why)] if said else []
 
 
 def _no_answer(summary: Summary) -> Statement:

@@ -15,8 +15,9 @@ import msgspec
 
 from pacemark.simulator.access import Access
 from pacemark.simulator.answers import Answer, ChatAnswer, Plan, Usage, answer
-from pacemark.simulator.asks import Refusal, read_chat, read_completion, read_embeddings, read_task
+from pacemark.simulator.asks import Ask, Refusal, read_chat, read_completion, read_embeddings, read_task
 from pacemark.simulator.http import Connection, Request, response
+from pacemark.simulator.limits import Quota
 from pacemark.simulator.prometheus import Histogram
 from pacemark.simulator.replicas import Scaling
 from pacemark.simulator.service import Service
@@ -33,8 +34,9 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = "simulated"
     entity: str = "system.ai.simulated_model"
     """The model in Unity Catalog that the endpoint serves."""
-    provisioned: Literal["throughput", "model_units", "none"] = "throughput"
-    """How its capacity was bought; none: pay per token."""
+    task: Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "agent/v1/responses", ""] = "llm/v1/chat"
+    provisioned: Literal["throughput", "model_units", "none", "external"] = "throughput"
+    """How its capacity was bought; none: pay per token; external: another provider's model."""
     min_throughput: int = 0
     max_throughput: int = 9500
     """Tokens per second, as the provisioned range states it."""
@@ -44,6 +46,32 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variable with the service principal's secret; empty: no OAuth."""
     token_s: float = 3600.0
     """Life of an OAuth token."""
+    permission: Literal["CAN_MANAGE", "CAN_QUERY", "CAN_VIEW", "NONE"] = "CAN_QUERY"
+    """What callers with a good token may do with the endpoint."""
+    deployment: str = "DEPLOYMENT_READY"
+    """State of its deployment; in any other it is not ready and answers nothing."""
+    config_update: Literal["NOT_UPDATING", "IN_PROGRESS", "UPDATE_FAILED", "UPDATE_CANCELED"] = "NOT_UPDATING"
+    calls_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Rate limits set on the endpoint (AI Gateway)."""
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    queries_per_hour: int | None = None
+    """Rate limits of the workspace, as pay per token has them. Output counts as `max_tokens` asks for it."""
+    minute_s: float = 60.0
+    """Length of a minute in these limits; an hour has sixty."""
+
+    def quotas(self) -> list[Quota]:
+        """The limits that it sets."""
+        minute, end = self.minute_s, f"rate limit for {self.endpoint}."
+        given: list[tuple[int | None, Any, float, str]] = [
+            (self.calls_per_minute, "requests", minute, f"Exceeded calls per minute {end}"),
+            (self.tokens_per_minute, "tokens", minute, f"Exceeded tokens per minute {end}"),
+            (self.input_tokens_per_minute, "input", minute, f"Exceeded workspace input tokens per minute {end}"),
+            (self.output_tokens_per_minute, "output", minute, f"Exceeded workspace output tokens per minute {end}"),
+            (self.queries_per_hour, "requests", 60 * minute, f"Exceeded workspace queries per hour {end}"),
+        ]
+        return [Quota(most, counts, window_s, says) for most, counts, window_s, says in given if most is not None]
 
 
 class _WorkspaceChat(ChatAnswer):
@@ -90,7 +118,9 @@ _CODES = {
     405: "ENDPOINT_NOT_FOUND",
     429: "REQUEST_LIMIT_EXCEEDED",
     500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
 }
+_DENIED = "PERMISSION_DENIED"
 
 
 class Databricks:
@@ -126,7 +156,8 @@ class Databricks:
             if request.path.startswith("/oidc/"):
                 body: dict[str, Any] = {"error": refusal.code, "error_description": str(refusal)}
             else:
-                body = {"error_code": _CODES[refusal.status], "message": str(refusal)}
+                code = _DENIED if refusal.code == _DENIED else _CODES[refusal.status]
+                body = {"error_code": code, "message": str(refusal)}
             connection.send(response(refusal.status, body, request_id, *refusal.headers))
             connection.done()
 
@@ -140,17 +171,33 @@ class Databricks:
         readers = {"chat/completions": read_chat, "completions": read_completion, "embeddings": read_embeddings}
         rest = request.path.removeprefix("/serving-endpoints/")
         endpoint = self._workspace.endpoint
+        self._allow("Query", ("CAN_MANAGE", "CAN_QUERY"))
+        if self._workspace.deployment != "DEPLOYMENT_READY":
+            raise Refusal(503, f"The endpoint {endpoint} is not ready.")
         try:
             if rest in readers:
                 self._service.serve(connection, request, readers[rest], _answer, name=endpoint)
             elif rest == f"{endpoint}/invocations":
-                self._service.serve(connection, request, read_task, _answer, name=None)
+                self._service.serve(connection, request, self._read_task, _answer, name=None)
             else:
                 raise self._unknown(rest.removesuffix("/invocations"))
         except Refusal as refusal:
             if refusal.code == "model_not_found":
                 raise self._unknown("named as the model") from None
             raise
+
+    def _read_task(self, request: Request, *, strict: bool = False) -> Ask:
+        """Any request to a chat endpoint, which is the default and answers all; to others those of their task."""
+        ask, task = read_task(request, strict=strict), self._workspace.task
+        if task in ("llm/v1/completions", "llm/v1/embeddings") and not task.endswith(ask.task):
+            raise Refusal(400, f"this endpoint is of task {task}")
+        return ask
+
+    def _allow(self, action: str, levels: tuple[str, ...]) -> None:
+        """Raise Refusal (403) unless the caller's permission is one of `levels`."""
+        if self._workspace.permission not in levels:
+            message = f"User does not have permission '{action}' on serving endpoint '{self._workspace.endpoint}'."
+            raise Refusal(403, message, code=_DENIED)
 
     def _read(self, request: Request) -> bytes:
         prefix = "/api/2.0/serving-endpoints"
@@ -160,8 +207,10 @@ class Databricks:
         if request.path.rstrip("/") == prefix:
             return response(200, {"endpoints": [self._endpoint()]})
         if request.path.startswith(prefix + "/"):
+            if rest.removesuffix("/metrics") == self._workspace.endpoint:
+                self._allow("View", ("CAN_MANAGE", "CAN_QUERY", "CAN_VIEW"))
             if rest == self._workspace.endpoint:
-                return response(200, self._endpoint() | {"permission_level": "CAN_QUERY"})
+                return response(200, self._endpoint() | {"permission_level": self._workspace.permission})
             if rest == f"{self._workspace.endpoint}/metrics":
                 return response(200, self._metrics(), content_type="text/plain; charset=utf-8")
             raise self._unknown(rest.removesuffix("/metrics"))
@@ -185,28 +234,35 @@ class Databricks:
             "creator": "somebody@example.com",
             "creation_timestamp": self._started_ms,
             "scale_to_zero_enabled": scaling.min_replicas == 0,
-            "state": {"deployment": "DEPLOYMENT_READY", "deployment_state_message": message},
+            "state": {"deployment": workspace.deployment, "deployment_state_message": message},
         }
         if workspace.provisioned == "throughput":
             entity["min_provisioned_throughput"] = workspace.min_throughput
             entity["max_provisioned_throughput"] = workspace.max_throughput
         elif workspace.provisioned == "model_units":
             entity["provisioned_model_units"] = workspace.model_units
+        elif workspace.provisioned == "external":
+            entity["external_model"] = {"name": preset.model, "provider": "openai", "task": workspace.task}
+            del entity["entity_name"], entity["entity_version"]
         else:
             entity["foundation_model"] = {"name": workspace.entity, "display_name": preset.model}
+        rates = [("calls", workspace.calls_per_minute), ("tokens", workspace.tokens_per_minute)]
+        limits = [{kind: n, "key": "endpoint", "renewal_period": "minute"} for kind, n in rates if n is not None]
+        ready = "READY" if workspace.deployment == "DEPLOYMENT_READY" else "NOT_READY"
         return {
             "name": workspace.endpoint,
             "id": self._id,
             "creator": "somebody@example.com",
             "creation_timestamp": self._started_ms,
             "last_updated_timestamp": self._started_ms,
-            "state": {"ready": "READY", "config_update": "NOT_UPDATING"},
+            "state": {"ready": ready, "config_update": workspace.config_update},
+            **({"ai_gateway": {"rate_limits": limits}} if limits else {}),
             "config": {
                 "served_entities": [entity],
                 "traffic_config": {"routes": [{"served_model_name": name, "traffic_percentage": 100}]},
                 "config_version": 1,
             },
-            "task": "llm/v1/chat",
+            **({"task": workspace.task} if workspace.task else {}),
         }
 
     def _metrics(self) -> bytes:

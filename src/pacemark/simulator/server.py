@@ -75,7 +75,8 @@ class _Server:
     async def serve(self) -> None:
         options, self._loop = self._options, asyncio.get_running_loop()
         self._faults = Faults(options.faults, options.seed, self._schedule)
-        limits = Limits(options.requests_per_s, options.burst, options.parallel)
+        quotas = options.databricks.quotas() if options.databricks else []
+        limits = Limits(options.requests_per_s, options.burst, options.parallel, quotas)
         self._service = Service(
             options.preset, self._loop, limits, self._faults, seed=options.seed, strict=options.strict
         )

@@ -71,6 +71,7 @@ class Service:
         self._seed = seed
         self._strict = strict
         self._number = 0
+        self._latest_ns = 0
         self._open: dict[int, _Open] = {}
         self._loop = loop
         self.live = Live(build(preset, seed=seed), loop, self._deliver)
@@ -108,8 +109,9 @@ class Service:
             message = f"The model `{ask.model}` does not exist; this is `{name}`."
             raise Refusal(404, message, code="model_not_found")
         id = self._number
-        self._number += 1
         output, natural = self._output_tokens(ask, id)
+        self._limits.admit_tokens(request.arrived_ns, ask.prompt_tokens, ask.limit or output)
+        self._number += 1
         answer = make(
             Plan(
                 ask=ask,
@@ -122,11 +124,13 @@ class Service:
             )
         )
         try:
-            self.live.submit(Job(id, request.arrived_ns, ask.prompt_tokens, output, self._prefix(ask)))
+            # Requests that came within the same moment may be read in another order.
+            self._latest_ns = max(self._latest_ns, request.arrived_ns)
+            self.live.submit(Job(id, self._latest_ns, ask.prompt_tokens, output, self._prefix(ask)))
         except BadInput as error:
             raise Refusal(400, str(error), code="context_length_exceeded") from None
         delivery = spoiled(connection, fault) if fault else Delivery(connection)
-        self._open[id] = _Open(ask, answer, delivery, request.arrived_ns, output, natural)
+        self._open[id] = _Open(ask, answer, delivery, self._latest_ns, output, natural)
 
         def lost() -> None:
             delivery.abandon()

@@ -1,0 +1,37 @@
+"""A run as a notebook shows it: the chart, and the answer in words."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from pacemark.reporting.charts import main_chart
+from pacemark.reporting.terminal import answer
+from pacemark.reporting.words import answer as statements
+from pacemark.summary import Summary
+
+__all__ = ["bundle"]
+
+
+def bundle(summary: Summary) -> dict[str, Any]:
+    """The forms of a run by MIME type, for `_repr_mimebundle_`.
+
+    JupyterLab and VS Code draw the Vega-Lite chart themselves. Others, Databricks among them, show the HTML: the
+    same chart as SVG, so that it needs no script and no network.
+    """
+    chart = main_chart(summary).to_dict(validate=False)
+    major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
+    svg = vl_convert.vegalite_to_svg(chart, vl_version=f"{major}.{minor}")
+    words = "".join(
+        f"<p><b>{escape(said.name[:1].upper() + said.name[1:])}{' (recommended)' if said.recommended else ''}: "
+        f"{escape(said.text)}.</b><br>{escape(said.why)}</p>"
+        for said in statements(summary)
+    )
+    return {
+        f"application/vnd.vegalite.v{major}+json": chart,
+        "text/html": f"<div>{svg}{words}</div>",
+        "text/plain": answer(summary),
+    }

@@ -1,0 +1,83 @@
+"""The run on one axis of time: output, refusals, and what the endpoint said of its own size and state."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from typing import Any
+
+import altair as alt
+
+from pacemark.reporting.words import plain
+from pacemark.summary import Seen, Summary, Timeline
+
+__all__ = ["time_part"]
+
+Row = dict[str, Any]
+
+
+def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.LayerChart]:
+    """Output tokens/s by time, with the windows of the levels below it and the endpoint's events upon it.
+
+    One chart without its theme, or none where the run has no timeline.
+    """
+    timeline = summary.timeline
+    if not isinstance(timeline, Timeline) or not timeline.output_tokens_per_s:
+        return []
+    step, rates = timeline.step_s, timeline.output_tokens_per_s
+    end, top = step * len(rates), 1.25 * max(1.0, *rates)
+    x = alt.X("x:Q", title="Seconds since the first request", scale=alt.Scale(domain=[0, end], nice=False))
+    y = alt.Y("y:Q", title="Output tokens/s", scale=alt.Scale(domain=[0, top], nice=False))
+    output = [{"x": (n + 0.5) * step, "y": rate} for n, rate in enumerate(rates)]
+    levels = [{"x": s.begin_s, "x2": s.end_s, "y": 0.0, "y2": top, "load": plain(s.load)} for s in timeline.levels]
+    refused = [
+        {"x": n * step, "x2": (n + 1) * step, "y": 0.0, "y2": top, "refused": count}
+        for n, count in enumerate(timeline.throttled)
+        if count
+    ]
+    events = [row | {"y": top * (0.97 - 0.07 * (n % 3))} for n, row in enumerate(_events(timeline))]
+    layers = [
+        _bars(levels, "#8a8f98", 0.13, [alt.Tooltip("load:N", title="level")]),
+        _bars(refused, "#e69f00", 0.45, [alt.Tooltip("refused:Q", title="answered 429")]),
+        alt.Chart(alt.InlineData(values=output)).mark_line(strokeWidth=1.5, interpolate="step").encode(x=x, y=y),
+    ]
+    if events:
+        base = alt.Chart(alt.InlineData(values=events))
+        layers += [
+            base.mark_rule(color="#8a8f98", strokeDash=[4, 3], strokeWidth=1.5).encode(x=x),
+            *(
+                base.transform_filter(alt.datum.late == late)
+                .mark_text(style="label", align="right" if late else "left", dx=-4 if late else 4)
+                .encode(x=x, y=y, text="text:N", tooltip=[alt.Tooltip("text:N")])
+                for late in (False, True)
+            ),
+        ]
+    remarks = ["grey: the levels' windows"]
+    remarks += [f"orange: requests turned away, {sum(timeline.throttled):,} in all"] if refused else []
+    remarks += ["dashed: the endpoint said that it changed"] if events else []
+    lines = textwrap.wrap("; ".join(remarks).capitalize(), round(width / 6))
+    title = alt.TitleParams("The run over time", subtitle=lines)
+    return [alt.LayerChart(layer=layers, title=title, width=width, height=height)]
+
+
+def _bars(rows: list[Row], colour: str, opacity: float, tooltip: list[alt.Tooltip]) -> alt.Chart:
+    chart: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_rect(color=colour, opacity=opacity)
+    return chart.encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q", tooltip=tooltip)
+
+
+def _events(timeline: Timeline) -> list[Row]:
+    """Where the endpoint's size or state changed, in words short enough to stand on the chart."""
+    half = timeline.step_s * len(timeline.output_tokens_per_s) / 2
+    return [
+        {"x": after.at_s, "text": text, "late": after.at_s > half}
+        for before, after in itertools.pairwise(timeline.endpoint)
+        if (text := _change(before, after))
+    ]
+
+
+def _change(before: Seen, after: Seen) -> str:
+    if before.state != after.state:
+        return plain(after.state)
+    if before.capacity is not None and after.capacity is not None and before.capacity != after.capacity:
+        return f"{before.capacity:g} to {after.capacity:g}"
+    return ""
