@@ -252,7 +252,7 @@ class Outcome:
         )
 
 
-def outcome(number: int, kept: dict[str, list[float]]) -> Outcome:
+def outcome(number: int, kept: dict[str, Any]) -> Outcome:
     """Both searches on case `number`. `kept` holds the truths that are known already."""
     case, near = draw(number)
     key = f"{number} {case.budget}"

@@ -64,8 +64,9 @@ def test_a_fault_that_loses_nothing_fails_nothing(kind: str, tmp_path: Path) -> 
     assert level.errors == {}
     assert level.requests.completed == len(exchanges)
     assert level.requests.completed > 20
-    assert {x.output_tokens for x in exchanges} == {TOKENS}
-    assert all(len(x.hi_ns) == TOKENS for x in exchanges)
+    # The first answer of each stream is cut short, lest the streams march in step.
+    assert all(len(x.hi_ns) == x.output_tokens == x.asked_tokens for x in exchanges)
+    assert sum(x.asked_tokens == TOKENS for x in exchanges) >= len(exchanges) - 4
     if kind == "no_usage":
         assert {x.tokens_source for x in exchanges} == {"usage", "events"}
     if kind in ("stall", "slow_first_byte"):
@@ -84,7 +85,7 @@ def test_a_fault_that_loses_an_answer_is_named(kind: str, tmp_path: Path) -> Non
     assert level.requests.completed + level.requests.failed == len(exchanges)
     for exchange in exchanges:
         if not exchange.error:
-            assert exchange.output_tokens == TOKENS
+            assert exchange.output_tokens == exchange.asked_tokens
     # What came before and after the fault is still counted.
     assert level.requests.completed > 10
     if kind == "http_429":

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import pacemark
-
 from pacemark.budget import parse
 from pacemark.errors import BadInput, RunFailed
 from pacemark.exchange import Trace
@@ -191,7 +190,7 @@ def test_errors_are_a_boundary_of_their_own(error: str) -> None:
     assert found.answer is not None
     assert found.answer.value == pytest.approx(12, abs=1)
     assert found.binds != "tpot p95"
-    assert ("429" in found.binds) == (error == "http_429")
+    assert ("429" in str(found.binds)) == (error == "http_429")
     assert any(error in probe.why and "failed" in probe.why for probe in found.probes)
 
 
@@ -317,16 +316,16 @@ def test_a_budget_that_makes_no_sense() -> None:
 @pytest.mark.timeout(900)
 def test_over_real_sockets_it_finds_what_virtual_time_has(tmp_path: Path) -> None:
     """One of three searches, for a shared machine adds delays that the endpoint does not have."""
-    truth = 38  # of the long simulations of benchmarks/find_sockets.py
+    truth = 26  # of the long simulations of benchmarks/find_sockets.py
     lengths: dict[str, Any] = {"input_tokens": 256, "output_tokens": 64}
-    budget = "ttft p95 < 200ms, tpot p95 < 15ms"
+    budget = "ttft p95 < 200ms, tpot p95 < 12.5ms"
     assert score(Concurrency(truth), budget, named("demo"), lengths=lengths) < 1
     assert score(Concurrency(truth + 1), budget, named("demo"), lengths=lengths) >= 1
     answers = []
     for seed in range(3):
         run = pacemark.find("sim:demo", budget=budget, seed=seed, out=tmp_path, **lengths)
         found = msgspec.convert(run.summary.find, Find)
-        assert found.binds == "ttft p95"
+        assert found.binds == "tpot p95"
         assert found.spent.seconds < 240
         answers.append(found.answer and found.answer.value)
         if answers[-1] and abs(answers[-1] - truth) <= 0.07 * truth:
