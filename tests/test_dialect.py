@@ -149,6 +149,29 @@ def test_without_usage_a_tokenizer_counts() -> None:
     assert understand(with_usage, lambda text: 99).output_tokens == 2
 
 
+@given(
+    st.lists(st.sampled_from(["a", " ", "id7", "stop", "", '"', "\n", "é", "\\", "content"]) | st.text(max_size=3)),
+    st.sampled_from(["content", "reasoning", "text"]),
+    st.integers(1, 9),
+)
+def test_events_that_are_alike_are_read_as_if_each_were_decoded(texts: list[str], field: str, turn: int) -> None:
+    """Line ends of the other kind turn the short cut off."""
+
+    def said(text: str, number: int) -> bytes:
+        choice = {"index": 0, "text": text} if field == "text" else {"index": 0, "delta": {field: text}}
+        return event({"id": "id7", "created": number // turn, "choices": [choice]})
+
+    events = [ROLE, *(said(text, number) for number, text in enumerate(texts)), delta("stop"), DONE]
+    short, long = (
+        understand(each_in_its_read(*(e.replace(b"\n", end) for e in events)), lambda text: len(text))
+        for end in (b"\n", b"\r\n")
+    )
+    for name in ("error", "output_tokens", "tokens_source", "answer_ns", "first_event_ns"):
+        assert getattr(short, name) == getattr(long, name)
+    assert short.hi_ns.tolist() == long.hi_ns.tolist()
+    assert short.lo_ns.tolist() == long.lo_ns.tolist()
+
+
 def test_a_usage_of_nought_beside_output_is_not_believed() -> None:
     x = understand(each_in_its_read(ROLE, delta(content="a"), delta(content="b"), usage(7, 0), DONE))
     assert (x.output_tokens, x.tokens_source) == (2, "events")

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pacemark.wire.sse import split_events
+from pacemark.wire.sse import Events
 
 BOM = b"\xef\xbb\xbf"
+
+
+def split_events(body: bytes) -> tuple[list[bytes], list[int]]:
+    """All payloads, and the offset just past each."""
+    events = Events(body)
+    found = [(payload, events.at) for payload in events]
+    return [payload for payload, _ in found], [end for _, end in found]
 
 
 def reference(body: bytes) -> tuple[list[bytes], list[int]]:

@@ -104,6 +104,7 @@ class Bench:
         self.sights: list[Sight] = []
         self._workers = Workers(settings.workers)
         self._ended: dict[int, list[Exchange]] = {}
+        self._failed: Counter[int] = Counter()
         self._probed: tuple[int, Exchange] | None = None
         self.known_prompts: float | None = None
         """See `pacemark.verdict.Evidence`."""
@@ -416,6 +417,7 @@ class Bench:
                     detail = f"{detail[:DETAIL_LETTERS]} ..."
                 exchange = msgspec.structs.replace(exchange, detail=detail)
             self._ended.setdefault(raw.level, []).append(exchange)
+            self._failed[raw.level] += bool(exchange.error)
             if self.folder is not None:
                 self.folder.add(exchange)
         self._beats.append(batch.beat)
@@ -429,8 +431,7 @@ class Bench:
         while now - self._rates[0][0] > 2_000_000_000 and len(self._rates) > 2:
             self._rates.popleft()
         seconds = (self._rates[-1][0] - self._rates[0][0]) / 1e9
-        ended = self._ended[self._level]
-        failed = sum(bool(x.error) for x in ended)
+        ended, failed = self._ended[self._level], self._failed[self._level]
         left_s = max(0.0, (end_ns - now) / 1e9) if end_ns else self.settings.duration_s * (phase != "finishing")
         if self.levels_planned is not None:
             rest = self.levels_planned - self._level - 1

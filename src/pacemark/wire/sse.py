@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 # Atomic groups, so that one CRLF is never taken for two line ends.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-def split_events(body: bytes) -> tuple[list[bytes], list[int]]:
-    """The `data` of every event in `body`, and the offset just past the blank line that ended it.
+class Events:
+    """Goes through the `data` of every event in `body`; `at` is the offset just past the last one, and may be moved on.
 
-    Comments and the fields event, id and retry are passed over; several data lines are joined by a
-    newline. A last event without its blank line counts too: servers that die leave one, and dropping it
-    would drop a token that arrived.
+    Comments and the fields event, id and retry are passed over; several data lines are joined by a newline. A last
+    event without its blank line counts too: servers that die leave one, and dropping it would drop a token that
+    arrived.
     """
-    payloads: list[bytes] = []
-    ends: list[int] = []
-    if body.startswith(b"\xef\xbb\xbf"):
-        body = b":\n\n" + body[3:]  # a comment of the same length, so that offsets stay
-    if b"\r" not in body:
-        end = 0
-        for block in body.split(b"\n\n"):
-            end += len(block) + 2
-            if block.startswith(b"data: ") and b"\n" not in block:
-                payloads.append(block[6:])
-                ends.append(end)
-            elif (payload := _data_of(block)) is not None:
-                payloads.append(payload)
-                ends.append(end)
-        if ends and ends[-1] > len(body):
-            ends[-1] = len(body)
-        return payloads, ends
-    begin = 0
-    stops = [(match.start(), match.end()) for match in _BLANK_LINE.finditer(body)]
-    for stop, end in [*stops, (len(body), len(body))]:
-        if (payload := _data_of(body[begin:stop])) is not None:
-            payloads.append(payload)
-            ends.append(end)
-        begin = end
-    return payloads, ends
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.at = 3 if body.startswith(b"\xef\xbb\xbf") else 0
+        self._simple = b"\r" not in body
+
+    def __iter__(self) -> Iterator[bytes]:
+        """From `at` on."""
+        body = self.body
+        while self.at < len(body):
+            begin, stop = self.at, len(body)
+            if self._simple:
+                found = body.find(b"\n\n", begin)
+                stop, self.at = (found, found + 2) if found >= 0 else (stop, stop)
+            else:
+                match = _BLANK_LINE.search(body, begin)
+                stop, self.at = match.span() if match else (stop, stop)
+            if (payload := _data_of(body[begin:stop])) is not None:
+                yield payload
 
 
 def _data_of(block: bytes) -> bytes | None:
+    if block.startswith(b"data: ") and b"\n" not in block and b"\r" not in block:
+        return block[6:]
     lines = [
         line[5:].removeprefix(b" ") for line in _LINE_END.split(block) if line.startswith(b"data:") or line == b"data"
     ]
