@@ -17,6 +17,7 @@ import pytest
 
 import pacemark
 from cli_tools import Asked, Reply, only_run, server, streamed
+from needed import needed
 from pacemark import api
 from pacemark.endpoint.target import target
 from pacemark.measure import Bench, Settings
@@ -70,7 +71,7 @@ class TestSweep:
         assert pacemark.show(str(run.path.parent)) == run
 
     def test_as_a_data_frame(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
-        pytest.importorskip("pandas")
+        needed("pandas")
         run, _ = swept
         frame = run.to_pandas()
         assert frame["load_value"].tolist() == [1, 3]
@@ -156,7 +157,7 @@ def test_headers_and_extra_fields_are_sent() -> None:
 
 
 def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
+    tokenizers = needed("tokenizers")
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))

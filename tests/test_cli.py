@@ -36,6 +36,7 @@ from cli_tools import (
     streamed,
     wait_for,
 )
+from needed import needed
 from pacemark.simulator import Served, serving
 
 KEY = "sk-live-4f9a7c2e8b1d6035"
@@ -337,7 +338,7 @@ class TestSweep:
         assert all(float(r["ttft_ms"]) > 0 and float(r["latency_ms"]) > 0 for r in rows if not r["error"])
 
     def test_export_to_parquet(self, swept: Swept, tmp_path: Path) -> None:
-        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet = needed("pyarrow.parquet")
         path = tmp_path / "some.parquet"
         done = pacemark("export", swept.folder, "--format", "parquet", "--output", path)
         assert done.stdout == f"{path}\n", done.stderr

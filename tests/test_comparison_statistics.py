@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special
 
 from pacemark import stats
 from pacemark.comparison import compare
-from pacemark.summary import Figure
+from pacemark.summary import Figure, Scatter
 
 A = Figure(100.0, 96.0, 104.0)
 
@@ -21,6 +22,17 @@ def test_a_difference_has_the_interval_of_two_independent_errors() -> None:
     assert found.ratio.low is not None
     assert found.ratio.high is not None
     assert found.ratio.low < 1.1 < found.ratio.high
+
+
+def test_what_figures_scatter_by_gives_a_t_interval_with_the_fewer_degrees_of_freedom() -> None:
+    one, two = Scatter(1.0, 8.0), Scatter(2.0, 5.0)
+    found = compare(A, Figure(110.0, 90.0, 170.0), "latency", scatter=(one, two))
+    half = special.stdtrit(5, 0.975) * math.sqrt(5)
+    assert found.difference == Figure(10.0, pytest.approx(10 - half), pytest.approx(10 + half))  # type: ignore[arg-type]
+    relative = special.stdtrit(5, 0.975) * math.hypot(1 / 100, 2 / 110)
+    assert found.ratio.high == pytest.approx(1.1 * math.exp(relative))
+    assert found.ratio.low == pytest.approx(1.1 * math.exp(-relative))
+    assert compare(A, Figure(110.0, None, None), "latency", scatter=(one, two)).verdict == "undecidable"
 
 
 def test_each_side_of_the_difference_comes_from_its_own_sides() -> None:
@@ -72,8 +84,15 @@ def test_repeats_of_a_condition_hardly_ever_differ_and_a_shift_of_a_tenth_mostly
     for seed in range(200):
         rng = np.random.default_rng(seed)
         a, b = rng.lognormal(3, 0.25, 400), rng.lognormal(3, 0.25, 400)
-        same = stats.quantile_interval(a, 0.5).figure
-        false += compare(same, stats.quantile_interval(b, 0.5).figure, "latency").verdict != "no difference shown"
-        found += compare(same, stats.quantile_interval(1.1 * b, 0.5).figure, "latency").verdict == "slower"
+        false += verdict(a, b) != "no difference shown"
+        found += verdict(a, 1.1 * b) == "slower"
     assert false <= 12
     assert found >= 180
+
+
+def verdict(a: stats.Floats, b: stats.Floats) -> str:
+    """Of the medians of two samples."""
+    one, two = stats.quantile_interval(a, 0.5), stats.quantile_interval(b, 0.5)
+    assert one.scatter is not None
+    assert two.scatter is not None
+    return compare(one.figure, two.figure, "latency", scatter=(one.scatter, two.scatter)).verdict

@@ -13,13 +13,14 @@ import pytest
 
 import pacemark
 from cli_tools import pacemark as call
+from needed import needed
 from pacemark.api import Run
 from pacemark.errors import BadInput
 from pacemark.summary import Summary
 from pacemark.tracking import log, metrics_of, parameters_of
 from samples import found, known, open_loop, sweep, troubled
 
-mlflow = pytest.importorskip("mlflow", reason="logging to MLflow needs mlflow-skinny: install the test dependencies")
+mlflow = needed("mlflow")
 pytestmark = pytest.mark.xdist_group("mlflow")  # the tracking URI is one for the whole process
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat", reason="needs nbformat, nbclient and ipykernel: the test dependencies")
-nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
+from needed import needed
+
+nbformat = needed("nbformat")
+nbclient = needed("nbclient")
+needed("ipykernel")
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "benchmark_llm_endpoint.ipynb"
@@ -148,13 +150,13 @@ class TestBundle:
     """There is no Databricks CLI to validate it with here, so the job is read by the SDK's own classes."""
 
     def test_the_job_is_one_that_the_jobs_api_knows(self) -> None:
-        yaml = pytest.importorskip("yaml")
-        jobs = pytest.importorskip("databricks.sdk.service.jobs")
+        yaml = needed("yaml")
+        jobs = needed("databricks.sdk.service.jobs")
         (job,) = yaml.safe_load((BUNDLE / "resources" / "benchmark.job.yml").read_text())["resources"]["jobs"].values()
         assert jobs.JobSettings.from_dict(job).as_dict() == job  # a field it does not know would be lost
 
     def test_it_runs_the_notebook_with_parameters_that_it_has(self) -> None:
-        yaml = pytest.importorskip("yaml")
+        yaml = needed("yaml")
         resource = BUNDLE / "resources" / "benchmark.job.yml"
         (job,) = yaml.safe_load(resource.read_text())["resources"]["jobs"].values()
         task = job["tasks"][0]["notebook_task"]

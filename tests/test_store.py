@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from needed import needed
 from pacemark.errors import BadInput
 from pacemark.exchange import ABSENT, Exchange, trace_of
 from pacemark.export import export
@@ -329,7 +330,7 @@ def test_a_csv_has_a_row_per_request_and_blanks_for_what_is_not(stored: Path) ->
 
 
 def test_parquet_holds_the_same(stored: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = needed("pyarrow.parquet")
     table = parquet.read_table(export(stored, "parquet", tmp_path / "x.parquet")).to_pydict()
     assert table["ttft_ms"][:3] == [190.0, 180.0, 170.0]
     assert table["ttft_ms"][5] is None

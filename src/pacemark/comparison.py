@@ -1,6 +1,6 @@
 """Whether two runs of the same load differ: difference and ratio with intervals, and a verdict that does not cry wolf.
 
-It needs the two figures and their 95% intervals, no more, so stored summaries can be compared.
+It needs the figures of the two summaries and what they scatter by, no more, so stored runs can be compared.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import re
 from typing import Literal
 
 import msgspec
+from scipy import special
 
 from pacemark.errors import BadInput
 from pacemark.pace import Load
-from pacemark.summary import Asked, Figure, Level, Summary
+from pacemark.summary import Asked, Basis, Figure, Level, Scatter, Summary
 
-__all__ = ["Compared", "Comparison", "Kind", "Verdict", "compare", "compare_runs", "violated"]
+__all__ = ["Compared", "Comparison", "Kind", "Verdict", "compare", "compare_levels", "compare_runs", "violated"]
 
 Kind = Literal["latency", "rate"]
 Verdict = Literal["faster", "slower", "higher", "lower", "no difference shown", "undecidable"]
@@ -35,17 +36,28 @@ class Comparison(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-def compare(a: Figure, b: Figure, kind: Kind, *, client_error: float = 0.0) -> Comparison:
+def compare(
+    a: Figure,
+    b: Figure,
+    kind: Kind,
+    *,
+    scatter: tuple[Scatter, Scatter] | None = None,
+    client_error: float = 0.0,
+) -> Comparison:
     """B against A, one metric, both with 95% intervals.
 
-    The intervals of difference and ratio are recovered from those of the two figures (MOVER: Zou and Donner 2008,
-    Statistics in Medicine 27; the ratio on the logarithmic scale), so whatever care went into those, skewness
-    and shared queues included, carries over. "undecidable" where a figure has no interval, "no difference shown"
-    where the difference's interval holds 0 or the difference is within `client_error`, what the two clients say
-    they may be wrong by, in the metric's unit.
+    With the `scatter` of both, difference and ratio have a t interval with the fewer degrees of freedom of the two, the
+    ratio on the logarithmic scale. Skewness widens the interval of one run; in the difference of two it cancels, so
+    this finds more than the two intervals would. Without, the intervals of difference and ratio are recovered from
+    those of the figures (MOVER: Zou and Donner 2008, Statistics in Medicine 27). "undecidable" where a figure has no
+    interval, "no difference shown" where the difference's interval holds 0 or the difference is within
+    `client_error`, what the two clients say they may be wrong by, in the metric's unit.
     """
-    difference = _difference(a, b)
-    ratio = _exp(_difference(_log(a), _log(b)))
+    if scatter is not None and _whole(a) and _whole(b):
+        difference = _by_scatter(a, b, *scatter)
+        ratio = _exp(_by_scatter(_log(a), _log(b), *map(_relative, (a, b), scatter)))
+    else:
+        difference, ratio = _by_intervals(a, b), _exp(_by_intervals(_log(a), _log(b)))
     if difference.value is None or difference.low is None or difference.high is None:
         return Comparison(a, b, difference, ratio, "undecidable")
     more, less = _WORDS[kind]
@@ -57,7 +69,27 @@ def compare(a: Figure, b: Figure, kind: Kind, *, client_error: float = 0.0) -> C
     return Comparison(a, b, difference, ratio, verdict)
 
 
-def _difference(a: Figure, b: Figure) -> Figure:
+def _whole(figure: Figure) -> bool:
+    return figure.value is not None and figure.low is not None and figure.high is not None
+
+
+def _relative(figure: Figure, scatter: Scatter) -> Scatter:
+    """What the logarithm of a figure scatters by, to first order."""
+    return Scatter(scatter.error / figure.value if figure.value else 0.0, scatter.dof)
+
+
+def _by_scatter(a: Figure, b: Figure, one: Scatter, two: Scatter) -> Figure:
+    if a.value is None or b.value is None:
+        return Figure()
+    value, x, y = b.value - a.value, one.error**2, two.error**2
+    if x + y == 0:
+        return Figure(value, value, value)
+    # Welch's degrees of freedom, up to the sum of both, were too many: 7% of the pairs without a difference had one.
+    half = float(special.stdtrit(min(one.dof, two.dof), 0.975)) * math.sqrt(x + y)
+    return Figure(value, value - half, value + half)
+
+
+def _by_intervals(a: Figure, b: Figure) -> Figure:
     if a.value is None or b.value is None:
         return Figure()
     value = b.value - a.value
@@ -109,18 +141,21 @@ def compare_runs(a: Summary, b: Summary) -> Compared:
     pairs = [(level, other) for level in a.levels if (other := others.get((level.load, level.asked))) is not None]
     if not pairs:
         raise BadInput("the two runs have no load level in common")
-    return Compared([ComparedLevel(one.load, _compare_levels(one, two), one.asked) for one, two in pairs])
+    return Compared([ComparedLevel(one.load, compare_levels(one, two), one.asked) for one, two in pairs])
 
 
-def _compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
+def compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
+    """B against A in every metric, by names such as `ttft_ms.p95`."""
     # What either client may have got wrong is no difference between the endpoints.
     error_ms = max(level.client.bound_ms or 0.0 for level in (a, b))
     found = {name: compare(getattr(a, name), getattr(b, name), "rate") for name in _RATES}
     for name in _LATENCIES:
+        error = error_ms / max(b.output_tokens or 1.0, 1.0) if name == "tpot_ms" else error_ms
         for statistic in _STATISTICS:
-            one, two = getattr(getattr(a, name), statistic), getattr(getattr(b, name), statistic)
-            error = error_ms / max(b.output_tokens or 1.0, 1.0) if name == "tpot_ms" else error_ms
-            found[f"{name}.{statistic}"] = compare(one, two, "latency", client_error=error)
+            one, two = (getattr(getattr(level, name), statistic) for level in (a, b))
+            known = [s for level in (a, b) if (s := level.basis.get(name, Basis()).scatter.get(statistic))]
+            scatter = (known[0], known[1]) if len(known) == 2 else None
+            found[f"{name}.{statistic}"] = compare(one, two, "latency", scatter=scatter, client_error=error)
     return found
 
 

@@ -94,10 +94,9 @@ def sum_up(
         "tpot_ms": metrics.tpot_ms(trace),
         "latency_ms": metrics.latency_ms(trace),
     }
-    latencies = {
-        name: _distribution(values[sample]) if not beyond else Distribution() for name, values in columns.items()
-    }
-    basis = {name: _basis(values[sample]) for name, values in columns.items()}
+    known = {name: _known(values[sample]) for name, values in columns.items()}
+    latencies = {name: distribution if not beyond else Distribution() for name, (distribution, _) in known.items()}
+    basis = {name: basis for name, (_, basis) in known.items()}
     ended = trace.ended_ns[metrics.succeeded(trace)]
     output = _token_rate(trace, window)
     by_cycle = _by_cycle(load, trace, window)
@@ -269,16 +268,23 @@ def _mean(values: NDArray[np.int64]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-_QUANTILES = (0.50, 0.90, 0.95, 0.99)
+_QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
-def _distribution(values: Floats) -> Distribution:
+def _known(values: Floats) -> tuple[Distribution, Basis]:
+    """The mean and the quantiles of a metric, and what they stand on."""
     known = values[np.isfinite(values)]
     if not len(known):
-        return Distribution()
-    estimates = stats.quantile_intervals(known, _QUANTILES)
-    p50, p90, p95, p99 = (_pointed(known, q, e.figure) for q, e in zip(_QUANTILES, estimates, strict=True))
-    return Distribution(stats.mean_interval(known).figure, p50, p90, p95, p99)
+        return Distribution(), Basis(note="insufficient: no values")
+    mean = stats.mean_interval(known)
+    quantiles = dict(zip(_QUANTILES, stats.quantile_intervals(known, list(_QUANTILES.values())), strict=True))
+    median, high = quantiles["p50"], quantiles["p95"]
+    phi = max(1.0, len(known) / max(high.n_eff, 1e-9))
+    scatter = {name: e.scatter for name, e in {"mean": mean, **quantiles}.items() if e.scatter is not None}
+    points = {name: _pointed(known, q, quantiles[name].figure) for name, q in _QUANTILES.items()}
+    certified = {name: stats.certified_quantile(known, q, phi=phi) for name, q in _QUANTILES.items() if q > 0.5}
+    note = median.message() or high.message()
+    return Distribution(mean.figure, **points), Basis(len(known), high.n_eff, certified, note, scatter)
 
 
 def _pointed(known: Floats, q: float, figure: Figure) -> Figure:
@@ -286,16 +292,6 @@ def _pointed(known: Floats, q: float, figure: Figure) -> Figure:
     if figure.value is not None or len(known) * (1 - q) < 1:
         return figure
     return Figure(float(np.quantile(known, q, method="inverted_cdf")), figure.low, None)
-
-
-def _basis(values: Floats) -> Basis:
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return Basis(note="insufficient: no values")
-    median, high = stats.quantile_intervals(known, (0.50, 0.95))
-    phi = max(1.0, len(known) / max(high.n_eff, 1e-9))
-    certified = {f"p{q * 100:.0f}": stats.certified_quantile(known, q, phi=phi) for q in (0.90, 0.95, 0.99)}
-    return Basis(len(known), high.n_eff, certified, median.message() or high.message())
 
 
 def _bounded(trace: Trace, good: Mask) -> tuple[Distribution, int]:
@@ -321,7 +317,7 @@ def _pooled(trace: Trace, good: Mask, which: int, count: int) -> tuple[float, ..
         pooled[filled : filled + len(some)] = some
         filled += len(some)
     mean = float(pooled.mean(dtype=np.float64))
-    quantiles = np.quantile(pooled, _QUANTILES, overwrite_input=True)
+    quantiles = np.quantile(pooled, list(_QUANTILES.values()), overwrite_input=True)
     return mean, *(float(value) for value in quantiles)
 
 
@@ -350,8 +346,8 @@ def _experience(trace: Trace, good: Mask, tpot: Distribution, ttft: Distribution
     judged[np.flatnonzero(streamed)[_FLUIDITY_SAMPLE:]] = False
     fluid = metrics.fluidity(trace, judged, 1.25 * ttft.p50.value, 1.25 * pace.value) if pace.value else np.zeros(0)
     return Experience(
-        longest_stall_ms=_distribution(metrics.longest_stall_ms(trace)[good]),
-        reading_idle_ms=_distribution(metrics.reading_idle_ms(trace)[good]),
+        longest_stall_ms=_known(metrics.longest_stall_ms(trace)[good])[0],
+        reading_idle_ms=_known(metrics.reading_idle_ms(trace)[good])[0],
         fluidity=stats.mean_interval(fluid).figure,
         tokens_per_s_per_user=per_user,
         words_per_minute=_scaled(per_user, 60 * _WORDS_PER_TOKEN),
@@ -387,6 +383,7 @@ def replicated(levels: Sequence[Level]) -> Level:
         requests=Requests(*(sum(getattr(x.requests, n) for x in levels) for n in Requests.__struct_fields__)),
         errors=dict(sum((Counter(level.errors) for level in levels), Counter())),
         verdict=_worst([level.verdict for level in levels]),
+        basis={name: msgspec.structs.replace(one, scatter={}) for name, one in levels[0].basis.items()},
         repeats=len(levels),
     )
     return whole

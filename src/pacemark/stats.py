@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, optimize, special
 
-from pacemark.summary import Figure
+from pacemark.summary import Figure, Scatter
 
 __all__ = [
     "Estimate",
@@ -67,6 +67,8 @@ class Estimate:
     """Independent values that would know the figure equally well."""
     growth: float = 1.0
     """How many times longer the sample must be before an interval can be given; 1 where one is given."""
+    scatter: Scatter | None = None
+    """What a comparison with another sample needs to know; None where no interval is given."""
 
     @property
     def refused(self) -> bool:
@@ -177,7 +179,7 @@ def mean_interval(x: ArrayLike, censored: Mask | None = None, *, confidence: flo
     if run.growth > 1:
         return Estimate(Figure(mean), n, n_eff, run.growth)
     high = mean - _willink(-t, min(_SKEW_WEIGHT * beta, _widest(t))) * error
-    return Estimate(Figure(mean, low, high), n, n_eff)
+    return Estimate(Figure(mean, low, high), n, n_eff, scatter=Scatter(error, float(run.dof)))
 
 
 def _batch_skewness(values: Floats, batches: int = 40) -> float:
@@ -314,15 +316,23 @@ class _Sample:
             return Estimate(Figure(None, bottom, None), n, n_eff, growth)
         if growth > 1:
             return Estimate(Figure(value), n, n_eff, growth)
-        return Estimate(Figure(value, bottom, top), n, n_eff)
+        return Estimate(Figure(value, bottom, top), n, n_eff, scatter=self._scatter(q, phi, run.dof))
 
     def _effective(self, phi: float, q: float, terms: int, confidence: float) -> float:
         """Effective sample size less the t quantile's toll; few clusters know their own size badly."""
         n = len(self.values)
-        clusters = min(q, 1 - q) * n / max(1.0, phi)
-        dof = min(float(terms), max(2.0, clusters / 2))
-        toll = (_t_quantile(math.inf, confidence) / _t_quantile(dof, confidence)) ** 2
+        toll = (_t_quantile(math.inf, confidence) / _t_quantile(self._dof(phi, q, terms), confidence)) ** 2
         return min(float(n), n / max(phi, 1e-9) * toll)
+
+    def _dof(self, phi: float, q: float, terms: int) -> float:
+        clusters = min(q, 1 - q) * len(self.values) / max(1.0, phi)
+        return min(float(terms), max(2.0, clusters / 2))
+
+    def _scatter(self, q: float, phi: float, terms: int) -> Scatter | None:
+        """Standard error of the q-quantile: half of what lies between the ranks one standard error off."""
+        off = math.sqrt(max(phi, 1e-9) * q * (1 - q) / len(self.values))
+        low, high = self.at(max(0.0, q - off)), self.at(q + off)
+        return None if low is None or high is None else Scatter((high - low) / 2, self._dof(phi, q, terms))
 
 
 def _share_limits(p: float, n: float, confidence: float) -> tuple[float, float]:

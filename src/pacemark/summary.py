@@ -34,6 +34,15 @@ class Distribution(msgspec.Struct, frozen=True):
     p99: Figure = Figure()
 
 
+class Scatter(msgspec.Struct, frozen=True):
+    """How far a figure is off from run to run, as one run knows it."""
+
+    error: float
+    """Standard error, in the figure's unit."""
+    dof: float
+    """Degrees of freedom that it is known with."""
+
+
 class Basis(msgspec.Struct, frozen=True):
     """What a distribution stands on."""
 
@@ -44,6 +53,8 @@ class Basis(msgspec.Struct, frozen=True):
     """MLPerf's early-stopping percentile at 99% confidence, deflated by the measured overdispersion."""
     note: str | None = None
     """What is missing for intervals of p50 and p95, where something is."""
+    scatter: dict[str, Scatter] = {}
+    """Of the mean and the quantiles that have an interval: for comparisons, where the skewness of two runs cancels."""
 
 
 class Requests(msgspec.Struct, frozen=True):

@@ -311,15 +311,38 @@ def _ticks(top: float, most: int) -> list[float]:
 
 
 def comparison(compared: Compared) -> RenderableType:
-    """Run B against run A: a row per load and metric."""
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name, side in (("Load", "left"), ("Metric", "left"), ("A", "right"), ("B", "right"), ("B / A", "right")):
-        grid.add_column(name, justify="right" if side == "right" else "left")
+    """Run B against run A: a part per load, a row per metric."""
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("Metric", no_wrap=True)
+    for name in ("A", "B", "B / A (95%)"):
+        grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("Verdict")
     for level in compared.levels:
+        grid.add_section()
+        grid.add_row(f"[bold]{level.asked or level.load}")
         for name, found in level.metrics.items():
             if found.a.value is None and found.b.value is None:
                 continue
-            change = "-" if found.ratio.value is None else f"{found.ratio.value - 1:+.1%}"
-            grid.add_row(str(level.asked or level.load), name, _value(found.a), _value(found.b), change, found.verdict)
+            metric, _, statistic = name.partition(".")
+            words = f"{_METRICS[metric]} {statistic}".strip()
+            grid.add_row(words, _value(found.a), _value(found.b), _change(found.ratio), found.verdict)
     return grid
+
+
+_METRICS = {
+    "output_tokens_per_s": "output tok/s",
+    "requests_per_s": "requests/s",
+    "ttft_ms": "TTFT ms",
+    "tpot_ms": "TPOT ms",
+    "latency_ms": "latency ms",
+}
+
+
+def _change(ratio: Figure) -> str:
+    """How much more or less it is, and the interval of that, in percent."""
+    if ratio.value is None:
+        return "-"
+    change = f"{ratio.value - 1:+.1%}"
+    if ratio.low is None or ratio.high is None:
+        return change
+    return f"{change} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f})"
