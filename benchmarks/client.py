@@ -2,7 +2,8 @@
 
     python benchmarks/client.py [--streams 1,32,128,512,1024] [--clients pacemark,aiohttp,httpx] [--repeats 3]
 
-Truth: TTFT 200 ms, ITL 20 ms, 128 tokens; every stream starts its next request when its answer has ended. Each
+Truth: TTFT 200 ms, ITL 20 ms, 128 tokens; every stream starts its next request when its answer has ended. Latencies are
+of the requests that began in the window, throughput is of the tokens that came in it, for every client alike. Each
 client runs in a process of its own; its CPU time is of the whole process with its children, analysis included.
 "of it endpoint" is how far the endpoint itself was off, by the time it sent each event: what is left is the client's.
 "pacemark-2" has two worker processes. With --repeats every figure is the median over that many runs. "stolen" is the
@@ -53,7 +54,8 @@ def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers
         bench.prepare()
         result = bench.measure(Concurrency(streams))
         bench.finish()
-    good = metrics.succeeded(result.trace)
+    inside = metrics.started_in(result.trace, result.window.start_ns, result.window.end_ns)
+    good = inside & metrics.succeeded(result.trace)
     gaps, _, _ = metrics.gaps(result.trace, good)
     return {
         "ttft_ms": metrics.ttft_ms(result.trace)[good].tolist(),
@@ -85,7 +87,8 @@ async def drive(stream_once: Any, streams: int, seconds: float) -> dict[str, Any
                 json.loads(data)
                 now = time.perf_counter()
                 arrivals.append(now)
-                (ttft if first else gaps).append((now - last) * 1e3 if not first else (now - sent) * 1e3)
+                if window[0] <= sent < window[1]:
+                    (ttft if first else gaps).append((now - last) * 1e3)
                 first, last = False, now
 
     await asyncio.gather(*(one(n) for n in range(streams)))

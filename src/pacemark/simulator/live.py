@@ -11,6 +11,8 @@ from pacemark.simulator.timer import Timer
 
 __all__ = ["Live"]
 
+_NEAR_NS = 50_000
+"""An emission that is due this soon is waited for: to sleep and be woken takes longer, and is late."""
 _SLICE_NS = 2_000_000
 """Longest stretch of late emissions before sockets are looked at again."""
 
@@ -42,7 +44,9 @@ class Live:
         now = time.monotonic_ns()
         until = now + _SLICE_NS
         due = model.due_ns()
-        while due is not None and due <= now < until:
+        while due is not None and now < until and due - now <= _NEAR_NS:
+            while now < due:
+                now = time.monotonic_ns()
             deliver(model.advance())
             now = time.monotonic_ns()
             due = model.due_ns()

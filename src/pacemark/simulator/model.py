@@ -6,8 +6,10 @@ such moment to the next; the HTTP server waits for them. Both therefore see the 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Hashable, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
@@ -27,6 +29,9 @@ class Job(msgspec.Struct, frozen=True, gc=False):
     output_tokens: int
     prefix: Sequence[Hashable] = ()
     """Hashes of the prompt's full blocks, each covering the prompt from its start."""
+
+
+_arrival = attrgetter("arrived_ns")
 
 
 class Emission(msgspec.Struct, frozen=True, gc=False):
@@ -58,7 +63,10 @@ class Model(Protocol):
     """Anything that answers requests on a timeline."""
 
     def submit(self, job: Job) -> None:
-        """Take a request; `arrived_ns` never goes backwards. Raises BadInput where it can never be served."""
+        """Take a request. Raises BadInput where it can never be served.
+
+        Requests that arrived within the same moment may come in another order; they are served in that of arrival.
+        """
 
     def cancel(self, id: int) -> None:
         """Drop a request; an unknown id is no error."""
@@ -95,7 +103,7 @@ class Replica:
     def submit(self, job: Job) -> None:
         """Take a request; it joins the first step that starts after its arrival."""
         self.engine.spec.check(job.prompt_tokens, job.output_tokens)
-        self._arrivals.append(job)
+        insort(self._arrivals, job, key=_arrival)
 
     def cancel(self, id: int) -> None:
         """Drop a request; the step under way still takes its time."""
@@ -162,7 +170,7 @@ class Fixed:
     def __init__(self, spec: FixedSpec) -> None:
         self._ttft_ns = round(spec.ttft_ms * 1e6)
         self._itl_ns = round(spec.itl_ms * 1e6)
-        # Each queue is in order by itself, since what is appended is always due last: no heap needed.
+        # Each queue is in order by itself, since what is appended is due last, or nearly: no heap needed.
         self._first: deque[tuple[int, int]] = deque()
         self._later: deque[tuple[int, int]] = deque()
         self._left: dict[int, int] = {}
@@ -172,7 +180,7 @@ class Fixed:
         if job.output_tokens < 1:
             raise BadInput("a request needs at least one output token")
         self._left[job.id] = job.output_tokens
-        self._first.append((job.arrived_ns + self._ttft_ns, job.id))
+        insort(self._first, (job.arrived_ns + self._ttft_ns, job.id))
 
     def cancel(self, id: int) -> None:
         """Drop a request."""

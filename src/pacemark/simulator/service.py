@@ -71,7 +71,6 @@ class Service:
         self._seed = seed
         self._strict = strict
         self._number = 0
-        self._latest_ns = 0
         self._open: dict[int, _Open] = {}
         self._loop = loop
         self.live = Live(build(preset, seed=seed), loop, self._deliver)
@@ -124,13 +123,11 @@ class Service:
             )
         )
         try:
-            # Requests that came within the same moment may be read in another order.
-            self._latest_ns = max(self._latest_ns, request.arrived_ns)
-            self.live.submit(Job(id, self._latest_ns, ask.prompt_tokens, output, self._prefix(ask)))
+            self.live.submit(Job(id, request.arrived_ns, ask.prompt_tokens, output, self._prefix(ask)))
         except BadInput as error:
             raise Refusal(400, str(error), code="context_length_exceeded") from None
         delivery = spoiled(connection, fault) if fault else Delivery(connection)
-        self._open[id] = _Open(ask, answer, delivery, self._latest_ns, output, natural)
+        self._open[id] = _Open(ask, answer, delivery, request.arrived_ns, output, natural)
 
         def lost() -> None:
             delivery.abandon()
