@@ -31,6 +31,19 @@ CYCLE_S = (TTFT_MS + (TOKENS - 1) * ITL_MS) / 1e3
 CLIENTS = ("pacemark", "pacemark-2", "aiohttp", "httpx")
 
 
+COLUMNS = (
+    ("TTFT p50, ms", "ttft_p50", "+.2f"),
+    ("of it endpoint", "first_p50", ".2f"),
+    ("TTFT p99, ms", "ttft_p99", "+.2f"),
+    ("of it endpoint", "first_p99", ".2f"),
+    ("ITL p99, ms", "itl_p99", "+.2f"),
+    ("of it endpoint", "gap_p99", ".2f"),
+    ("tokens/s", "throughput", "+.2%"),
+    ("CPU per event, us", "cpu_us", ".0f"),
+    ("stolen", "stolen", ".1%"),
+)
+
+
 def body(model: str, tag: str) -> dict[str, Any]:
     return {
         "model": model,
@@ -169,7 +182,8 @@ def once(name: str, streams: int, seconds: float) -> dict[str, Any]:
             raise RuntimeError("".join(done.stderr.strip().splitlines()[-1:]))
         late = json.loads(urllib.request.urlopen(served.url.removesuffix("/v1") + "/lateness").read())
     found: dict[str, Any] = json.loads(done.stdout)
-    found |= {"first_p99": late["first"]["p99_ms"], "gap_p99": late["gap"]["p99_ms"]}
+    first, gap = late["first"], late["gap"]
+    found |= {"first_p50": first["p50_ms"], "first_p99": first["p99_ms"], "gap_p99": gap["p99_ms"]}
     after = ticks()
     return found | {"stolen": (after[0] - stolen) / max(1, after[1] - total)}
 
@@ -186,9 +200,8 @@ def main() -> None:
         name, url, model, streams = given.child
         child(name, url, model, int(streams), given.seconds)
         return
-    print("| streams | client | TTFT p50 | TTFT p99 | of it endpoint | ITL p99 | of it endpoint | tokens/s |", end="")
-    print(" CPU per event | stolen | verdict |")
-    print("| ---: | --- |" + " ---: |" * 8 + " --- |")
+    print(f"| streams | client | {' | '.join(title for title, _, _ in COLUMNS)} | verdict |")
+    print("| ---: | --- |" + " ---: |" * len(COLUMNS) + " --- |")
     for count in (int(c) for c in given.streams.split(",")):
         for name in given.clients.split(","):
             try:
@@ -197,13 +210,9 @@ def main() -> None:
                 print(f"| {count} | {name} | failed: {error} |", flush=True)
                 continue
             middle = {k: float(np.median([run[k] for run in runs])) for k in runs[0] if k != "verdict"}
-            print(
-                f"| {count} | {name} | {middle['ttft_p50']:+.2f} ms | {middle['ttft_p99']:+.2f} ms"
-                f" | {middle['first_p99']:.2f} ms | {middle['itl_p99']:+.2f} ms | {middle['gap_p99']:.2f} ms"
-                f" | {middle['throughput']:+.2%} | {middle['cpu_us']:.0f} us | {middle['stolen']:.1%}"
-                f" | {', '.join(sorted({run['verdict'] for run in runs}))} |",
-                flush=True,
-            )
+            shown = " | ".join(f"{middle[key]:{form}}" for _, key, form in COLUMNS)
+            verdicts = ", ".join(sorted({run["verdict"] for run in runs}))
+            print(f"| {count} | {name} | {shown} | {verdicts} |", flush=True)
 
 
 if __name__ == "__main__":

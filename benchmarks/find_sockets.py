@@ -21,16 +21,15 @@ from pacemark.pace import Concurrency
 from pacemark.simulator import simulate
 from pacemark.summary import Find
 
-PRESET = "demo"
 INPUT_TOKENS, OUTPUT_TOKENS = 256, 64
 
 
-def meets(streams: int, budget: Budget, requests: int = 4000) -> bool:
+def meets(streams: int, preset: str, budget: Budget, requests: int = 4000) -> bool:
     """Whether a long simulation meets `budget`."""
     ramp = 6 * streams
     trace = simulate(
         Concurrency(streams),
-        PRESET,
+        preset,
         input_tokens=INPUT_TOKENS,
         output_tokens=OUTPUT_TOKENS,
         requests=requests + ramp,
@@ -40,14 +39,14 @@ def meets(streams: int, budget: Budget, requests: int = 4000) -> bool:
     return all((np.quantile(c.scores, c.quantile) if c.quantile else c.scores.mean()) < 1 for c in conditions)
 
 
-def optimum(budget: Budget) -> int:
+def optimum(preset: str, budget: Budget) -> int:
     """The largest concurrency that meets `budget` in virtual time; 0 for none."""
     low, high = 0, 1
-    while high < 4096 and meets(high, budget):
+    while high < 4096 and meets(high, preset, budget):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if meets(middle, budget) else (low, middle)
+        low, high = (middle, high) if meets(middle, preset, budget) else (low, middle)
     return low
 
 
@@ -55,16 +54,17 @@ def main() -> None:
     """Run the searches and print each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--budget", default="ttft p95 < 200ms, tpot p95 < 12.5ms")
+    parser.add_argument("--preset", default="llama-8b-h100")
+    parser.add_argument("--budget", default="ttft p95 < 200ms, tpot p95 < 12ms")
     given = parser.parse_args()
-    truth = optimum(parse(given.budget))
-    print(f"{given.budget}: N* = {truth} in virtual time")
+    truth = optimum(given.preset, parse(given.budget))
+    print(f"{given.preset}, {given.budget}: N* = {truth} in virtual time")
     near = 0
     for seed in range(given.seeds):
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             run = pacemark.find(
-                f"sim:{PRESET}",
+                f"sim:{given.preset}",
                 budget=given.budget,
                 input_tokens=INPUT_TOKENS,
                 output_tokens=OUTPUT_TOKENS,
