@@ -155,14 +155,16 @@ def _figure(figure: Figure) -> str:
 def _client(summary: Summary) -> str:
     levels = summary.levels
     late = any(x.client.lateness_ms is not None for x in levels)
-    heads = [load_axis(levels), "Clock", "Lag p50, ms", "p99, ms", "max, ms", "CPU, us/event", "Coalesced reads"]
+    heads = [load_axis(levels), "Clock", "Lag p50, ms", "p99, ms", "max, ms", "CPU, us/event", "Worker CPU"]
+    heads += ["Loop away, ms", "Coalesced"]
     heads += ["Sent late p50, ms", "p99, ms", "max, ms"] if late else []
     rows = []
     for x in levels:
         client = x.client
         share = "-" if client.coalesced_share is None else f"{client.coalesced_share:.2%}"
-        cpu = _plain_number(client.cpu_us_per_event)
-        rows.append([f"<b>{load_cell(x)}</b>", client.clock, *_spread(client.lag_ms), cpu, share])
+        busiest = f"{max(client.cpu_share):.0%}" if client.cpu_share else "-"
+        rows.append([f"<b>{load_cell(x)}</b>", client.clock, *_spread(client.lag_ms)])
+        rows[-1] += [_plain_number(client.cpu_us_per_event), busiest, _plain_number(client.stall_ms), share]
         rows[-1] += _spread(client.lateness_ms or Spread()) if late else []
     return f"<p>{escape(client_in_words(summary))}</p>" + (_table(heads, rows) if rows else "")
 

@@ -150,14 +150,17 @@ def client_in_words(summary: Summary) -> str:
     clocks = {level.client.clock for level in summary.levels}
     lags = [x.client.lag_ms.p99 for x in summary.levels if x.client.lag_ms.p99 is not None]
     worst = f" Its lag at p99 was at most {duration(max(lags))}" if lags else ""
+    bounded = [x.client for x in summary.levels if x.client.bound_ms is not None]
+    bound = f" {plain(max(bounded, key=lambda c: c.bound_ms or 0.0).bound or '')}." if bounded else ""
     if clocks == {"virtual"}:
         return "Measured in virtual time: there was no client and no network that could have been late."
     if clocks == {"kernel"}:
         ending = f"{worst}; it is measured at every read and is not in the figures." if worst else ""
-        return f"Arrival times are the kernel's own stamps, not the moment the client got round to reading.{ending}"
+        stamps = "Arrival times are the kernel's own stamps, not the moment the client got round to reading."
+        return f"{stamps}{ending}{bound}"
     if clocks:
         ending = f"{worst}." if worst else ""
-        return f"Arrival times were taken by the client itself: what it was late by is in the figures.{ending}"
+        return f"Arrival times were taken by the client itself: what it was late by is in the figures.{ending}{bound}"
     return "No level finished, so nothing is known of the client."
 
 
