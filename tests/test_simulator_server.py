@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -21,12 +22,14 @@ from urllib.parse import urlsplit
 import numpy as np
 import openai
 import pytest
+import uvloop
 from openai import OpenAI as OpenAIClient
 
 import pacemark
 from pacemark.errors import BadInput
 from pacemark.pace import Concurrency
 from pacemark.simulator import Served, customised, named, serving, simulate
+from pacemark.simulator.http import Connection, Request
 from pacemark.simulator.tls import make_certificate
 from pacemark.simulator.words import WORDS, count, pieces, prefix_hashes
 from simulated import ask, chat, connect, open_stream, wait_for
@@ -638,3 +641,36 @@ def test_importing_it_leaves_the_event_loop_alone() -> None:
         [sys.executable, "-c", code], capture_output=True, env=os.environ | {"PYTHONPATH": PACKAGE}, check=True
     )
     assert done.stdout.decode().split()[0] == "False"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
+def test_a_request_counts_from_its_arrival_however_late_it_is_read() -> None:
+    """Else a busy endpoint would answer late and call it the client's error."""
+    ages_ms: list[float] = []
+
+    def handle(connection: Connection, request: Request) -> None:
+        ages_ms.append((time.monotonic_ns() - request.arrived_ns) / 1e6)
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        connection.done()
+
+    def ask(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            time.sleep(0.1)
+            for _ in range(3):
+                client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                client.recv(1000)
+                time.sleep(0.05)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(handle, set()), "127.0.0.1", 0)
+        asking = loop.run_in_executor(None, ask, server.sockets[0].getsockname()[1])
+        while not asking.done():
+            await asyncio.sleep(0.001)
+            time.sleep(0.03)  # busy with something else
+        await asking
+        server.close()
+
+    uvloop.run(serve())
+    assert len(ages_ms) == 3
+    assert sum(ages_ms) > 10

@@ -93,8 +93,8 @@ class Connection(asyncio.Protocol):
                 # A descriptor of our own, for the loop guards the transport's.
                 self._sock = socket.socket(fileno=os.dup(self._fd))
                 stamp_reads(self._sock)
-                transport.pause_reading()
-                self._loop.add_reader(self._sock, self._readable)
+                # The transport begins to read once this method has returned; before that it cannot be stopped.
+                self._loop.call_soon(self._read_directly)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever is answering."""
@@ -109,8 +109,13 @@ class Connection(asyncio.Protocol):
             lost, self.on_lost = self.on_lost, None
             lost()
 
+    def _read_directly(self) -> None:
+        if self._transport is not None and not self._transport.is_closing() and self._sock is not None:
+            self._transport.pause_reading()
+            self._loop.add_reader(self._sock, self._readable)
+
     def data_received(self, data: bytes) -> None:
-        """What came over TLS."""
+        """What came over TLS, or before the transport had stopped reading."""
         self._arrived_ns = time.monotonic_ns()
         self._feed(data)
 
