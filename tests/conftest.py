@@ -1,21 +1,20 @@
 """Fixtures shared by the tests."""
 
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 
 from llama_server import llama_server, write_tiny_llama
+from needed import missing
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a llama.cpp server with four slots, shared by the session."""
-    missing = [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]
-    if missing:
-        reason = f"a real engine needs {' and '.join(missing)}: install the test dependencies"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    absent = [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]
+    if absent:
+        missing(f"a real engine needs {' and '.join(absent)}: install the test dependencies")
     model = tmp_path_factory.mktemp("llama") / "tiny.gguf"
     write_tiny_llama(model)
     with llama_server(model) as base_url:

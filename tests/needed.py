@@ -1,12 +1,19 @@
-"""Packages that a test cannot do without: missing at home it is skipped, missing in CI it fails."""
+"""What a test cannot do without: missing at home the test is skipped, missing in CI it fails."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+
+
+def missing(reason: str) -> NoReturn:
+    """End the test, or the module that is being imported, for want of something real."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def needed(name: str) -> Any:
@@ -14,7 +21,4 @@ def needed(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        reason = f"needs {name}: install the test dependencies"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason, allow_module_level=True)
+        missing(f"needs {name}: install the test dependencies")

@@ -1,7 +1,6 @@
 """The HTML report: what it holds, and that a real browser shows it without a network."""
 
 import functools
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import samples
+from needed import missing
 from pacemark.curve import operating_points
 from pacemark.pace import Concurrency
 from pacemark.reporting import words
@@ -165,7 +165,7 @@ def test_what_the_clock_means_is_said(clock: Any, said: str) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("opening the report needs Chromium on the PATH")
+        missing("opening the report needs Chromium on the PATH")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield started

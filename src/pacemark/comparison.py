@@ -153,8 +153,8 @@ def compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
         error = error_ms / max(b.output_tokens or 1.0, 1.0) if name == "tpot_ms" else error_ms
         for statistic in _STATISTICS:
             one, two = (getattr(getattr(level, name), statistic) for level in (a, b))
-            known = [s for level in (a, b) if (s := level.basis.get(name, Basis()).scatter.get(statistic))]
-            scatter = (known[0], known[1]) if len(known) == 2 else None
+            x, y = (level.basis.get(name, Basis()).scatter.get(statistic) for level in (a, b))
+            scatter = (x, y) if x is not None and y is not None else None
             found[f"{name}.{statistic}"] = compare(one, two, "latency", scatter=scatter, client_error=error)
     return found
 

@@ -94,9 +94,12 @@ def sum_up(
         "tpot_ms": metrics.tpot_ms(trace),
         "latency_ms": metrics.latency_ms(trace),
     }
-    known = {name: _known(values[sample]) for name, values in columns.items()}
-    latencies = {name: distribution if not beyond else Distribution() for name, (distribution, _) in known.items()}
-    basis = {name: basis for name, (_, basis) in known.items()}
+    known = {name: _finite(values[sample]) for name, values in columns.items()}
+    estimates = {name: _estimates(values) for name, values in known.items()}
+    latencies = {
+        name: _distribution(values, estimates[name]) if not beyond else Distribution() for name, values in known.items()
+    }
+    basis = {name: _basis(values, estimates[name]) for name, values in known.items()}
     ended = trace.ended_ns[metrics.succeeded(trace)]
     output = _token_rate(trace, window)
     by_cycle = _by_cycle(load, trace, window)
@@ -271,20 +274,29 @@ def _mean(values: NDArray[np.int64]) -> float | None:
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
-def _known(values: Floats) -> tuple[Distribution, Basis]:
-    """The mean and the quantiles of a metric, and what they stand on."""
-    known = values[np.isfinite(values)]
+def _finite(values: Floats) -> Floats:
+    return values[np.isfinite(values)]
+
+
+def _estimates(known: Floats) -> dict[str, stats.Estimate]:
+    """The mean and the quantiles of a metric, by the names they have in a `Distribution`."""
+    quantiles = stats.quantile_intervals(known, list(_QUANTILES.values()))
+    return {"mean": stats.mean_interval(known), **dict(zip(_QUANTILES, quantiles, strict=True))}
+
+
+def _distribution(known: Floats, estimates: dict[str, stats.Estimate]) -> Distribution:
+    points = {name: _pointed(known, q, estimates[name].figure) for name, q in _QUANTILES.items()}
+    return Distribution(estimates["mean"].figure, **points)
+
+
+def _basis(known: Floats, estimates: dict[str, stats.Estimate]) -> Basis:
     if not len(known):
-        return Distribution(), Basis(note="insufficient: no values")
-    mean = stats.mean_interval(known)
-    quantiles = dict(zip(_QUANTILES, stats.quantile_intervals(known, list(_QUANTILES.values())), strict=True))
-    median, high = quantiles["p50"], quantiles["p95"]
+        return Basis(note="insufficient: no values")
+    median, high = estimates["p50"], estimates["p95"]
     phi = max(1.0, len(known) / max(high.n_eff, 1e-9))
-    scatter = {name: e.scatter for name, e in {"mean": mean, **quantiles}.items() if e.scatter is not None}
-    points = {name: _pointed(known, q, quantiles[name].figure) for name, q in _QUANTILES.items()}
     certified = {name: stats.certified_quantile(known, q, phi=phi) for name, q in _QUANTILES.items() if q > 0.5}
-    note = median.message() or high.message()
-    return Distribution(mean.figure, **points), Basis(len(known), high.n_eff, certified, note, scatter)
+    scatter = {name: e.scatter for name, e in estimates.items() if e.scatter is not None}
+    return Basis(len(known), high.n_eff, certified, median.message() or high.message(), scatter)
 
 
 def _pointed(known: Floats, q: float, figure: Figure) -> Figure:
@@ -345,9 +357,10 @@ def _experience(trace: Trace, good: Mask, tpot: Distribution, ttft: Distribution
     judged = streamed.copy()
     judged[np.flatnonzero(streamed)[_FLUIDITY_SAMPLE:]] = False
     fluid = metrics.fluidity(trace, judged, 1.25 * ttft.p50.value, 1.25 * pace.value) if pace.value else np.zeros(0)
+    stalls, idle = _finite(metrics.longest_stall_ms(trace)[good]), _finite(metrics.reading_idle_ms(trace)[good])
     return Experience(
-        longest_stall_ms=_known(metrics.longest_stall_ms(trace)[good])[0],
-        reading_idle_ms=_known(metrics.reading_idle_ms(trace)[good])[0],
+        longest_stall_ms=_distribution(stalls, _estimates(stalls)),
+        reading_idle_ms=_distribution(idle, _estimates(idle)),
         fluidity=stats.mean_interval(fluid).figure,
         tokens_per_s_per_user=per_user,
         words_per_minute=_scaled(per_user, 60 * _WORDS_PER_TOKEN),
