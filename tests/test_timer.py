@@ -1,4 +1,4 @@
-"""The simulator's timer: never early, one deadline at a time, with a timerfd and without."""
+"""The timer: never early, one deadline at a time, with a timerfd and without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import pytest
 import uvloop
 
-from pacemark.simulator.timer import Timer
+from pacemark.clock import Timer
 
 
 @pytest.fixture(params=["timerfd", "loop"])

@@ -7,6 +7,7 @@ a Linux timerfd is not. Where there is none, the loop's own timer serves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import heapq
 import itertools
@@ -15,6 +16,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 SO_TIMESTAMPING: Final = 37
@@ -25,9 +27,7 @@ NO_STAMP: Final = -1
 _STAMP: Final = struct.Struct("qq")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(48) if hasattr(socket, "CMSG_SPACE") else 0
 
-_CLOCK_MONOTONIC: Final = 1
-_NONBLOCK: Final = os.O_NONBLOCK if hasattr(os, "O_NONBLOCK") else 0
-_ABSTIME: Final = 1
+_MONOTONIC, _ABSOLUTE = 1, 1
 
 
 def stamp_reads(sock: socket.socket) -> bool:
@@ -61,59 +61,94 @@ class _TimeSpec(ctypes.Structure):
     _fields_ = (("sec", ctypes.c_long), ("nsec", ctypes.c_long))
 
 
-class _ITimerSpec(ctypes.Structure):
+class _TimerSpec(ctypes.Structure):
     _fields_ = (("interval", _TimeSpec), ("value", _TimeSpec))
 
 
+class Timer:
+    """Calls back at one absolute time of `time.monotonic_ns`, within tens of microseconds on Linux."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+        self._set = False
+        self._fd = -1
+        if sys.platform.startswith("linux"):
+            self._settime = ctypes.CDLL(None, use_errno=True).timerfd_settime
+            self._fd = ctypes.CDLL(None, use_errno=True).timerfd_create(_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd >= 0:
+            self._spec = _TimerSpec()
+            self._pointer = ctypes.byref(self._spec)
+            loop.add_reader(self._fd, self._expired)
+
+    def set(self, when_ns: int) -> None:
+        """Ring at `when_ns`, at once if that has passed; replaces the deadline set before."""
+        self._set = True
+        if self._fd >= 0:
+            value = self._spec.value
+            value.sec, value.nsec = divmod(max(when_ns, 1), 1_000_000_000)
+            self._settime(self._fd, _ABSOLUTE, self._pointer, None)
+            return
+        self.clear()
+        self._handle = self._loop.call_later(max(0, when_ns - time.monotonic_ns()) / 1e9, self._ring)
+
+    def clear(self) -> None:
+        """Do not ring."""
+        if self._fd >= 0:
+            self._spec.value.sec = self._spec.value.nsec = 0
+            self._settime(self._fd, _ABSOLUTE, self._pointer, None)
+        elif self._handle:
+            self._handle.cancel()
+            self._handle = None
+
+    def close(self) -> None:
+        """Give the timer back."""
+        self.clear()
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _expired(self) -> None:
+        # Setting a timerfd anew makes it unreadable, so only a deadline that nobody follows up must be read away.
+        self._set = False
+        self._ring()
+        if not self._set:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._fd, 8)
+
+
 class Alarm:
-    """Wakes coroutines at absolute times of the monotonic clock, within tens of microseconds on Linux."""
+    """Wakes coroutines at absolute times of the monotonic clock, as punctually as `Timer` rings."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._order = itertools.count()
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._fd = -1
-        if sys.platform.startswith("linux"):
-            self._libc = ctypes.CDLL(None, use_errno=True)
-            self._fd = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK)
-        if self._fd >= 0:
-            loop.add_reader(self._fd, self._ring)
+        self._timer = Timer(loop, self._ring)
 
     async def until(self, when_ns: int) -> None:
         """Return at `when_ns` of `time.monotonic_ns`, or at once if that has passed."""
-        if self._fd < 0:
-            await asyncio.sleep(max(0, when_ns - time.monotonic_ns()) / 1e9)
-            return
         if when_ns <= time.monotonic_ns():
             return
         future: asyncio.Future[None] = self._loop.create_future()
         heapq.heappush(self._sleepers, (when_ns, next(self._order), future))
         if self._sleepers[0][2] is future:
-            self._set(when_ns)
+            self._timer.set(when_ns)
         await future
 
     def close(self) -> None:
         """Give the timer back; whoever still sleeps is cancelled."""
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+        self._timer.close()
         for _, _, future in self._sleepers:
             future.cancel()
 
-    def _set(self, when_ns: int) -> None:
-        spec = _ITimerSpec(_TimeSpec(0, 0), _TimeSpec(when_ns // 10**9, when_ns % 10**9))
-        self._libc.timerfd_settime(self._fd, _ABSTIME, ctypes.byref(spec), None)
-
     def _ring(self) -> None:
-        try:
-            os.read(self._fd, 8)
-        except BlockingIOError:
-            return
         now = time.monotonic_ns()
         while self._sleepers and self._sleepers[0][0] <= now:
             future = heapq.heappop(self._sleepers)[2]
             if not future.done():
                 future.set_result(None)
         if self._sleepers:
-            self._set(self._sleepers[0][0])
+            self._timer.set(self._sleepers[0][0])

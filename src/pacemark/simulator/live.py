@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from pacemark.clock import Timer
 from pacemark.simulator.model import Emission, Job, Model
-from pacemark.simulator.timer import Timer
 
 __all__ = ["Live"]
 
