@@ -6,9 +6,9 @@
     python benchmarks/coverage.py --out coverage --table              the tables from what is there
 
 Engine conditions go through the whole measuring step in virtual time, as a user's run does: ramp, window, sample,
-interval. Their truth is a simulation many times as long as one run. AR(1) conditions have known quantiles. A repeat
-has a seed of its own, so the table is the same whatever the number of jobs; results are written condition by
-condition, so that a part can be run again.
+interval. Their truth is a simulation many times as long as one run. AR(1) series and the time in an M/M/1 queue have
+known means and quantiles. A repeat has a seed of its own, so the table is the same whatever the number of jobs;
+results are written condition by condition, so that a part can be run again.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ class Engine:
             "TTFT mean": float(ttft.mean()),
             "TTFT p50": float(np.median(ttft)),
             "TTFT p95": float(np.quantile(ttft, 0.95)),
+            "TTFT p99": float(np.quantile(ttft, 0.99)),
             "TPOT p50": float(np.median(tpot)),
         }
         spread = {
@@ -108,6 +109,7 @@ class Engine:
             "TTFT mean": [part[1].mean() for part in parts],
             "TTFT p50": [np.median(part[1]) for part in parts],
             "TTFT p95": [np.quantile(part[1], 0.95) for part in parts],
+            "TTFT p99": [np.quantile(part[1], 0.99) for part in parts],
             "TPOT p50": [np.median(part[2]) for part in parts],
         }
         return {k: (v, float(np.std(spread[k], ddof=1) / math.sqrt(len(parts)))) for k, v in found.items()}
@@ -136,6 +138,7 @@ class Engine:
                     "TTFT mean": (_both(level.ttft_ms.mean), independent_mean(ttft)),
                     "TTFT p50": (_both(level.ttft_ms.p50), independent_quantile(ttft, 0.50)),
                     "TTFT p95": (_both(level.ttft_ms.p95), independent_quantile(ttft, 0.95)),
+                    "TTFT p99": (_both(level.ttft_ms.p99), independent_quantile(ttft, 0.99)),
                     "TPOT p50": (_both(level.tpot_ms.p50), independent_quantile(tpot, 0.50)),
                 },
             )
@@ -163,16 +166,39 @@ class Autoregressive:
             noise = np.random.default_rng([seed, self.n]).standard_normal(self.n)
             noise[1:] *= math.sqrt(1 - self.correlation**2)
             z = signal.lfilter([1.0], [1.0, -self.correlation], noise)
-            x = np.exp(z) if self.lognormal else 10 + z
-            p50, p95 = stats.quantile_intervals(x, (0.50, 0.95))
-            yield (
-                self.n,
-                {
-                    "mean": (_both(stats.mean_interval(x).figure), independent_mean(x)),
-                    "p50": (_both(p50.figure), independent_quantile(x, 0.50)),
-                    "p95": (_both(p95.figure), independent_quantile(x, 0.95)),
-                },
-            )
+            yield self.n, _of_series(np.exp(z) if self.lognormal else 10 + z, {"p50": 0.50, "p95": 0.95})
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Times in an M/M/1 queue, which are exponential with mean 1 / (1 - utilisation) where service takes 1."""
+
+    utilisation: float
+    n: int
+    parts = 0
+
+    def truth(self, parts: list[Part]) -> dict[str, tuple[float, float]]:
+        """Exact."""
+        mean = 1 / (1 - self.utilisation)
+        return {"mean": (mean, 0.0)} | {f"p{q:.0f}": (-mean * math.log(1 - q / 100), 0.0) for q in (50, 95, 99)}
+
+    def repeats(self, seeds: range) -> Iterator[tuple[int, Repeat]]:
+        """Length and intervals of one series after the other, by Lindley's recursion from the stationary state."""
+        for seed in seeds:
+            rng = np.random.default_rng([seed, self.n])
+            gap, service = rng.exponential(1 / self.utilisation, self.n), rng.exponential(1.0, self.n)
+            first = rng.exponential(1 / (1 - self.utilisation)) * (rng.random() < self.utilisation)
+            walk = np.cumsum(np.concatenate([[first], service[:-1] - gap[1:]]))
+            waits = walk - np.minimum(0.0, np.minimum.accumulate(walk))
+            yield self.n, _of_series(waits + service, {"p50": 0.50, "p95": 0.95, "p99": 0.99})
+
+
+def _of_series(x: Floats, quantiles: dict[str, float]) -> Repeat:
+    estimates = stats.quantile_intervals(x, tuple(quantiles.values()))
+    named = zip(quantiles.items(), estimates, strict=True)
+    return {"mean": (_both(stats.mean_interval(x).figure), independent_mean(x))} | {
+        name: (_both(estimate.figure), independent_quantile(x, q)) for (name, q), estimate in named
+    }
 
 
 def _both(figure: Figure) -> Interval:
@@ -197,18 +223,18 @@ def independent_quantile(x: Floats, q: float) -> Interval:
 CHAT: dict[str, Any] = {"preset": "llama-8b-h100", "input_tokens": (512, 0.5), "output_tokens": (128, 0.66)}
 SMALL: dict[str, Any] = {"preset": "demo", "input_tokens": (256, 0.5), "output_tokens": (64, 0.66)}
 
-CONDITIONS: dict[str, Engine | Autoregressive] = {
+CONDITIONS: dict[str, Engine | Autoregressive | Queue] = {
     "C128": Engine(**CHAT, level=128, window_s=90, truth_requests=1_000_000),
     "C192": Engine(**CHAT, level=192, window_s=110, truth_requests=1_000_000),
     "C256": Engine(**CHAT, level=256, window_s=120, truth_requests=1_000_000),
     "u50": Engine(**CHAT, level=0.50, window_s=100, truth_requests=1_000_000),
     "u70": Engine(**CHAT, level=0.70, window_s=145, truth_requests=1_000_000),
     "u85": Engine(**CHAT, level=0.85, window_s=240, truth_requests=2_000_000),
-    "u92": Engine(**CHAT, level=0.92, window_s=330, truth_requests=4_000_000),
+    "u92": Engine(**CHAT, level=0.92, window_s=330, truth_requests=8_000_000),
     "small-C16": Engine(**SMALL, level=16, window_s=45, truth_requests=1_000_000),
     "small-C32": Engine(**SMALL, level=32, window_s=45, truth_requests=1_000_000),
     "small-u50": Engine(**SMALL, level=0.50, window_s=60, truth_requests=1_000_000),
-    "small-u70": Engine(**SMALL, level=0.70, window_s=80, truth_requests=1_000_000),
+    "small-u70": Engine(**SMALL, level=0.70, window_s=120, truth_requests=2_000_000),
     "small-u85": Engine(**SMALL, level=0.85, window_s=120, truth_requests=2_000_000),
     "small-u92": Engine(**SMALL, level=0.92, window_s=120, truth_requests=3_000_000),
     "ar-0": Autoregressive(0.0, 1000, lognormal=True),
@@ -217,6 +243,10 @@ CONDITIONS: dict[str, Engine | Autoregressive] = {
     "ar-97": Autoregressive(0.97, 6000, lognormal=True),
     "ar-90-normal": Autoregressive(0.9, 2000, lognormal=False),
     "ar-97-normal": Autoregressive(0.97, 6000, lognormal=False),
+    "queue-50": Queue(0.50, 1000),
+    "queue-70": Queue(0.70, 2000),
+    "queue-85": Queue(0.85, 4000),
+    "queue-92": Queue(0.92, 16000),
 }
 
 

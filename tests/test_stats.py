@@ -21,6 +21,13 @@ def autoregressive(correlation: float, n: int, seed: int) -> np.ndarray:
     return np.asarray(signal.lfilter([1.0], [1.0, -correlation], noise))
 
 
+def queueing(utilisation: float, n: int, seed: int) -> np.ndarray:
+    """Times in an M/M/1 queue that begins empty, service taking 1 on average."""
+    gap, service = RNG(seed).exponential([[1 / utilisation], [1.0]], (2, n))
+    walk = np.cumsum(np.concatenate([[0.0], service[:-1] - gap[1:]]))
+    return np.asarray(walk - np.minimum.accumulate(walk) + service)
+
+
 def share_covering(truth: float, estimates: list[Estimate]) -> float:
     given = [e.figure for e in estimates if not e.refused]
     assert len(given) > 0.9 * len(estimates)
@@ -66,6 +73,22 @@ def test_plain_order_statistics_would_have_failed_the_same_series() -> None:
         spread = 1.96 * math.sqrt(2000 * 0.25)
         held += ordered[int(1000 - spread)] <= 0 <= ordered[int(1000 + spread)]
     assert held / 200 < 0.6
+
+
+def test_intervals_hold_the_times_in_a_queue_whose_episodes_one_run_hardly_sees() -> None:
+    runs = [queueing(0.85, 5000, seed)[1000:] for seed in range(150)]
+    mean = 1 / (1 - 0.85)
+    assert share_covering(mean, [stats.mean_interval(run) for run in runs]) >= 0.92
+    for q in (0.5, 0.95):
+        assert share_covering(-mean * math.log(1 - q), [stats.quantile_interval(run, q) for run in runs]) >= 0.90
+
+
+def test_an_upper_limit_may_lie_beyond_all_that_was_seen() -> None:
+    runs = [queueing(0.85, 3000, seed)[1000:] for seed in range(40)]
+    highs = [(stats.quantile_interval(run, 0.95).figure.high, run.max()) for run in runs]
+    beyond = [high / largest for high, largest in highs if high is not None and high > largest]
+    assert len(beyond) >= 10
+    assert max(beyond) < 10
 
 
 def test_the_interval_narrows_with_the_root_of_the_sample() -> None:
@@ -181,10 +204,17 @@ def test_dropping_long_requests_would_bias_what_censoring_keeps() -> None:
     assert kept.low < math.log(2) < kept.high
     assert dropped.high is not None
     assert dropped.high < math.log(2)
-    plain = stats.quantile_interval(x, 0.5).figure
-    assert plain.low is not None
-    assert plain.high is not None
-    assert kept.high - kept.low > plain.high - plain.low
+
+
+def test_what_was_cut_off_costs_certainty() -> None:
+    widths = []
+    for seed in range(20):
+        x, limit = RNG(seed).exponential([[1.0], [2.0]], (2, 4000))
+        kept, whole = stats.quantile_interval(np.minimum(x, limit), 0.5, limit < x), stats.quantile_interval(x, 0.5)
+        assert kept.half_width is not None
+        assert whole.half_width is not None
+        widths.append(kept.half_width / whole.half_width)
+    assert 1 < float(np.mean(widths)) < 2
 
 
 def test_a_quantile_beyond_what_was_observed_is_a_bound_too() -> None:

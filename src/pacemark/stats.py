@@ -52,8 +52,12 @@ _WHITE_TERMS = 16  # Where nothing is remembered.
 _LEAST_TERMS = 2
 _FEWEST = 16  # Values below which nothing is said.
 _SPANS_PER_TERM = 4  # The shortest cosine must still span this many correlation times.
-_CLUSTERS = 2  # Independent groups of requests that must lie beyond a quantile for an interval of it.
-_SKEW_WEIGHT = 3.0  # On the high side: the skewness of a sample falls far short of that of a queue.
+_CLUSTERS = 0.5  # Independent groups of requests expected beyond a quantile for an interval of it.
+_BEYOND = (6.0, 4.0, 2.0, 0.6, 0.3)  # Shares, times 1 - q, that lie beyond the levels where queues are looked for.
+_UNSEEN = 1.1  # A queue that is seen beyond the quantile is larger than it looks.
+_BATCHES = (20, 40, 80)  # Lengths at which the skewness of a mean is looked for.
+_SKEW_WEIGHT = 4.0  # On the high side: the skewness of a sample falls far short of that of a queue.
+_FARTHEST = 3.5  # However skewed, a limit lies no more than this many t intervals away.
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +161,11 @@ def _correlation_time(y: Floats) -> float:
 def mean_interval(x: ArrayLike, censored: Mask | None = None, *, confidence: float = CONFIDENCE) -> Estimate:
     """Mean of a per-request metric, requests in the order sent; NaN stands for a request that has no value.
 
-    EWC's t interval, each side moved by the skewness of 40 batch means with Willink's transformation (2005, Commun.
-    Statist. Theory Methods 34), as Skart does (Tafazzoli and Wilson 2011). On the high side the skewness weighs
-    three times: a few waits in a queue decide a mean, and the sample may have missed some. There the transformation
-    folds back for great skewness, so it is held at its widest. `censored` marks requests that were cut off at that
-    value: the mean is then only bounded from below.
+    EWC's t interval, each side moved by the skewness of batch means with Willink's transformation (2005, Commun.
+    Statist. Theory Methods 34), as Skart does (Tafazzoli and Wilson 2011). On the high side the largest skewness of
+    20, 40 and 80 batches counts, and weighs four times: a few waits in a queue decide a mean, and the sample may
+    have missed some. `censored` marks requests that were cut off at that value: the mean is then only bounded from
+    below.
     """
     values, cut = _observed(x, censored)
     n = len(values)
@@ -172,17 +176,17 @@ def mean_interval(x: ArrayLike, censored: Mask | None = None, *, confidence: flo
     t = _t_quantile(run.dof, confidence)
     error = math.sqrt(run.variance / n)
     n_eff = min(float(n), n / _ratio(run.variance, float(values.var())))
-    beta = _batch_skewness(values) / 6
-    low = mean - _willink(t, beta) * error
+    skews = [_batch_skewness(values, batches) for batches in _BATCHES]
+    low = mean - _willink(t, skews[0] / 6) * error
     if cut is not None:
         return Estimate(Figure(None, low, None), n, n_eff)
     if run.growth > 1:
         return Estimate(Figure(mean), n, n_eff, run.growth)
-    high = mean - _willink(-t, min(_SKEW_WEIGHT * beta, _widest(t))) * error
+    high = mean + _willink(t, -_SKEW_WEIGHT * max(skews) / 6) * error
     return Estimate(Figure(mean, low, high), n, n_eff, scatter=Scatter(error, float(run.dof)))
 
 
-def _batch_skewness(values: Floats, batches: int = 40) -> float:
+def _batch_skewness(values: Floats, batches: int) -> float:
     """Skewness of the mean, judged by that of `batches` batch means; never negative."""
     size = len(values) // batches
     if size == 0:
@@ -198,17 +202,14 @@ def _batch_skewness(values: Floats, batches: int = 40) -> float:
 
 
 def _willink(t: float, beta: float) -> float:
-    """Willink's transformation of a t quantile, where beta is a sixth of the skewness of the mean."""
+    """Standard errors from a mean to its limit, where beta is a sixth of its skewness, away from the limit.
+
+    Towards a long tail (beta < 0) the transformation has a pole; from there on the limit is as far as it goes.
+    """
     if abs(beta) < 1e-6:
         return t
     cube = 1 + 6 * beta * (t - beta)
-    return (math.copysign(abs(cube) ** (1 / 3), cube) - 1) / (2 * beta)
-
-
-@lru_cache(maxsize=64)
-def _widest(t: float) -> float:
-    """The beta at which Willink's transformation reaches farthest."""
-    return float(min(np.linspace(1e-3, 0.5, 2000), key=lambda beta: _willink(-t, beta)))
+    return min(_FARTHEST * t, (cube ** (1 / 3) - 1) / (2 * beta)) if cube > 0 else _FARTHEST * t
 
 
 def quantile_interval(
@@ -224,11 +225,12 @@ def quantile_intervals(
     """Quantiles of a per-request metric, shape (n,), requests in the order sent.
 
     NaN stands for a request that has no value; `censored` marks requests that were cut off at that value, and they
-    enter by Kaplan and Meier's estimate. Interval: order statistics at the ranks of a Clopper-Pearson interval
-    for a share (Woodruff 1952) with the effective sample size of Korn and Graubard 1998, n / overdispersion x
-    (z / t)^2. The overdispersion is measured at the quantile and beyond it, where queues show, and the largest
-    counts. No interval where fewer than five independent groups of requests lie beyond the quantile, and no point
-    either where the sample does not reach its upper limit: then the low end is a one-sided bound.
+    enter by Kaplan and Meier's estimate. Interval: order statistics at the ranks of an interval for a share
+    (Woodruff 1952), Jeffreys' below and Clopper and Pearson's above, with the effective sample size of Korn and
+    Graubard 1998, n / overdispersion x (z / t)^2. Above, the largest overdispersion at the quantile and around it
+    counts, for queues show in the tail first; and where that rank lies beyond the sample, so does the limit, on an
+    exponential tail. A sample of which not even independent values would reach beyond the quantile has no point,
+    and its low end is a one-sided bound; one that is short against its own memory has no interval.
     """
     if not all(0 < q < 1 for q in qs):
         raise ValueError(f"quantiles must lie between 0 and 1, not {list(qs)}")
@@ -302,21 +304,33 @@ class _Sample:
         n = len(self.values)
         here = self.dispersion(min(q, 1 - 2 / n))
         phi, run = here or (1.0, LongRun(0.0, _MOST_TERMS, 1.0))
-        levels = [1 - (1 - q) * share for share in ((0.6, 0.3) if q <= 0.7 else (4.0, 2.0, 0.6, 0.3))]
-        beyond = [found[0] for level in levels if 0.5 <= level <= 1 - 2 / n and (found := self.dispersion(level))]
-        worst = max([phi, *beyond])
+        levels = [1 - (1 - q) * share for share in (_BEYOND if q > 0.7 else (0.6,))]
+        around = [found[0] for level in levels if 0.5 <= level <= 1 - 2 / n and (found := self.dispersion(level))]
+        worst = max([phi, *(_UNSEEN * other for other in around)])
         n_eff = n / max(1.0, worst)
-        growth = max(run.growth, _CLUSTERS / (min(q, 1 - q) * n_eff))
-        low = _share_limits(q, self._effective(phi, q, run.dof, confidence), confidence)[0]
-        high = _share_limits(q, self._effective(worst, q, run.dof, confidence), confidence)[1]
-        value, top = self.at(q), self.at(high)
+        tail = (1 - confidence) / 2
+        low = _jeffreys_low(q, self._effective(phi, q, run.dof, confidence), tail)
         bottom = self.at(low if self.cut is None else min(low, float(self.reached[-1])))
-        if value is None or top is None or high * n > n - 0.5:
-            growth = max(growth, 1.01, math.log((1 - confidence) / 2) / math.log(q) / n_eff)
-            return Estimate(Figure(None, bottom, None), n, n_eff, growth)
+        top = self._reached_by(_share_above(q, self._effective(worst, q, run.dof, confidence), tail), q)
+        value, fewest = self.at(q), math.log(tail) / math.log(q)
+        growth = max(run.growth, _CLUSTERS / (min(q, 1 - q) * n_eff))
+        if value is None or top is None or n < fewest:
+            return Estimate(Figure(None, bottom, None), n, n_eff, max(growth, 1.01, fewest / n_eff))
         if growth > 1:
             return Estimate(Figure(value), n, n_eff, growth)
         return Estimate(Figure(value, bottom, top), n, n_eff, scatter=self._scatter(q, phi, run.dof))
+
+    def _reached_by(self, share: float, q: float) -> float | None:
+        """The value that only `share` of the requests exceed; None beyond what was observed of a censored sample.
+
+        Beyond the sample on an exponential tail, as waits in a queue have (Abate, Choudhury and Whitt 1995, Operations
+        Research 43), with the mean excess of what lies beyond the q-quantile.
+        """
+        n = len(self.values)
+        if self.cut is not None or n * share >= 0.5:
+            return self.at(1 - share)
+        excess = self.ordered[min(n - 1, int(q * n)) :] - self.ordered[min(n - 1, int(q * n))]
+        return float(self.ordered[-1]) - float(excess.mean()) * math.log(n * share)
 
     def _effective(self, phi: float, q: float, terms: int, confidence: float) -> float:
         """Effective sample size less the t quantile's toll; few clusters know their own size badly."""
@@ -342,6 +356,16 @@ def _share_limits(p: float, n: float, confidence: float) -> tuple[float, float]:
     low = 0.0 if hits <= 0 else float(special.betaincinv(hits, misses + 1, tail))
     high = 1.0 if misses <= 0 else float(special.betaincinv(hits + 1, misses, 1 - tail))
     return low, high
+
+
+def _jeffreys_low(p: float, n: float, tail: float) -> float:
+    """Jeffreys' lower limit of a share (Brown, Cai and DasGupta 2001, Statistical Science 16)."""
+    return float(special.betaincinv(n * p + 0.5, n * (1 - p) + 0.5, tail))
+
+
+def _share_above(p: float, n: float, tail: float) -> float:
+    """1 - Clopper and Pearson's upper limit of a share, exact where it is next to nothing."""
+    return float(special.betaincinv(n * (1 - p), n * p + 1, tail))
 
 
 def share_interval(met: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
