@@ -230,7 +230,7 @@ CONDITIONS: dict[str, Engine | Autoregressive | Queue] = {
     "u50": Engine(**CHAT, level=0.50, window_s=100, truth_requests=1_000_000),
     "u70": Engine(**CHAT, level=0.70, window_s=145, truth_requests=1_000_000),
     "u85": Engine(**CHAT, level=0.85, window_s=240, truth_requests=2_000_000),
-    "u92": Engine(**CHAT, level=0.92, window_s=330, truth_requests=8_000_000),
+    "u92": Engine(**CHAT, level=0.92, window_s=330, truth_requests=12_000_000),
     "small-C16": Engine(**SMALL, level=16, window_s=45, truth_requests=1_000_000),
     "small-C32": Engine(**SMALL, level=32, window_s=45, truth_requests=1_000_000),
     "small-u50": Engine(**SMALL, level=0.50, window_s=60, truth_requests=1_000_000),
