@@ -55,7 +55,7 @@ _SPANS_PER_TERM = 4  # The shortest cosine must still span this many correlation
 _CLUSTERS = 0.5  # Independent groups of requests expected beyond a quantile for an interval of it.
 _AROUND = (10.0, 8.0, 6.0, 4.0, 2.0, 0.6, 0.3)  # Queues are looked for where these times 1 - q lie beyond,
 _AROUND_MIDDLE = (0.8, 0.6)  # and for a quantile in the middle, these.
-_UNSEEN = 1.3  # They are larger than they look.
+_UNSEEN, _UNSEEN_MIDDLE = 1.3, 1.15  # They are larger than they look.
 _BATCHES = (20, 40, 80)  # Lengths at which the skewness of a mean is looked for.
 _SKEW_WEIGHT = 4.0  # On the high side: the skewness of a sample falls far short of that of a queue.
 _FARTHEST = 3.5  # However skewed, a limit lies no more than this many t intervals away.
@@ -306,7 +306,8 @@ class _Sample:
         here = self.dispersion(min(q, 1 - 2 / n))
         phi, run = here or (1.0, LongRun(0.0, _MOST_TERMS, 1.0))
         high = q > 0.7
-        levels = [1 - (1 - q) * times for times in (_AROUND if high else _AROUND_MIDDLE)]
+        ratios, unseen = (_AROUND, _UNSEEN) if high else (_AROUND_MIDDLE, _UNSEEN_MIDDLE)
+        levels = [1 - (1 - q) * ratio for ratio in ratios]
         around = [found[0] for level in levels if 0.5 <= level <= 1 - 2 / n and (found := self.dispersion(level))]
         worst = max([phi, *around])
         n_eff = n / max(1.0, worst)
@@ -315,7 +316,7 @@ class _Sample:
         known = min(float(n), n / max(phi, 1e-9)) if high else self._effective(phi, q, run.dof, confidence)
         low = _jeffreys_low(q, known, tail)
         bottom = self.at(low if self.cut is None else min(low, float(self.reached[-1])))
-        top = self._reached_by(_share_above(q, self._effective(_UNSEEN * worst, q, run.dof, confidence), tail), q)
+        top = self._reached_by(_share_above(q, self._effective(unseen * worst, q, run.dof, confidence), tail), q)
         value, fewest = self.at(q), math.log(tail) / math.log(q)
         growth = max(run.growth, _CLUSTERS / (min(q, 1 - q) * n_eff))
         if value is None or top is None or n < fewest:
