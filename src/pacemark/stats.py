@@ -55,7 +55,7 @@ _SPANS_PER_TERM = 4  # The shortest cosine must still span this many correlation
 _CLUSTERS = 0.5  # Independent groups of requests expected beyond a quantile for an interval of it.
 _AROUND = (10.0, 8.0, 6.0, 4.0, 2.0, 0.6, 0.3)  # Queues are looked for where these times 1 - q lie beyond,
 _AROUND_MIDDLE = (0.8, 0.6)  # and for a quantile in the middle, these.
-_UNSEEN, _UNSEEN_MIDDLE = 1.3, 1.15  # They are larger than they look.
+_UNSEEN = 1.3  # They are larger than they look.
 _BATCHES = (20, 40, 80)  # Lengths at which the skewness of a mean is looked for.
 _SKEW_WEIGHT = 4.0  # On the high side: the skewness of a sample falls far short of that of a queue.
 _FARTHEST = 3.5  # However skewed, a limit lies no more than this many t intervals away.
@@ -306,17 +306,15 @@ class _Sample:
         here = self.dispersion(min(q, 1 - 2 / n))
         phi, run = here or (1.0, LongRun(0.0, _MOST_TERMS, 1.0))
         high = q > 0.7
-        ratios, unseen = (_AROUND, _UNSEEN) if high else (_AROUND_MIDDLE, _UNSEEN_MIDDLE)
-        levels = [1 - (1 - q) * ratio for ratio in ratios]
+        levels = [1 - (1 - q) * ratio for ratio in (_AROUND if high else _AROUND_MIDDLE)]
         around = [found[0] for level in levels if 0.5 <= level <= 1 - 2 / n and (found := self.dispersion(level))]
         worst = max([phi, *around])
         n_eff = n / max(1.0, worst)
         tail = (1 - confidence) / 2
         # A sample that saw much of a queue overrates its overdispersion, and the low end of a high quantile with it.
-        known = min(float(n), n / max(phi, 1e-9)) if high else self._effective(phi, q, run.dof, confidence)
-        low = _jeffreys_low(q, known, tail)
+        low = _jeffreys_low(q, self._effective(phi, q, run.dof, confidence, toll=0.0 if high else 0.5), tail)
         bottom = self.at(low if self.cut is None else min(low, float(self.reached[-1])))
-        top = self._reached_by(_share_above(q, self._effective(unseen * worst, q, run.dof, confidence), tail), q)
+        top = self._reached_by(_share_above(q, self._effective(_UNSEEN * worst, q, run.dof, confidence), tail), q)
         value, fewest = self.at(q), math.log(tail) / math.log(q)
         growth = max(run.growth, _CLUSTERS / (min(q, 1 - q) * n_eff))
         if value is None or top is None or n < fewest:
@@ -337,11 +335,11 @@ class _Sample:
         excess = self.ordered[min(n - 1, int(q * n)) :] - self.ordered[min(n - 1, int(q * n))]
         return float(self.ordered[-1]) - float(excess.mean()) * math.log(n * share)
 
-    def _effective(self, phi: float, q: float, terms: int, confidence: float) -> float:
-        """Effective sample size less the t quantile's toll; few clusters know their own size badly."""
+    def _effective(self, phi: float, q: float, terms: int, confidence: float, toll: float = 1.0) -> float:
+        """Effective sample size less the t quantile's toll, or part of that; few clusters know their own size badly."""
         n = len(self.values)
-        toll = (_t_quantile(math.inf, confidence) / _t_quantile(self._dof(phi, q, terms), confidence)) ** 2
-        return min(float(n), n / max(phi, 1e-9) * toll)
+        kept = (_t_quantile(math.inf, confidence) / _t_quantile(self._dof(phi, q, terms), confidence)) ** 2
+        return min(float(n), n / max(phi, 1e-9) * math.pow(kept, toll))
 
     def _dof(self, phi: float, q: float, terms: int) -> float:
         clusters = min(q, 1 - q) * len(self.values) / max(1.0, phi)
