@@ -19,11 +19,11 @@ import math
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,15 @@ Repeat = dict[str, tuple[Interval, Interval]]
 """Per figure: pacemark's interval, and the one that takes requests for independent."""
 
 Part = tuple[float, Floats, Floats]
+
+_LATENCIES: dict[str, tuple[Literal[1, 2], Callable[[Floats], Any]]] = {
+    "TTFT mean": (1, np.mean),
+    "TTFT p50": (1, np.median),
+    "TTFT p95": (1, lambda x: np.quantile(x, 0.95)),
+    "TTFT p99": (1, lambda x: np.quantile(x, 0.99)),
+    "TPOT p50": (2, np.median),
+}
+"""Which part of a `Part` a figure is of, and what of it."""
 
 Z = float(special.ndtri(0.975))
 PART = 50_000
@@ -95,24 +104,12 @@ class Engine:
 
     def truth(self, parts: list[Part]) -> dict[str, tuple[float, float]]:
         """Per figure its value over the long simulation, and the standard error of that over the simulation's parts."""
-        ttft, tpot = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-        found = {
-            "throughput": float(np.mean([part[0] for part in parts])),
-            "TTFT mean": float(ttft.mean()),
-            "TTFT p50": float(np.median(ttft)),
-            "TTFT p95": float(np.quantile(ttft, 0.95)),
-            "TTFT p99": float(np.quantile(ttft, 0.99)),
-            "TPOT p50": float(np.median(tpot)),
-        }
-        spread = {
-            "throughput": [part[0] for part in parts],
-            "TTFT mean": [part[1].mean() for part in parts],
-            "TTFT p50": [np.median(part[1]) for part in parts],
-            "TTFT p95": [np.quantile(part[1], 0.95) for part in parts],
-            "TTFT p99": [np.quantile(part[1], 0.99) for part in parts],
-            "TPOT p50": [np.median(part[2]) for part in parts],
-        }
-        return {k: (v, float(np.std(spread[k], ddof=1) / math.sqrt(len(parts)))) for k, v in found.items()}
+        rates = [part[0] for part in parts]
+        found = {"throughput": (float(np.mean(rates)), rates)}
+        for name, (column, statistic) in _LATENCIES.items():
+            series = [part[column] for part in parts]
+            found[name] = float(statistic(np.concatenate(series))), [float(statistic(x)) for x in series]
+        return {k: (v, float(np.std(spread, ddof=1) / math.sqrt(len(parts)))) for k, (v, spread) in found.items()}
 
     def repeats(self, seeds: range) -> Iterator[tuple[int, Repeat]]:
         """Requests in the window, and the intervals, of one run after the other."""

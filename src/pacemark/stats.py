@@ -332,8 +332,8 @@ class _Sample:
         n = len(self.values)
         if self.cut is not None or n * share >= 0.5:
             return self.at(1 - share)
-        excess = self.ordered[min(n - 1, int(q * n)) :] - self.ordered[min(n - 1, int(q * n))]
-        return float(self.ordered[-1]) - float(excess.mean()) * math.log(n * share)
+        beyond = self.ordered[int(q * n) :]
+        return float(beyond[-1]) - float((beyond - beyond[0]).mean()) * math.log(n * share)
 
     def _effective(self, phi: float, q: float, terms: int, confidence: float, toll: float = 1.0) -> float:
         """Effective sample size less the t quantile's toll, or part of that; few clusters know their own size badly."""
