@@ -305,7 +305,7 @@ def _tick_line(x_max: float, columns: int) -> str:
 
 def _ticks(top: float, most: int) -> list[float]:
     """Round values from 0 up to `top`, at most `most` steps of 1, 2 or 5 times a power of ten."""
-    power = 10 ** floor(log10(top / most))
+    power = 10 ** floor(log10(max(top, 1e-300) / most))  # a subnormal number divided is 0
     step = next(power * m for m in (1, 2, 5, 10, 20) if top / (power * m) <= most)
     return [step * n for n in range(floor(top / step) + 1)]
 
