@@ -56,11 +56,11 @@ def body(model: str, tag: str) -> dict[str, Any]:
 
 
 def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers: int = 1) -> dict[str, Any]:
-    from pacemark import metrics
     from pacemark.endpoint.target import target
-    from pacemark.measure import Bench, Settings
+    from pacemark.figures import metrics
     from pacemark.pace import Concurrency
-    from pacemark.workload import Workload
+    from pacemark.runs.bench import Bench, Settings
+    from pacemark.workload.words import Workload
 
     settings = Settings(duration_s=seconds, workers=workers)
     with Bench(target(url, model=model), Workload(32, TOKENS, 1), settings) as bench:

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from pacemark.comparison import compare_levels
+from pacemark.answers.comparison import compare_levels
 from pacemark.pace import Concurrency, Load, Rate
+from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, Preset, customised, named
-from pacemark.simulator.measured import virtual_measure
 from pacemark.summary import Level
 
 REQUESTS = 400

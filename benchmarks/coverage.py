@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal, special
 
-from pacemark import metrics, stats
-from pacemark.exchange import Trace
+from pacemark.figures import metrics, stats
 from pacemark.pace import Concurrency, Load, Rate
+from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
-from pacemark.simulator.measured import virtual_measure
-from pacemark.simulator.virtual import Lengths
+from pacemark.simulator.engine.virtual import Lengths
 from pacemark.summary import Figure
+from pacemark.trace import Trace
 
 Floats = NDArray[np.float64]
 Interval = tuple[float | None, float | None]

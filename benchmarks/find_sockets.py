@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 import pacemark
-from pacemark.budget import Budget, parse
+from pacemark.figures.budget import Budget, parse
 from pacemark.pace import Concurrency
 from pacemark.simulator import simulate
 from pacemark.summary import Find

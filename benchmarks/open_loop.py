@@ -13,12 +13,12 @@ import argparse
 import numpy as np
 from scipy import stats
 
-from pacemark import metrics
 from pacemark.endpoint.target import target
-from pacemark.measure import Bench, Settings
+from pacemark.figures import metrics
 from pacemark.pace import Rate
+from pacemark.runs.bench import Bench, Settings
 from pacemark.simulator import serving
-from pacemark.workload import Workload
+from pacemark.workload.words import Workload
 
 
 def main() -> None:

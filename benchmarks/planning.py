@@ -14,14 +14,14 @@ import itertools
 import msgspec
 import numpy as np
 
-from pacemark import metrics
-from pacemark.budget import Budget, parse
-from pacemark.exchange import Trace
-from pacemark.level import LevelResult
+from pacemark.answers.planning import Demand, plan_for
+from pacemark.figures import metrics
+from pacemark.figures.budget import Budget, parse
+from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Rate
-from pacemark.planning import Demand, plan_for
+from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import Preset, named, simulate
-from pacemark.simulator.measured import virtual_measure
+from pacemark.trace import Trace
 
 Lengths = int | tuple[float, float]
 

@@ -18,17 +18,17 @@ import urllib.request
 
 import numpy as np
 
-from pacemark import metrics
 from pacemark.endpoint.target import target
-from pacemark.exchange import Trace
-from pacemark.health import Health
-from pacemark.level import sum_up
-from pacemark.measure import Bench, Settings
-from pacemark.metrics import Window
+from pacemark.figures import metrics
+from pacemark.figures.health import Health
+from pacemark.figures.level import sum_up
+from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency
+from pacemark.runs.bench import Bench, Settings
 from pacemark.simulator import serving, simulate
 from pacemark.summary import Level
-from pacemark.workload import Workload
+from pacemark.trace import Trace
+from pacemark.workload.words import Workload
 
 SEEDS = range(5)
 LENGTHS = (64.0, 0.4)

@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from pacemark import metrics
-from pacemark.budget import Budget, Limit
-from pacemark.level import Measure
+from pacemark.answers.search import find
+from pacemark.figures import metrics
+from pacemark.figures.budget import Budget, Limit
+from pacemark.figures.level import Measure
 from pacemark.pace import Concurrency
-from pacemark.search import find
+from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, Preset, simulate
-from pacemark.simulator.measured import virtual_measure
-from pacemark.simulator.virtual import Lengths
+from pacemark.simulator.engine.virtual import Lengths
 from pacemark.summary import Figure
 
 MOST = 1200

@@ -21,13 +21,13 @@ from unittest import mock
 import msgspec
 import numpy as np
 
-from pacemark.level import LevelResult
+from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate
+from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, named, simulate
-from pacemark.simulator.engine import Engine
-from pacemark.simulator.measured import virtual_measure
-from pacemark.simulator.model import Model, Replica
-from pacemark.simulator.presets import Preset
+from pacemark.simulator.engine.engine import Engine
+from pacemark.simulator.engine.model import Model, Replica
+from pacemark.simulator.engine.presets import Preset
 
 FASTER = 1.3
 
@@ -60,7 +60,7 @@ def quickened(change_ns: float) -> Iterator[None]:
         assert isinstance(preset.timeline, EngineSpec)
         return Quickened(preset.timeline, seed, change_ns)
 
-    with mock.patch("pacemark.simulator.virtual.build", build):
+    with mock.patch("pacemark.simulator.engine.virtual.build", build):
         yield
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pacemark.exchange import ABSENT, Exchange
-from pacemark.metrics import Window
+from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency
-from pacemark.store import RunFolder
+from pacemark.runs.folder import RunFolder
+from pacemark.trace import ABSENT, Exchange
 
 STREAMS = 512
 

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from llama_server import llama_server, write_tiny_llama
-from needed import missing
+from support.llama_server import llama_server, write_tiny_llama
+from support.needed import missing
 
 
 @pytest.fixture(scope="session")

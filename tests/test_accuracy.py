@@ -21,18 +21,18 @@ import pytest
 import uvloop
 from scipy import stats
 
-from pacemark import metrics
-from pacemark.endpoint.dialect import DIALECTS, Options, template, understand
+from pacemark.dialects.openai import DIALECTS, Options, template, understand
 from pacemark.endpoint.target import resolve, target
-from pacemark.exchange import Exchange, trace_of
-from pacemark.health import Health
-from pacemark.level import LevelResult, sum_up
-from pacemark.loadgen import Asking, Batch, Begin, LoadGenerator, Setup
-from pacemark.measure import Bench, Settings
-from pacemark.metrics import Window
+from pacemark.figures import metrics
+from pacemark.figures.health import Health
+from pacemark.figures.level import LevelResult, sum_up
+from pacemark.figures.metrics import Window
+from pacemark.instrument.generator import Asking, Batch, Begin, LoadGenerator, Setup
 from pacemark.pace import Concurrency, Rate
+from pacemark.runs.bench import Bench, Settings
 from pacemark.simulator import Served, serving, simulate
-from pacemark.workload import Workload
+from pacemark.trace import Exchange, trace_of
+from pacemark.workload.words import Workload
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quiet")]
 
@@ -219,7 +219,7 @@ def test_memory_per_token_event() -> None:
 
 
 def _exchange(index: int) -> Exchange:
-    from pacemark.exchange import RawExchange
+    from pacemark.trace import RawExchange
 
     event = b'data: {"choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
     times = np.arange(1, TOKENS + 1, dtype=np.int64) * 20_000_000 + 10**15
@@ -231,5 +231,3 @@ def _exchange(index: int) -> Exchange:
         reads.tobytes(), event * TOKENS + b"data: [DONE]\n\n",
     )  # fmt: skip
     return understand(raw)
-
-

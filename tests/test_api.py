@@ -16,15 +16,15 @@ import msgspec
 import pytest
 
 import pacemark
-from cli_tools import Asked, Reply, only_run, server, streamed
-from needed import needed
 from pacemark import api
 from pacemark.endpoint.target import target
-from pacemark.measure import Bench, Settings
 from pacemark.pace import Concurrency, Rate
-from pacemark.progress import Status
+from pacemark.reporting.progress import Status
+from pacemark.runs.bench import Bench, Settings
 from pacemark.simulator import Served, serving
-from pacemark.workload import Workload
+from pacemark.workload.words import Workload
+from support.cli_tools import Asked, Reply, only_run, server, streamed
+from support.needed import needed
 
 SHORT: dict[str, Any] = {"duration": 0.5, "input_tokens": 32, "output_tokens": 8}
 

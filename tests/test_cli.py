@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cli_tools import (
+from pacemark.simulator import Served, serving
+from support.cli_tools import (
     SHORT,
     Asked,
     Reply,
@@ -36,8 +37,7 @@ from cli_tools import (
     streamed,
     wait_for,
 )
-from needed import needed
-from pacemark.simulator import Served, serving
+from support.needed import needed
 
 KEY = "sk-live-4f9a7c2e8b1d6035"
 NOBODY = "http://127.0.0.1:9/v1"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import pacemark
-from llama_server import server_counters
-from pacemark.endpoint.dialect import understand
-from pacemark.exchange import Exchange, RawExchange
+from pacemark.dialects.openai import understand
+from pacemark.trace import Exchange, RawExchange
+from support.llama_server import server_counters
 
 pytestmark = pytest.mark.xdist_group("llama")
 
@@ -41,9 +41,7 @@ def test_token_counts_are_the_servers_to_the_token(llama: str, tmp_path: Path, a
         assert level.output_tokens_per_s.value is not None
 
 
-def test_ttft_is_the_servers_own_plus_transport(
-    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ttft_is_the_servers_own_plus_transport(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server says how long each prompt took; one request at a time waits for nothing else."""
     transport_ms: list[float] = []
 
@@ -55,7 +53,7 @@ def test_ttft_is_the_servers_own_plus_transport(
             transport_ms.append(ttft_ms - float(json.loads(found[1])["prompt_ms"]))
         return exchange
 
-    monkeypatch.setattr("pacemark.measure.understand", listen)
+    monkeypatch.setattr("pacemark.runs.bench.understand", listen)
     pacemark.run(llama, concurrency=1, input_tokens=48, output_tokens=24, duration=2.0, seed=2, out=tmp_path)
     assert len(transport_ms) >= 5
     assert -0.5 < np.median(transport_ms) < 15.0

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llama_server import MODEL, llama_server, server_counters, write_tiny_llama
+from support.llama_server import MODEL, llama_server, server_counters, write_tiny_llama
 
 Event = dict[str, Any]
 

@@ -7,51 +7,50 @@ from __future__ import annotations
 
 import re
 import time
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pacemark
-from pacemark import metrics
 from pacemark.endpoint.target import target
-from pacemark.exchange import trace_of
-from pacemark.health import Health
-from pacemark.level import sum_up
-from pacemark.measure import Bench, Settings
-from pacemark.metrics import Window
+from pacemark.figures import metrics
+from pacemark.figures.health import Health
+from pacemark.figures.level import sum_up
+from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency
-from pacemark.workload import Workload
-from servers import MS, certificate, exchange, listening, streamed
+from pacemark.runs.bench import Bench, Settings
+from pacemark.trace import trace_of
+from pacemark.workload.words import Workload
+from support.servers import MS, certificate, exchange, listening, streamed
 
 TRAPS = {
-    "the role header counts as the first token": "test_dialect.test_a_role_header_is_not_a_token",
-    "the first event counts as the first token": "test_metrics.test_the_first_token_is_not_the_first_event",
-    "a handshake within TTFT": "test_traps.test_a_handshake_is_in_no_ttft",
-    "a schedule that drifts": "test_pace.test_constant_is_constant_and_does_not_drift",
-    "constant arrivals that are Poisson": "test_pace.test_poisson_gaps_are_exponential",
-    "gaps renormalised to the duration": "test_pace.test_the_horizon_is_fixed_and_the_count_varies",
-    "an error rate that is always 0": "test_verdict.test_failures",
-    "failures left out of the budget": "test_budget.test_attainment_takes_the_worst_of_each_request",
-    "late arrivals dropped": "test_loadgen.test_an_open_loop_does_not_wait_for_answers",
-    "late sends that hide the wait": "test_loadgen.test_requests_held_back_count_from_their_schedule",
-    "TTFT among the gaps": "test_metrics.test_the_first_token_is_no_gap",
-    "a first event of several tokens taken for one": "test_metrics.test_tpot_leaves_out_the_tokens_of_the_first_event",
-    "warm-up left out above the line and not below": "test_traps.test_ramp_and_drain_are_not_in_the_throughput",
-    "the drain within the throughput": "test_traps.test_ramp_and_drain_are_not_in_the_throughput",
-    "the sample chosen by who ended": "test_metrics.test_the_sample_is_by_start_and_does_not_favour_the_short",
-    "wall-clock stamps": "test_traps.test_nothing_that_measures_asks_the_wall_clock",
-    "stamps taken after the event loop came round": "test_connection.test_a_busy_client_still_sees_the_true_times",
-    "prompts that an earlier run left in the cache": "test_loadgen.test_no_two_requests_of_a_run_open_alike",
-    "intervals for independent requests": "test_stats.test_plain_order_statistics_would_have_failed_the_same_series",
+    "the role header counts as the first token": "dialects/test_openai.py::test_a_role_header_is_not_a_token",
+    "the first event counts as the first token": "figures/test_metrics.py::test_the_first_token_is_not_the_first_event",
+    "a handshake within TTFT": "test_traps.py::test_a_handshake_is_in_no_ttft",
+    "a schedule that drifts": "test_pace.py::test_constant_is_constant_and_does_not_drift",
+    "constant arrivals that are Poisson": "test_pace.py::test_poisson_gaps_are_exponential",
+    "gaps renormalised to the duration": "test_pace.py::test_the_horizon_is_fixed_and_the_count_varies",
+    "an error rate that is always 0": "figures/test_verdict.py::test_failures",
+    "failures left out of the budget": "figures/test_budget.py::test_attainment_takes_the_worst_of_each_request",
+    "late arrivals dropped": "instrument/test_generator.py::test_an_open_loop_does_not_wait_for_answers",
+    "late sends that hide the wait": "instrument/test_generator.py::test_requests_held_back_count_from_their_schedule",
+    "TTFT among the gaps": "figures/test_metrics.py::test_the_first_token_is_no_gap",
+    "a first event of several tokens taken for one": "figures/test_metrics.py::test_tpot_leaves_out_the_tokens_of_the_first_event",
+    "warm-up left out above the line and not below": "test_traps.py::test_ramp_and_drain_are_not_in_the_throughput",
+    "the drain within the throughput": "test_traps.py::test_ramp_and_drain_are_not_in_the_throughput",
+    "the sample chosen by who ended": "figures/test_metrics.py::test_the_sample_is_by_start_and_does_not_favour_the_short",
+    "wall-clock stamps": "test_traps.py::test_nothing_that_measures_asks_the_wall_clock",
+    "stamps taken after the event loop came round": "instrument/test_connection.py::test_a_busy_client_still_sees_the_true_times",
+    "prompts that an earlier run left in the cache": "instrument/test_generator.py::test_no_two_requests_of_a_run_open_alike",
+    "intervals for independent requests": "figures/test_stats.py::test_plain_order_statistics_would_have_failed_the_same_series",
 }
 
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_each_trap_has_its_test(trap: str) -> None:
-    module, name = TRAPS[trap].split(".")
-    assert callable(getattr(import_module(module), name))
+    file, name = TRAPS[trap].split("::")
+    assert f"def {name}(" in (Path(__file__).parent / file).read_text()
 
 
 def test_ramp_and_drain_are_not_in_the_throughput() -> None:
@@ -90,10 +89,19 @@ def test_a_handshake_is_in_no_ttft(tmp_path: Path) -> None:
     assert np.nanmedian(np.diff(result.trace.sent_ns) / MS) > 180.0
 
 
+_STILL = ("pace.py", "trace.py", "figures/health.py")
+
+
 def test_nothing_that_measures_asks_the_wall_clock() -> None:
     """It may be set at any time. Kernel stamps are of that clock, so `clock.py` alone reads it, for a difference."""
     source = Path(pacemark.__file__).parent
-    for name in ("wire/connection.py", "loadgen.py", "workers.py", "measure.py", "pace.py", "exchange.py", "health.py"):
+    for name in (
+        "instrument/connection.py",
+        "instrument/generator.py",
+        "instrument/fleet.py",
+        "runs/bench.py",
+        *_STILL,
+    ):
         text = (source / name).read_text()
         assert not re.search(r"\btime\.time(_ns)?\b|import time_ns|datetime|perf_counter", text), name
-        assert name in ("pace.py", "exchange.py", "health.py") or "monotonic" in text, name
+        assert name in _STILL or "monotonic" in text, name

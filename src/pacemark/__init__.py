@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pacemark.api import Run, check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
-    from pacemark.calibration import calibrate
     from pacemark.errors import BadInput, PacemarkError, RunFailed
+    from pacemark.runs.calibration import calibrate
     from pacemark.simulator import simulate
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "BadInput": "errors", "PacemarkError": "errors", "RunFailed": "errors", "calibrate": "calibration",
+    "BadInput": "errors", "PacemarkError": "errors", "RunFailed": "errors", "calibrate": "runs.calibration",
     "simulate": "simulator",
 }  # fmt: skip
 

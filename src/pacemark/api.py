@@ -21,35 +21,35 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 import msgspec
 
 import pacemark
-from pacemark import tables
-from pacemark.budget import parse as parse_budget
-from pacemark.calibration import warning as beyond_calibration
-from pacemark.comparison import Compared, compare_runs
-from pacemark.confirmation import confirmed, forecast, implied_rate, long_enough, ways
-from pacemark.curve import operating_points
+from pacemark.answers.comparison import Compared, compare_runs
+from pacemark.answers.confirmation import confirmed, forecast, implied_rate, long_enough, ways
+from pacemark.answers.curve import operating_points
+from pacemark.answers.fit import fits
+from pacemark.answers.lengths import grid, slopes
+from pacemark.answers.planning import Plan, parse_demand, parse_size, plan_for
+from pacemark.answers.search import Allowance, Step
+from pacemark.answers.search import find as search_for
+from pacemark.answers.stored import comparable, find_from, meets
 from pacemark.endpoint.databricks import SCHEME, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.target import Target, only_model, target
+from pacemark.endpoint.watch import watch_from
 from pacemark.errors import BadInput, RunFailed
-from pacemark.exchange import ABSENT
-from pacemark.fit import fits
-from pacemark.health import health_from
-from pacemark.lengths import grid, slopes
-from pacemark.level import LevelResult, replicated, sum_up
-from pacemark.measure import Bench, Settings
-from pacemark.metrics import Window
+from pacemark.figures.budget import parse as parse_budget
+from pacemark.figures.health import health_from
+from pacemark.figures.level import LevelResult, replicated, sum_up
+from pacemark.figures.metrics import Window
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
-from pacemark.planning import Plan, parse_demand, parse_size, plan_for
-from pacemark.progress import Status
-from pacemark.search import Allowance, Step
-from pacemark.search import find as search_for
-from pacemark.store import Columns, RunFolder
-from pacemark.stored import comparable, find_from, meets
+from pacemark.reporting.progress import Status
+from pacemark.runs import tables
+from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.calibration import warning as beyond_calibration
+from pacemark.runs.folder import Columns, RunFolder
+from pacemark.runs.tables import Rows
+from pacemark.runs.timeline import timeline_of
 from pacemark.summary import Asked, Confirmation, Find, Fits, Level, OperatingPoints, Spent, Summary
-from pacemark.tables import Rows
-from pacemark.timeline import timeline_of
-from pacemark.watch import watch_from
-from pacemark.workload import Workload
+from pacemark.trace import ABSENT
+from pacemark.workload.words import Workload
 
 if TYPE_CHECKING:
     import altair
@@ -137,7 +137,7 @@ class Run:
 
     def plot(self) -> altair.LayerChart | altair.VConcatChart:
         """The throughput-latency curve; of a length grid, its lines."""
-        from pacemark.reporting.charts import main_chart
+        from pacemark.reporting.charts.curve import main_chart
 
         return main_chart(self.summary)
 
@@ -256,7 +256,7 @@ def log_to_mlflow(run: Run, *, experiment: str | None = None) -> str:
     MLflow's tracking URI and experiment say where to, unless `experiment` names one. Raises BadInput where MLflow is
     missing, RunFailed where it does not take the run.
     """
-    from pacemark.tracking import log
+    from pacemark.integrations.mlflow import log
 
     return log(run.summary, run.path, experiment)
 
@@ -438,9 +438,7 @@ def plan(
         results = _stored(folder, record)
     finally:
         folder.close()
-    return plan_for(
-        results, wanted, limits, burstiness=burstiness, price_per_hour=price_per_hour, provisioned=size
-    )
+    return plan_for(results, wanted, limits, burstiness=burstiness, price_per_hour=price_per_hour, provisioned=size)
 
 
 def compare(a: str | Path, b: str | Path) -> Compared:
@@ -461,11 +459,12 @@ def serve(
     """Run the embedded endpoint in this process until it is stopped.
 
     `change` sets fields of the preset, `faults` is a file of rules, `databricks` names an endpoint of a workspace to
-    be as well; further options are those of `pacemark.simulator.server.Options`. Raises BadInput.
+    be as well; further options are those of `pacemark.simulator.server.server.Options`. Raises BadInput.
     """
-    from pacemark.simulator import customised, named, server
-    from pacemark.simulator.databricks import Workspace
-    from pacemark.simulator.faults import read_faults
+    from pacemark.simulator import customised, named
+    from pacemark.simulator.server import server
+    from pacemark.simulator.server.databricks import Workspace
+    from pacemark.simulator.server.faults import read_faults
 
     if faults:
         options["faults"] = read_faults(faults)

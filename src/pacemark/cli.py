@@ -17,9 +17,9 @@ import typer
 from pacemark.errors import BadInput, PacemarkError
 
 if TYPE_CHECKING:
+    from pacemark.answers.search import Step
     from pacemark.api import Options, Run
-    from pacemark.calibration import Point
-    from pacemark.search import Step
+    from pacemark.runs.calibration import Point
 
 app = typer.Typer(
     name="pacemark",
@@ -242,7 +242,7 @@ def export_command(
     output: Annotated[Path | None, typer.Option(help="File to write; in the run folder if not given.")] = None,
 ) -> None:
     """Write a run's requests as CSV or Parquet."""
-    from pacemark.export import export
+    from pacemark.runs.export import export
 
     typer.echo(export(run, format, output))
 
@@ -288,7 +288,7 @@ def find_command(
 ) -> None:
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
-    from pacemark.search import Allowance
+    from pacemark.answers.search import Allowance
 
     spend = {"max_duration", "max_requests", "max_tokens", "max_cost", "price_per_hour", "price_per_million"}
     for name in spend | {"most"}:
@@ -330,7 +330,7 @@ def plan_command(
     else:
         from rich.console import Console
 
-        from pacemark.reporting.fleet import planned
+        from pacemark.reporting.plan import planned
 
         Console(width=None if sys.stdout.isatty() else 80).print(planned(found), highlight=False)
 
@@ -344,7 +344,7 @@ def compare_command(
 ) -> None:
     """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds."""
     from pacemark import api as face
-    from pacemark.comparison import violated
+    from pacemark.answers.comparison import violated
 
     found = face.compare(a, b)
     held = [line for condition in fail_if or [] for line in violated(found, condition)]
@@ -367,7 +367,7 @@ def calibrate_command(
     json: Json = False,
 ) -> None:
     """How many streams this machine can measure honestly, plain and over TLS."""
-    from pacemark import calibration as room
+    from pacemark.runs import calibration as room
 
     counts = _numbers("--streams", streams, int) if streams else room.STREAMS
     if not json:
@@ -447,7 +447,7 @@ def _watched(params: dict[str, Any]) -> Iterator[Options]:
     """Options with the live display attached for as long as the block runs."""
     options = _options(params)
     if params.get("mlflow"):
-        from pacemark.tracking import require
+        from pacemark.integrations.mlflow import require
 
         require()
     from pacemark.reporting.terminal import Progress
@@ -501,7 +501,7 @@ def _tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True) -
         where = f"report: {run.path / 'report.html'}" if written else f"from {run.path}; nothing was sent or written"
         typer.echo(where)
     if mlflow:
-        from pacemark.tracking import log
+        from pacemark.integrations.mlflow import log
 
         typer.echo(f"MLflow run: {log(run.summary, run.path)}", err=True)
 

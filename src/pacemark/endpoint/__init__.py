@@ -1,1 +1,1 @@
-"""Who is asked: the target, its keys, and the dialects it may speak."""
+"""Who is asked: the target, its keys, and what it says of itself."""

@@ -20,10 +20,10 @@ import msgspec
 
 from pacemark import __version__
 from pacemark.endpoint.target import Target, secrets_in
+from pacemark.endpoint.watch import Sight
 from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Level
-from pacemark.watch import Sight
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -236,7 +236,7 @@ def exceeding(endpoint: Endpoint, levels: Sequence[Level]) -> str | None:
 
 
 class Serving:
-    """One endpoint of a workspace, through the SDK: a `pacemark.watch.Source`. Raises nothing but PacemarkError."""
+    """One endpoint of a workspace, through the SDK: a `watch.Source`. Raises nothing but PacemarkError."""
 
     def __init__(self, client: WorkspaceClient, name: str) -> None:
         self._client = client

@@ -13,7 +13,7 @@ import altair as alt
 import msgspec
 import vl_convert
 
-from pacemark.reporting import charts
+from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.words import answer, client_in_words, ended, errors, load_axis, load_cell, plain, reasons, title
 from pacemark.summary import Figure, Level, Spread, Summary
 from pacemark.units import number

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from pacemark.reporting.charts import main_chart
+from pacemark.reporting.charts.curve import main_chart
 from pacemark.reporting.terminal import answer
 from pacemark.reporting.words import answer as statements
 from pacemark.summary import Summary

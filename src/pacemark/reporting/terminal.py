@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pacemark.pace import Load
-from pacemark.progress import Status
+from pacemark.reporting.progress import Status
 from pacemark.reporting.words import answer as statements
 from pacemark.reporting.words import ended, errors, open_loop, plain, reasons, recommended
 from pacemark.summary import Distribution, Figure, Level, Summary
@@ -26,7 +26,7 @@ from pacemark.units import number
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from pacemark.comparison import Compared
+    from pacemark.answers.comparison import Compared
 
 WIDTH = 80
 _STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pacemark.curve import named
+from pacemark.answers.curve import named
+from pacemark.figures.verdict import NOTES
 from pacemark.pace import Load, Rate
 from pacemark.summary import Figure, Fits, Level, Slopes, Summary
 from pacemark.units import duration, number
-from pacemark.verdict import NOTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def answer(summary: Summary) -> list[Statement]:
     Points that fall on the same load are one statement. After a budget search only its result is recommended.
     """
     if isinstance(summary.slopes, Slopes):
-        from pacemark.reporting.grid import sentences
+        from pacemark.reporting.charts.lengths import sentences
 
         return [Statement(*parts) for parts in sentences(summary)] or [_no_answer(summary)]
     said = [_found(summary.find), *_beside(summary.find)] if isinstance(summary.find, dict) else []

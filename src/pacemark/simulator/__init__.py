@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pacemark.simulator.databricks import Workspace
-    from pacemark.simulator.engine import Engine, EngineSpec, Speculation
-    from pacemark.simulator.faults import Fault, read_faults
-    from pacemark.simulator.model import FixedSpec
-    from pacemark.simulator.options import Options
-    from pacemark.simulator.presets import PRESETS, Preset, customised, named
-    from pacemark.simulator.process import Served, serving
-    from pacemark.simulator.replicas import Scaling
-    from pacemark.simulator.theory import Capacity, capacity
-    from pacemark.simulator.virtual import simulate
+    from pacemark.simulator.engine.engine import Engine, EngineSpec, Speculation
+    from pacemark.simulator.engine.model import FixedSpec
+    from pacemark.simulator.engine.presets import PRESETS, Preset, customised, named
+    from pacemark.simulator.engine.replicas import Scaling
+    from pacemark.simulator.engine.theory import Capacity, capacity
+    from pacemark.simulator.engine.virtual import simulate
+    from pacemark.simulator.server.databricks import Workspace
+    from pacemark.simulator.server.faults import Fault, read_faults
+    from pacemark.simulator.server.options import Options
+    from pacemark.simulator.server.process import Served, serving
 
 __all__ = [
     "PRESETS", "Capacity", "Engine", "EngineSpec", "Fault", "FixedSpec", "Options", "Preset", "Scaling", "Served",
@@ -27,11 +27,17 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "Capacity": "theory", "Engine": "engine", "EngineSpec": "engine", "Fault": "faults", "FixedSpec": "model",
-    "Options": "options", "PRESETS": "presets", "Preset": "presets", "Scaling": "replicas", "Served": "process",
-    "Speculation": "engine", "Workspace": "databricks", "capacity": "theory", "customised": "presets",
-    "named": "presets", "read_faults": "faults", "serving": "process", "simulate": "virtual",
-}  # fmt: skip
+    **dict.fromkeys(("Capacity", "capacity"), "engine.theory"),
+    **dict.fromkeys(("Engine", "EngineSpec", "Speculation"), "engine.engine"),
+    **dict.fromkeys(("Fault", "read_faults"), "server.faults"),
+    **dict.fromkeys(("FixedSpec",), "engine.model"),
+    **dict.fromkeys(("Options",), "server.options"),
+    **dict.fromkeys(("PRESETS", "Preset", "customised", "named"), "engine.presets"),
+    **dict.fromkeys(("Scaling",), "engine.replicas"),
+    **dict.fromkeys(("Served", "serving"), "server.process"),
+    **dict.fromkeys(("Workspace",), "server.databricks"),
+    **dict.fromkeys(("simulate",), "engine.virtual"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""What to choose: searches, curves, fits, plans and comparisons. Levels in, answers out."""

@@ -1,0 +1,464 @@
+"""Find the largest load that meets a latency budget, in few requests.
+
+One climb through 1, 2, 4 ... until the belief about the boundary (`answers.boundary`) says where it lies; then a
+level just above it and one at it; then more only while the interval is wider than was asked for. No level runs for
+a fixed time: it ends once its verdict is beyond doubt, or once it is known as well as the answer needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.answers.boundary import DRAWS, Belief, Reading, believe, read
+from pacemark.errors import RunFailed
+from pacemark.figures import metrics
+from pacemark.figures.budget import Budget, Condition, parse
+from pacemark.figures.level import Enough, LevelResult, Measure
+from pacemark.figures.metrics import Window
+from pacemark.pace import Arrivals, Concurrency, Load, Rate
+from pacemark.summary import Figure, Find, Probe, Spent
+from pacemark.trace import Trace
+from pacemark.units import duration, number
+
+__all__ = ["Allowance", "Step", "find", "in_words"]
+
+Kind = Literal["concurrency", "rate"]
+
+FEW = 12
+"""Requests that a level needs at the least."""
+RATE_LIMIT = "rate limit (429)"
+"""What binds where the endpoint turned requests away rather than be slow with them."""
+CYCLES = 3
+"""Requests of each stream that a close verdict needs."""
+NEAR_CAPACITY = 800
+"""Requests that an open-loop level needs near capacity. A queue forgets how it began after about 1 / (1 - sqrt(u))^2
+requests at utilisation u (the relaxation time of M/M/1): 380 at 90%, 800 at 93%."""
+PROBES = 40
+"""More than any search needs; a search that comes here is stopped and says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a search may spend; None: as much as it takes."""
+
+    seconds: float | None = None
+    requests: int | None = None
+    tokens: int | None = None
+    """Input and output."""
+    cost: float | None = None
+    price_per_hour: float | None = None
+    price_per_million_tokens: float | None = None
+
+    def cost_of(self, spent: Spent) -> float | None:
+        """What `spent` costs, where a price is known."""
+        if self.price_per_hour is None and self.price_per_million_tokens is None:
+            return None
+        by_time = (self.price_per_hour or 0.0) * spent.seconds / 3600
+        return by_time + (self.price_per_million_tokens or 0.0) * spent.tokens / 1e6
+
+    def exceeded(self, spent: Spent) -> str | None:
+        """Which part of it `spent` is over, in words."""
+        cost = self.cost_of(spent)
+        parts = [
+            (self.seconds, spent.seconds, "s"),
+            (self.requests, spent.requests, "requests"),
+            (self.tokens, spent.tokens, "tokens"),
+            (self.cost, cost, "of cost"),
+        ]
+        for most, value, unit in parts:
+            if most is not None and value is not None and value > most:
+                return f"{most:,.10g} {unit}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One moment of a search: what was just learned, and what comes next."""
+
+    probe: Probe | None
+    """The level that has just ended; None before the first."""
+    low: float | None
+    high: float | None
+    """Where the boundary lies now, with 95% probability; None where nothing is known of that side."""
+    next: Load | None
+    """The level to be measured now; None: the search is over."""
+    why: str
+    """Why that one, or why the search ends."""
+    spent: Spent
+    forecast: Spent | None
+    """What the next level will cost."""
+
+
+def find(
+    measure: Measure,
+    budget: Budget | str,
+    *,
+    kind: Kind = "concurrency",
+    arrivals: Arrivals = "poisson",
+    burstiness: float = 1.0,
+    precision: float = 0.05,
+    most: float = 4096,
+    allowance: Allowance | None = None,
+    observe: Callable[[Step], None] = lambda step: None,
+) -> Find:
+    """The largest concurrency, or open-loop rate, that meets `budget`, with its 95% interval.
+
+    `precision` is how narrow the interval should be, as a share of the answer (never less than one stream); `most`
+    is the largest load to try. Raises BadInput for a budget that makes no sense, RunFailed where the first level
+    gives no result.
+    """
+    budget = parse(budget) if isinstance(budget, str) else budget
+    search = _Search(measure, budget, kind, arrivals, burstiness, precision, most, allowance or Allowance(), observe)
+    return search.run()
+
+
+@dataclass(slots=True)
+class _Search:
+    measure: Measure
+    budget: Budget
+    kind: Kind
+    arrivals: Arrivals
+    burstiness: float
+    precision: float
+    most: float
+    allowance: Allowance
+    observe: Callable[[Step], None]
+    results: list[LevelResult] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    readings: dict[float, Reading] = field(default_factory=dict)
+    spent: Spent = field(default_factory=lambda: Spent(0, 0.0))
+    resolved: bool = False
+    why: str = ""
+
+    def run(self) -> Find:
+        x: float | None = 1
+        why = "to know the endpoint at its best"
+        while x is not None:
+            forecast = self.forecast(x)
+            over = self.allowance.exceeded(_sum(self.spent, forecast)) if self.probes else None
+            if over:
+                self.why = f"the next level would exceed the allowance of {over}"
+                break
+            self.tell(x, why, forecast)
+            self.probe(x)
+            x, why = self.next()
+        self.tell(None, self.why, None)
+        return self.found()
+
+    # --- one level
+
+    def probe(self, x: float) -> None:
+        load = self.load(x)
+        try:
+            result = self.measure(load, self.enough(x))
+        except RunFailed as error:
+            if not self.probes:
+                raise
+            known = next(iter(self.readings.values()))
+            draws = np.zeros((len(known.names), DRAWS))
+            draws[known.names.index("errors")] = 1 / known.most[known.names.index("errors")]
+            self.readings[x] = Reading(x, known.names, draws[:, 0], draws, known.most, 0)
+            self.probes.append(Probe(load, False, str(error)))
+            return
+        self.results.append(result)
+        self.spent = _sum(self.spent, _cost(result))
+        self.readings[x] = reading = self.weigh(x)
+        sure = reading.within
+        self.probes.append(Probe(load, None if 0.1 < sure < 0.9 else sure > 0.5, _words(reading, result)))
+
+    def weigh(self, x: float, extra: Sequence[Condition] = ()) -> Reading:
+        """Everything measured at load `x`, and `extra` of a level under way."""
+        parts = [
+            self.budget.conditions(r.trace, metrics.started_in(r.trace, r.window.start_ns, r.window.end_ns))
+            for r in self.results
+            if r.load.value == x
+        ]
+        parts += [list(extra)] if extra else []
+        pooled = [
+            Condition(same[0].name, np.concatenate([c.scores for c in same]), same[0].quantile, same[0].most)
+            for same in zip(*parts, strict=True)
+        ]
+        return read(x, pooled, round(1000 * x))
+
+    def enough(self, x: float) -> Enough:
+        load = self.load(x)
+        known = self.readings[x].n if x in self.readings else 0
+
+        def enough(trace: Trace, window: Window) -> bool:
+            sample = settled(trace, window)
+            n = int(sample.sum())
+            if n < max(FEW if x > 1 else 8, known):
+                return False
+            conditions = self.budget.conditions(trace, sample)
+            reading = self.weigh(x, conditions)
+            # What is rare may not have been seen yet: that many requests without a miss would certify the quantile.
+            rare = max((3 / (1 - c.quantile) for c in conditions if c.quantile is not None), default=0.0)
+            least = self.memory(x, trace, sample)
+            certified = n >= (rare if reading.values.max() > 0.7 else 0.0)
+            begun = n >= least or self.kind == "concurrency"
+            if reading.clear() and (reading.values.max() >= 1 or (certified and begun)):
+                return True
+            if n < max(2 * FEW, least):
+                return False
+            others = [r for r in self.readings.values() if r.load != x]
+            if others and self.narrow(believe([*others, reading])):
+                return True
+            # The level's last requests, still under way, will make it more precise yet.
+            under_way = load.value if isinstance(load, Concurrency) else 0
+            uncertain = self.uncertainty(reading) * math.sqrt(n / (n + under_way))
+            return n >= 20 * x + 600 or uncertain <= 0.35 * self.tolerance(x)
+
+        return enough
+
+    def memory(self, x: float, trace: Trace, sample: NDArray[np.bool_]) -> float:
+        """How many requests it takes until a level has forgotten how it began.
+
+        A closed loop begins with its streams evenly spread, and their requests collide less than they will. An open
+        loop begins empty: well below capacity that is forgotten after some turns of what is in flight, near capacity
+        much later, and the later the burstier the arrivals are, in proportion to their variance.
+        """
+        if self.kind == "concurrency":
+            return CYCLES * x
+        if any(r.within < 0.5 and r.load < 2.5 * x for r in self.readings.values()):
+            return NEAR_CAPACITY * max(1.0, self.burstiness**2)
+        return 20 * float(metrics.in_flight(trace)[sample].mean())
+
+    def uncertainty(self, reading: Reading) -> float:
+        """The standard error of a reading, as a distance on the load axis."""
+        k, x = reading.worst, reading.load
+        low, high = np.quantile(reading.draws[k], [0.16, 0.84])
+        others = sorted((r for r in self.readings.values() if abs(r.load - x) > 0.2 * x), key=lambda r: abs(r.load - x))
+        slopes = [(reading.values[k] - r.values[k]) / (x - r.load) for r in others[:1]]
+        slope = max([s for s in slopes if s > 0], default=float(reading.values[k]) / x)
+        return float(high - low) / 2 / slope
+
+    # --- which level next
+
+    def next(self) -> tuple[float | None, str]:
+        if len(self.probes) >= PROBES:
+            self.why = f"{PROBES} levels were measured"
+            return None, ""
+        levels = sorted(self.readings.values(), key=lambda r: r.load)
+        belief = believe(levels)
+        over = [r for r in levels if r.within < 0.5]
+        within = [r for r in levels if r.within >= 0.5]
+        if not over:
+            return self.climb(levels, belief)
+        if len(levels) == 1:
+            return self.step(2), "one stream misses the budget; a second can show whether that is a slow start"
+        middle = self.step(belief.middle)
+        low, high = (self.step(v) for v in belief.interval())
+        if not within and high < 1:
+            self.resolved, self.why = True, self.by_how_much()
+            return None, ""
+        tolerance = self.tolerance(middle)
+        if self.narrow(belief) and middle >= levels[0].load:
+            if any(r.load == middle or abs(r.load - middle) <= 0.5 * tolerance for r in within):
+                self.resolved = True
+                self.why = "the interval is as narrow as was asked for"
+                return None, ""
+            return middle, "to measure what was found"
+        if not math.isfinite(high):
+            return self.climb(levels, belief)
+        # The load for which it is least certain on which side of the boundary it lies. Where that is known already,
+        # one between the boundary and the far end of the interval: the verdict there takes fewer requests.
+        x, why = self.split(belief), "the boundary is as likely below it as above"
+        if x in self.readings:
+            x, why = self.halfway(belief, low, high), "to know how far it may be"
+        known = self.readings.get(x)
+        if known is None:
+            return x, why
+        if known.n > 20 * x + 2000:
+            self.why = f"the {known.n} requests at {self.load(x)} vary too much to tell more"
+            return None, ""
+        return x, "to know it better"
+
+    def narrow(self, belief: Belief) -> bool:
+        """Whether the interval is as narrow as was asked for."""
+        low, middle, high = (self.step(belief.at(p)) for p in (0.025, 0.5, 0.975))
+        return max(high - middle, middle - low) <= 0.8 * self.tolerance(middle) + 0.2 * (self.kind == "concurrency")
+
+    def split(self, belief: Belief) -> float:
+        if self.kind == "rate":
+            return self.known_near(belief.middle)
+        middle = math.floor(belief.middle)
+        return max(1, min((middle, middle + 1), key=lambda x: abs(np.mean(belief.draws >= x) - 0.5)))
+
+    def halfway(self, belief: Belief, low: float, high: float) -> float:
+        """Between the middle and that end of the interval which is further from it."""
+        up = high - belief.middle > belief.middle - low
+        x = (belief.middle + (high if up else low)) / 2
+        if self.kind == "rate":
+            return self.known_near(x)
+        return math.ceil(x) if up else max(1, math.floor(x))
+
+    def known_near(self, x: float) -> float:
+        """A load that was measured and is as good as `x`, or `x` itself: rates have no grid."""
+        return next((known for known in self.readings if abs(known - x) <= 0.3 * self.tolerance(x)), x)
+
+    def climb(self, levels: Sequence[Reading], belief: Belief) -> tuple[float | None, str]:
+        top = levels[-1].load
+        if top >= self.most:
+            self.why = f"the budget is met at {self.load(top)}, the largest load to be tried"
+            return None, ""
+        aim = belief.at(0.8)
+        if aim < 2 * top:
+            short = sum(r.load > 0.7 * top for r in levels) - 1  # times that the boundary was expected too soon
+            aim = max(self.step(aim), self.step(top * (1 + 0.025 * 2**short)), self.step(top) + 1)
+            return min(aim, self.most), f"the boundary is expected at {number(belief.middle)}"
+        flat = self.plateau()
+        if flat and belief.middle > 16 * top:
+            self.resolved = True
+            self.why = flat
+            return None, ""
+        return min(2 * top, self.most), "the budget is met with room to spare"
+
+    def plateau(self) -> str | None:
+        """Whether throughput has stopped rising, in words."""
+        rates = {r.load.value: r.level.output_tokens_per_s.value for r in self.results}
+        loads = sorted(x for x, rate in rates.items() if rate)
+        if len(loads) < 3:
+            return None
+        before, last = rates[loads[-2]] or 0.0, rates[loads[-1]] or 0.0
+        if last > 1.05 * before:
+            return None
+        return (
+            f"throughput no longer rises ({number(before)} output tokens/s at {loads[-2]:g}, {number(last)} at "
+            f"{loads[-1]:g}), nor does what the budget limits: a higher load only waits longer"
+        )
+
+    def tolerance(self, x: float) -> float:
+        return max(1.0, self.precision * x) if self.kind == "concurrency" else self.precision * x
+
+    def step(self, x: float) -> float:
+        return math.floor(x) if self.kind == "concurrency" and math.isfinite(x) else x
+
+    def load(self, x: float) -> Load:
+        return Concurrency(int(x)) if self.kind == "concurrency" else Rate(x, self.arrivals, self.burstiness)
+
+    def forecast(self, x: float) -> Spent:
+        """What a level at `x` will cost: its ramp, its window and its end, as the levels so far suggest."""
+        known = [(r.load.value, r.level.latency_ms.mean.value) for r in self.results]
+        pairs = [(load, latency / 1e3) for load, latency in known if latency]
+        if not pairs:
+            return Spent(0, 0.0)
+        last = self.results[-1].level
+        latency = float(np.interp(x, *np.array(sorted(pairs)).T))
+        cycles = 6.0
+        tokens = (last.input_tokens or 0.0) + (last.output_tokens or 0.0)
+        return Spent(round(cycles * x), cycles * latency, round(cycles * x * tokens))
+
+    # --- the outcome
+
+    def tell(self, x: float | None, why: str, forecast: Spent | None) -> None:
+        low = high = None
+        if self.readings:
+            low, high = self.interval(believe(list(self.readings.values())))
+        self.observe(
+            Step(
+                probe=self.probes[-1] if self.probes else None,
+                low=low,
+                high=high,
+                next=None if x is None else self.load(x),
+                why=why,
+                spent=self.spent,
+                forecast=forecast,
+            )
+        )
+
+    def interval(self, belief: Belief) -> tuple[float, float | None]:
+        """Where the boundary lies with 95% probability. What is not known of it is how far above twice the highest
+        level it is."""
+        low, high = (self.step(v) for v in belief.interval())
+        return low, high if high <= 2 * max(self.readings) else None
+
+    def limited(self, x: float) -> bool:
+        """Whether the level next above load `x` failed for a rate limit: the endpoint's rule, not its capacity."""
+        above = [r for r in self.results if r.load.value > x and self.readings[r.load.value].within < 0.5]
+        if not above:
+            return False
+        nearest = min(above, key=lambda r: r.load.value).level
+        refused = nearest.errors.get("http_429", 0)
+        share = refused / max(1, nearest.requests.completed + nearest.requests.failed)
+        return share > self.budget.errors and 2 * refused > nearest.requests.failed
+
+    def by_how_much(self) -> str:
+        lowest = self.readings[min(self.readings)]
+        return f"not even one request at a time meets it: {_figure(lowest, lowest.worst)}"
+
+    def found(self) -> Find:
+        belief = believe(list(self.readings.values()))
+        low, high = self.interval(belief)
+        middle = belief.middle
+        none = middle < 1 if self.kind == "concurrency" else not any(r.within >= 0.5 for r in self.readings.values())
+        top = max(self.readings)
+        answer = None if none else Figure(self.step(min(middle, top)), min(low, top), high)
+        return Find(
+            budget=str(self.budget),
+            load=self.kind,
+            resolved=self.resolved,
+            answer=answer,
+            binds=RATE_LIMIT if self.limited(belief.middle) else belief.binds[0],
+            probes=self.probes,
+            spent=self.spent,
+            why=self.why,
+        )
+
+
+def settled(trace: Trace, window: Window) -> NDArray[np.bool_]:
+    """Which requests of a level under way are a fair sample: begun in the window, and none begun before them is still
+    unanswered. Those that have ended by now are too many short ones.
+    """
+    if trace.open_loop:
+        longest = int((trace.ended_ns - trace.scheduled_ns).max(initial=0))
+        return metrics.started_in(trace, window.start_ns, window.end_ns - longest)
+    streams = np.zeros(int(trace.stream.max(initial=0)) + 1, dtype=np.int64)
+    np.maximum.at(streams, trace.stream, trace.ended_ns)
+    return metrics.started_in(trace, window.start_ns, int(streams.min()))
+
+
+def _cost(result: LevelResult) -> Spent:
+    trace, requests = result.trace, result.level.requests
+    if not len(trace):
+        return Spent(requests.completed + requests.failed, 0.0)
+    seconds = (int(trace.ended_ns.max()) - int(trace.scheduled_ns.min())) / 1e9
+    tokens = int(np.maximum(trace.input_tokens, 0).sum() + np.maximum(trace.output_tokens, 0).sum())
+    return Spent(requests.completed + requests.failed, seconds, tokens)
+
+
+def _sum(a: Spent, b: Spent) -> Spent:
+    return Spent(a.requests + b.requests, a.seconds + b.seconds, a.tokens + b.tokens)
+
+
+def _words(reading: Reading, result: LevelResult) -> str:
+    text = _figure(reading, reading.worst)
+    if reading.names[reading.worst] == "errors" or reading.values[reading.worst] > 1e6:
+        kinds = Counter(result.level.errors).most_common(1)
+        text += f" ({kinds[0][0]})" if kinds else ""
+    return f"{text} ({reading.n} requests)"
+
+
+def in_words(reading: Reading) -> str:
+    """What decides at a level, and how far it is from its limit."""
+    return f"{_figure(reading, reading.worst)} ({reading.n} requests)"
+
+
+def _figure(reading: Reading, k: int) -> str:
+    """`tpot p95 is 52.1 ms, 4% over its limit`."""
+    name, value, most = reading.names[k], float(reading.values[k]), float(reading.most[k])
+    share = abs(value - 1)
+    side = "over" if value >= 1 else "under"
+    if name == "errors":
+        return f"{value * most:.1%} of the requests failed, where {most:.3g} is allowed"
+    if value > 1e6:
+        return f"{name} is unbounded: too many requests were not answered"
+    if name.endswith("of requests"):
+        return f"{name} stay {share:.0%} {side} the tightest limit"
+    return f"{name} is {duration(value * most)}, {share:.0%} {side} its limit"

@@ -1,0 +1,1 @@
+"""What came back, as figures: definitions, windows, intervals, budgets and verdicts. Trace in, level out."""

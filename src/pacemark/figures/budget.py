@@ -1,0 +1,259 @@
+"""The latency budget: how long people are willing to wait, and how often they may have to wait longer.
+
+Two forms, and they are not the same thing. Per metric, `ttft p95 < 500ms, tpot p95 < 50ms`: each limit allows its
+own 5% of the requests to be slower. Attainment, `95% of requests: ttft < 500ms, tpot < 50ms`: a request must meet
+every limit, and 5% in all may fail to. A failed request misses every limit in either form.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.errors import BadInput
+from pacemark.figures import metrics
+from pacemark.trace import Trace
+
+__all__ = ["ERRORS", "Budget", "Condition", "Limit", "parse"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+ERRORS = 0.01
+"""The share of requests that may fail under a budget that does not speak of errors."""
+
+_TIMED = {"ttft": metrics.ttft_ms, "tpot": metrics.tpot_ms, "latency": metrics.latency_ms}
+_METRICS = (*_TIMED, "itl", "errors")
+_UNITS_MS = {"ms": 1.0, "s": 1000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One metric and the most that it may be."""
+
+    metric: str
+    most: float
+    """In ms; of errors, a share of the requests."""
+    quantile: float | None = None
+    """Which quantile is held against `most`; None: the mean, or in the attainment form each request by itself."""
+    mean: bool = False
+
+    @property
+    def name(self) -> str:
+        """What is held against the limit, such as `ttft p95`."""
+        if self.quantile is not None:
+            return f"{self.metric} p{self.quantile * 100:.6g}"
+        return f"{self.metric} mean" if self.mean else self.metric
+
+    def __str__(self) -> str:
+        if self.metric == "errors":
+            return f"errors < {self.most * 100:.6g}%"
+        return f"{self.name} < {self.most:g}ms" if self.most < 1000 else f"{self.name} < {self.most / 1000:g}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that a budget demands, held against some requests: a statistic of their scores must be below 1."""
+
+    name: str
+    scores: Floats
+    """(n,) metric over limit, of each request in the order sent (of each gap for `itl`). Infinite where the request
+    failed; requests without the metric are left out."""
+    quantile: float | None
+    """Which quantile of the scores; None: their mean."""
+    most: float
+    """The limit itself, in ms, or as a share of the requests: what turns a score back into a figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Every limit must hold. `share` is that of the requests which must meet them all; None: each on its own."""
+
+    limits: tuple[Limit, ...]
+    share: float | None = None
+
+    def __str__(self) -> str:
+        listed = ", ".join(str(limit) for limit in self.limits)
+        return listed if self.share is None else f"{self.share * 100:.6g}% of requests: {listed}"
+
+    @property
+    def errors(self) -> float:
+        """The share of requests that may fail: as stated, else 1%, or what the attainment leaves."""
+        stated = [limit.most for limit in self.limits if limit.metric == "errors"]
+        return min(stated) if stated else ERRORS if self.share is None else 1 - self.share
+
+    def misses(self, trace: Trace) -> Bools:
+        """Which requests (n,) miss a limit, in either form; the others are goodput.
+
+        A request misses an `itl` limit where its longest gap does. A failed request misses every limit.
+        """
+        return np.asarray(np.any([*self.misses_by_limit(trace).values()], axis=0), dtype=np.bool_)
+
+    def misses_by_limit(self, trace: Trace) -> dict[str, Bools]:
+        """Which answered requests (n,) miss each limit, and which failed, under `errors`."""
+        with np.errstate(invalid="ignore"):
+            slow = {limit.name: _per_request(limit, trace) >= limit.most for limit in self._timed}
+        return slow | {"errors": ~metrics.succeeded(trace)}
+
+    def conditions(self, trace: Trace, sample: Bools) -> list[Condition]:
+        """What the budget demands of the requests `sample` (n,) of a level. The last condition is on errors."""
+        failed = ~metrics.succeeded(trace)
+        errors = Condition("errors", failed[sample] / self.errors, None, self.errors)
+        if self.share is None:
+            return [*(_condition(limit, trace, sample, failed) for limit in self._timed), errors]
+        worst = np.full(len(trace), np.nan)
+        for limit in self._timed:
+            worst = np.fmax(worst, _per_request(limit, trace) / limit.most)
+        worst[failed] = np.inf
+        return [Condition(f"{self.share * 100:.6g}% of requests", _known(worst[sample]), self.share, 1.0), errors]
+
+    @property
+    def _timed(self) -> list[Limit]:
+        return [limit for limit in self.limits if limit.metric != "errors"]
+
+
+def _condition(limit: Limit, trace: Trace, sample: Bools, failed: Bools) -> Condition:
+    if limit.metric == "itl":
+        stamped, _, _ = metrics.gaps(trace, sample & ~failed)
+        return Condition(limit.name, stamped / limit.most, limit.quantile, limit.most)
+    scores = _per_request(limit, trace) / limit.most
+    if limit.quantile is not None:  # a mean has no place for a request that was never answered; `errors` counts it
+        scores[failed] = np.inf
+    return Condition(limit.name, _known(scores[sample]), limit.quantile, limit.most)
+
+
+def _per_request(limit: Limit, trace: Trace) -> Floats:
+    """The metric (n,) in ms, NaN where a request does not have it; of `itl` the longest gap."""
+    if limit.metric != "itl":
+        return _TIMED[limit.metric](trace)
+    longest = np.full(len(trace), np.nan)
+    gaps, _, _ = metrics.gaps(trace, np.ones(len(trace), dtype=np.bool_))
+    owner = np.repeat(np.arange(len(trace)), np.maximum(np.diff(trace.offsets) - 1, 0))
+    np.fmax.at(longest, owner, gaps)
+    return np.where(metrics.succeeded(trace), longest, np.nan)
+
+
+def _known(scores: Floats) -> Floats:
+    return scores[~np.isnan(scores)]
+
+
+# --- reading one
+
+_WORD = re.compile(r"\d+(?:\.\d+)?|[a-z_]+(?:\d+(?:\.\d+)?)?|<=|\S", re.IGNORECASE)
+_QUANTILE = re.compile(r"p(\d+(?:\.\d+)?)", re.IGNORECASE)
+
+
+def parse(text: str) -> Budget:
+    """The budget that `text` states.
+
+    `ttft p95 < 500ms, tpot mean < 40ms, errors < 1%`, or `95% of requests: ttft < 500ms, tpot < 50ms`. Metrics are
+    ttft, tpot, itl, latency and errors; statistics are a quantile (p50, p99.9) or the mean; units are ms and s.
+
+    Raises BadInput, which points at the word that cannot be understood.
+    """
+    return _Reader(text).budget()
+
+
+class _Reader:
+    """Words from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._words = [(m.group().lower(), m.start() + 1) for m in _WORD.finditer(text)]
+        self._at = 0
+
+    def budget(self) -> Budget:
+        share = self._share()
+        limits = [self._limit(share is not None)]
+        while self._word:
+            self._take(",", ";", "and", expected="a comma between limits")
+            limits.append(self._limit(share is not None))
+        names = [limit.name for limit in limits]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadInput(f'in the budget "{self._text}", {name} is limited twice')
+        if share is not None and all(limit.metric == "errors" for limit in limits):
+            raise BadInput(f'in the budget "{self._text}", no limit says what the requests must meet')
+        return Budget(tuple(limits), share)
+
+    def _share(self) -> float | None:
+        """`95% of requests:`, where it stands."""
+        if not self._word[:1].isdigit():
+            return None
+        start = self._at
+        share = self._number() / 100
+        self._take("%", expected="'% of requests:'")
+        self._take("of", expected="'of requests:'")
+        self._take("requests", expected="'requests:'")
+        self._take(":", expected="a colon, then the limits")
+        if not 0 < share < 1:
+            self._refuse("the share of requests lies between 0% and 100%", start)
+        return share
+
+    def _limit(self, each: bool) -> Limit:
+        first = self._at
+        statistic = self._statistic()  # `p95 ttft` is as good as `ttft p95`
+        metric = self._take(*_METRICS, expected=f"a metric: {', '.join(_METRICS)}")
+        if statistic is None:
+            first, statistic = self._at, self._statistic()
+        if metric == "errors":
+            if statistic is not None:
+                self._refuse("errors are a share of all requests and have no quantile", first)
+            self._take("<", "<=", expected="'<'")
+            at, most = self._at, self._number() / 100
+            self._take("%", expected="a percentage, such as 1%")
+            if not 0 < most < 1:
+                self._refuse("the share of errors lies between 0% and 100%", at)
+            return Limit("errors", most)
+        if each and statistic is not None:
+            self._refuse("with '% of requests:' every request is held against the limit, without a quantile", first)
+        if not each and statistic is None:
+            self._refuse(f"which quantile? For example {metric} p95, or {metric} mean")
+        self._take("<", "<=", expected="'<'")
+        at, most = self._at, self._number()
+        most *= _UNITS_MS[self._take(*_UNITS_MS, expected="a unit: ms or s")]
+        if most <= 0:
+            self._refuse("a limit must be more than 0", at)
+        return Limit(metric, most, statistic or None, mean=statistic == 0.0)
+
+    def _statistic(self) -> float | None:
+        """A quantile as a share, 0 for the mean, None where the next word is neither."""
+        if self._word in ("mean", "average", "avg"):
+            self._at += 1
+            return 0.0
+        found = _QUANTILE.fullmatch(self._word)
+        if found is None:
+            return None
+        if not 0 < (quantile := round(float(found.group(1)) / 100, 9)) < 1:
+            self._refuse("a quantile lies between p0 and p100")
+        self._at += 1
+        return quantile
+
+    def _number(self) -> float:
+        if not self._word[:1].isdigit():
+            self._refuse("expected a number")
+        self._at += 1
+        return float(self._words[self._at - 1][0])
+
+    def _take(self, *wanted: str, expected: str) -> str:
+        word = self._word
+        if word not in wanted:
+            self._refuse(f"expected {expected}")
+        self._at += 1
+        return word
+
+    @property
+    def _word(self) -> str:
+        return self._words[self._at][0] if self._at < len(self._words) else ""
+
+    def _refuse(self, why: str, at: int | None = None) -> NoReturn:
+        at = self._at if at is None else at
+        if at >= len(self._words):
+            raise BadInput(f'in the budget "{self._text}", something is missing at the end: {why}')
+        word, position = self._words[at]
+        shown = self._text[position - 1 : position - 1 + len(word)]
+        raise BadInput(f"in the budget \"{self._text}\", '{shown}' at character {position}: {why}")

@@ -1,0 +1,87 @@
+"""How well the client itself kept up while a level ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.instrument.generator import Beat
+from pacemark.summary import Spread
+from pacemark.trace import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Client health of one level. `lag_ns` has one entry per stamped read."""
+
+    clock: Literal["kernel", "user", "virtual"] = "virtual"
+    lag_ns: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    send_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Per request: how long the sending call took, by which its t0 is uncertain."""
+    reads: int = 0
+    coalesced_reads: int = 0
+    cpu_ns: int = 0
+    """CPU time of the workers."""
+    worker_cpu_share: tuple[float, ...] = ()
+    worker_wait_share: tuple[float, ...] = ()
+    """Share of the time each worker was ready to run and had no CPU."""
+    idle_share: float | None = None
+    """How idle the cores were that the workers may use: the median over time, of the worst placed worker; None where
+    that is unknown."""
+    stall_ns: int = 0
+    reconnects: int = 0
+    died: tuple[str, ...] = ()
+
+
+def spread_ms(values_ns: NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]) -> Spread:
+    """p50, p99 and maximum in ms; None of an empty sample."""
+    if not len(values_ns):
+        return Spread()
+    p50, p99 = np.quantile(values_ns, [0.5, 0.99], method="higher") / 1e6
+    return Spread(float(p50), float(p99), float(values_ns.max() / 1e6))
+
+
+def _idle(beats: Sequence[Beat]) -> float | None:
+    known = [b.idle_share for b in beats if b.idle_share >= 0]
+    return float(np.median(known)) if known else None
+
+
+def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequence[str] = ()) -> Health:
+    """Health of a level from its requests and the pulses its workers gave while it ran."""
+    lags = np.concatenate([x.lag_ns for x in exchanges]) if exchanges else np.zeros(0, np.int32)
+    send_ns = np.asarray([x.send_ns for x in exchanges], dtype=np.int64)
+    return health_from(lags, send_ns, sum(x.coalesced_reads for x in exchanges), beats, died)
+
+
+def health_from(
+    lags: NDArray[np.int32],
+    send_ns: NDArray[np.int64],
+    coalesced_reads: int,
+    beats: Sequence[Beat],
+    died: Sequence[str] = (),
+) -> Health:
+    """The same from columns: the lag of each read and the sending time of each request, both in ns."""
+    known = lags >= 0
+    stamped = lags if known.all() else lags[known]  # a copy costs as much again
+    pulses = [[b for b in beats if b.worker == worker] for worker in sorted({b.worker for b in beats})]
+    lengths = [max(1, own[-1].now_ns - own[0].now_ns) for own in pulses]
+    cpu_ns = [own[-1].cpu_ns - own[0].cpu_ns for own in pulses]
+    wait_ns = [own[-1].wait_ns - own[0].wait_ns for own in pulses]
+    return Health(
+        clock="kernel" if len(stamped) * 2 > len(lags) else "user",
+        lag_ns=stamped,
+        send_ns=send_ns,
+        reads=len(lags),
+        coalesced_reads=coalesced_reads,
+        cpu_ns=sum(cpu_ns),
+        worker_cpu_share=tuple(cpu / length for cpu, length in zip(cpu_ns, lengths, strict=True)),
+        worker_wait_share=tuple(wait / length for wait, length in zip(wait_ns, lengths, strict=True)),
+        idle_share=min((mean for own in pulses if (mean := _idle(own)) is not None), default=None),
+        stall_ns=max((b.stall_ns for b in beats), default=0),
+        reconnects=sum(own[-1].reconnects - own[0].reconnects for own in pulses),
+        died=tuple(died),
+    )

@@ -1,0 +1,269 @@
+"""The definitions. Each function takes the columns of a level and returns one value per request or per gap.
+
+Times in, milliseconds out; NaN where a request does not have the metric.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.trace import ABSENT, Int64, Trace
+
+Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The steady part of a level: the time between (start, end]."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        """Length; 0 where no steady part was reached."""
+        return max(0.0, (self.end_ns - self.start_ns) / 1e9)
+
+
+PART_EVENTS = 1 << 18
+"""Events that are worked on at once: what is as long as they are takes memory for so many, however long the level."""
+
+_PER_EVENT = ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop")
+
+
+def parts(trace: Trace) -> Iterator[tuple[slice, Trace]]:
+    """`trace` in parts of some `PART_EVENTS` events, without a copy: which requests, and those as a trace."""
+    offsets, first = trace.offsets, 0
+    while first < len(trace) or first == 0:
+        end = max(first + 1, int(np.searchsorted(offsets, offsets[first] + PART_EVENTS, side="right")) - 1)
+        end = min(end, len(trace))
+        rows, events = slice(first, end), slice(offsets[first], offsets[end])
+        plain = {f.name: getattr(trace, f.name)[rows] for f in fields(trace) if f.name not in _PER_EVENT}
+        inner = {name: getattr(trace, name)[events] for name in ("hi_ns", "lo_ns", "tokens")}
+        yield rows, replace(trace, **plain, **inner, offsets=offsets[first : end + 1] - offsets[first])
+        first = max(end, 1)
+
+
+def _by_parts(metric: Callable[..., Float]) -> Callable[..., Float]:
+    """A metric with one value per request, computed part by part."""
+
+    @functools.wraps(metric)
+    def pieced(trace: Trace, *args: float) -> Float:
+        return np.concatenate([metric(part, *args) for _, part in parts(trace)])
+
+    return pieced
+
+
+def succeeded(trace: Trace) -> Mask:
+    """Requests (n,) that were answered in full."""
+    return np.asarray(trace.error == "", dtype=np.bool_)
+
+
+def started_in(trace: Trace, start_ns: int, end_ns: int) -> Mask:
+    """Requests (n,) whose clock started inside (start, end]: the fair sample, since choosing by the end favours
+    short answers."""
+    begun = trace.scheduled_ns if trace.open_loop else trace.sent_ns
+    return (begun > start_ns) & (begun <= end_ns)
+
+
+def ttft_ms(trace: Trace) -> Float:
+    """Time to first token (n,): from t0 to the first event with generated output. NaN where nothing streamed."""
+    return _since_start(trace, _first(trace, trace.hi_ns), trace.first_event_ns != ABSENT)
+
+
+def ttfe_ms(trace: Trace) -> Float:
+    """Time to first event (n,) of any kind: what tools report that take a role header for a token."""
+    return _since_start(trace, trace.first_event_ns, trace.first_event_ns != ABSENT)
+
+
+def ttfb_ms(trace: Trace) -> Float:
+    """Time to the answer's headers (n,)."""
+    return _since_start(trace, trace.headers_ns, trace.headers_ns != ABSENT)
+
+
+def ttfa_ms(trace: Trace) -> Float:
+    """Time to the first answer token (n,), after any reasoning."""
+    return _since_start(trace, trace.answer_ns, trace.answer_ns != ABSENT)
+
+
+def latency_ms(trace: Trace) -> Float:
+    """From t0 to the last event with output (n,); the usage event and [DONE] come after it and do not count."""
+    return _since_start(trace, _last(trace, trace.hi_ns), np.ones(len(trace), dtype=bool))
+
+
+def tpot_ms(trace: Trace) -> Float:
+    """Time per output token after the first event (n,): (last - first) / (tokens - tokens in the first event).
+
+    NaN where that is 0 / 0. Dividing by tokens - 1 instead would understate it wherever the first event holds
+    several tokens, as it does under speculative decoding.
+    """
+    first, last = _first(trace, trace.hi_ns), _last(trace, trace.hi_ns)
+    counts = np.diff(trace.offsets)
+    first_tokens = np.zeros(len(trace))
+    first_tokens[counts > 0] = trace.tokens[trace.offsets[:-1][counts > 0]]
+    rest = trace.output_tokens - first_tokens
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot = (last - first) / 1e6 / rest
+    return np.where(succeeded(trace) & (counts > 1) & (rest > 0) & (trace.first_event_ns != ABSENT), tpot, np.nan)
+
+
+@_by_parts
+def longest_stall_ms(trace: Trace) -> Float:
+    """The longest gap between output events of each request (n,); NaN where there is none."""
+    longest = np.full(len(trace), np.nan)
+    stamped = gap(trace, succeeded(trace), STAMPED)
+    owner = _owners(trace)
+    np.fmax.at(longest, owner, stamped)
+    return longest
+
+
+READING_MS = 100.0
+"""Time per token of a fast reader: 10 tokens/s, about 450 words per minute."""
+
+
+@_by_parts
+def reading_idle_ms(trace: Trace, pace_ms: float = READING_MS) -> Float:
+    """How long (n,) a reader who takes `pace_ms` per token waits for text after it has begun.
+
+    Smooth goodput's idle time (arXiv 2410.14257): the reader consumes token i at u_i = max(t_i, u_(i-1) + pace) and
+    idles for max(0, t_i - u_(i-1) - pace). Summed, that is the most by which an arrival trails the reader who never
+    waits: max over i of t_i - t_1 - (tokens before i) x pace, which needs no loop over tokens.
+    """
+    first = np.repeat(trace.offsets[:-1], np.diff(trace.offsets))
+    before = np.cumsum(trace.tokens, dtype=np.float64) - trace.tokens
+    behind = (trace.hi_ns - trace.hi_ns[first]) / 1e6 - (before - before[first]) * pace_ms if len(first) else first
+    idle = np.full(len(trace), np.nan)
+    some = np.diff(trace.offsets) > 0
+    if some.any():
+        idle[some] = np.maximum.reduceat(behind, trace.offsets[:-1][some])
+    return np.where(succeeded(trace) & (trace.first_event_ns != ABSENT), np.maximum(idle, 0.0), np.nan)
+
+
+def fluidity(trace: Trace, wanted: Mask, ttft_limit_ms: float, gap_limit_ms: float) -> Float:
+    """Fluidity index of the `wanted` requests, one value each: the share of token deadlines that were met.
+
+    Deadlines follow Etalon's code (arXiv 2407.07000, etalon/metrics/metric_utils.py) rather than its text: time
+    gained on one deadline may be spent on the next, a miss starts the slack at 0 again, and a long gap counts as
+    all the deadlines it passed.
+    """
+    found = []
+    for row in np.flatnonzero(wanted & succeeded(trace)).tolist():
+        times = trace.hi_ns[trace.offsets[row] : trace.offsets[row + 1]]
+        waits = (np.diff(times, prepend=_start(trace)[row]) / 1e6).tolist()
+        slack, missed, total = 0.0, 0, 0
+        for i, wait in enumerate(waits):
+            limit = gap_limit_ms if i else ttft_limit_ms
+            if wait <= limit + slack:
+                slack += limit - wait
+                total += 1
+            else:
+                late = wait - slack - (0.0 if i else ttft_limit_ms)
+                passed = max(1, (0 if i else 1) + int(late // gap_limit_ms))
+                missed += passed
+                total += passed
+                slack = 0.0
+        if total:
+            found.append(1.0 - missed / total)
+    return np.asarray(found)
+
+
+def cycles_ms(trace: Trace, window: Window) -> tuple[Float, Float]:
+    """Closed loop: the time from each request of a stream to the stream's next, of the requests begun in the window
+    in the order sent, and their output tokens."""
+    order = np.lexsort((trace.sent_ns, trace.stream))
+    streams, sent = trace.stream[order], trace.sent_ns[order]
+    follows = streams[1:] == streams[:-1]
+    begun = (sent[:-1] > window.start_ns) & (sent[:-1] <= window.end_ns)
+    chosen = np.flatnonzero(follows & begun)
+    chosen = chosen[np.argsort(sent[chosen], kind="stable")]
+    return (sent[chosen + 1] - sent[chosen]) / 1e6, trace.output_tokens[order[chosen]].astype(np.float64)
+
+
+def in_flight(trace: Trace) -> Int64:
+    """How many requests were in flight when each (n,) was begun, itself included."""
+    begun = _start(trace)
+    return np.searchsorted(np.sort(begun), begun, side="right") - np.searchsorted(
+        np.sort(trace.ended_ns), begun, side="right"
+    )
+
+
+def send_delay_ms(trace: Trace) -> Float:
+    """How long after its due time each request (n,) was sent."""
+    return (trace.sent_ns - trace.scheduled_ns) / 1e6
+
+
+def gaps(trace: Trace, wanted: Mask) -> tuple[Float, Float, Float]:
+    """Inter-token latency: gaps between neighbouring output events of the `wanted` requests, pooled, in ms.
+
+    Three arrays of one entry per gap: as stamped, and the least and the most it can have been where several
+    events were taken in one read.
+    """
+    inner = _inner(trace, wanted)
+    return _gap(trace, inner, STAMPED), _gap(trace, inner, LEAST), _gap(trace, inner, MOST)
+
+
+STAMPED, LEAST, MOST = range(3)
+
+
+def gap(trace: Trace, wanted: Mask, which: int) -> Float:
+    """One of the three arrays of `gaps`: `STAMPED`, `LEAST` or `MOST`."""
+    return _gap(trace, _inner(trace, wanted), which)
+
+
+def _inner(trace: Trace, wanted: Mask) -> Mask:
+    """Which differences of neighbouring events lie within a `wanted` request."""
+    inner = np.ones(max(0, len(trace.hi_ns) - 1), dtype=bool)
+    inner[trace.offsets[(trace.offsets > 0) & (trace.offsets < len(trace.hi_ns))] - 1] = False
+    if not wanted.all():
+        inner &= np.repeat(wanted, np.diff(trace.offsets))[1:]
+    return inner
+
+
+def _gap(trace: Trace, inner: Mask, which: int) -> Float:
+    later = trace.lo_ns if which == LEAST else trace.hi_ns
+    earlier = trace.lo_ns if which == MOST else trace.hi_ns
+    found = (later[1:] - earlier[:-1])[inner]
+    return np.maximum(found, 0) / 1e6 if which == LEAST else found / 1e6
+
+
+def tokens_in(trace: Trace, start_ns: int, end_ns: int) -> tuple[Int64, Float]:
+    """Arrival times (ns) and token counts of the output events inside (start, end]."""
+    inside = (trace.hi_ns > start_ns) & (trace.hi_ns <= end_ns)
+    return trace.hi_ns[inside], trace.tokens[inside].astype(np.float64)
+
+
+def _owners(trace: Trace) -> Int64:
+    """Which request each gap of the answered requests belongs to."""
+    counts = np.where(succeeded(trace), np.maximum(np.diff(trace.offsets) - 1, 0), 0)
+    return np.repeat(np.arange(len(trace)), counts)
+
+
+def _start(trace: Trace) -> Int64:
+    """Where a request's clock starts: when it was due in open loop, so that a late send cannot hide a wait."""
+    return trace.scheduled_ns if trace.open_loop else trace.sent_ns
+
+
+def _since_start(trace: Trace, when_ns: Float | Int64, known: Mask) -> Float:
+    return np.where(succeeded(trace) & known, (when_ns - _start(trace)) / 1e6, np.nan)
+
+
+def _first(trace: Trace, times_ns: Int64) -> Float:
+    return _at(trace, times_ns, trace.offsets[:-1])
+
+
+def _last(trace: Trace, times_ns: Int64) -> Float:
+    return _at(trace, times_ns, trace.offsets[1:] - 1)
+
+
+def _at(trace: Trace, times_ns: Int64, rows: Int64) -> Float:
+    """The event time at each request's row, NaN where it has no events. A float64 holds it to within 2 ns."""
+    found = np.full(len(trace), np.nan)
+    some = np.diff(trace.offsets) > 0
+    found[some] = times_ns[rows[some]]
+    return found

@@ -1,0 +1,403 @@
+"""Whether to believe a level: was it the endpoint or the client, steady or not, counted right or not.
+
+Each check is a function from the evidence to a finding or None, and says what to do about it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.endpoint.watch import Watch
+from pacemark.figures import metrics
+from pacemark.figures.health import Health
+from pacemark.figures.metrics import Window
+from pacemark.figures.window import Step
+from pacemark.pace import Concurrency, Load
+from pacemark.summary import Distribution, Figure, Reason, Verdict
+from pacemark.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the checks look at. `sample` are the requests started in the window, `good` those answered."""
+
+    load: Load
+    trace: Trace
+    window: Window
+    health: Health
+    sample: NDArray[np.bool_]
+    good: NDArray[np.bool_]
+    itl: Distribution = field(default_factory=Distribution)
+    output: Figure = field(default_factory=Figure)
+    by_cycle: Figure = field(default_factory=Figure)
+    settled: bool = True
+    step: Step | None = None
+    beyond: bool = False
+    ended_by: str = "duration"
+    gaps: int = 0
+    lacking: dict[str, str] = field(default_factory=dict)
+    """What is missing for intervals of p50 and p95, in words: for each metric that has none."""
+    known_prompts: float | None = None
+    """TTFT of a prompt that any run with this seed sends, over that of prompts which nobody ever sent; None where
+    the server showed no memory for prompts, or where the seed is new."""
+    watch: Watch = field(default_factory=Watch)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be; a note is worth knowing and casts no doubt."""
+
+    status: Literal["note", "suspect", "invalid"]
+    code: str
+    message: str
+
+
+LEAST_IDLE = 0.03
+"""Below this share of idle time a core has nothing left for a client that wakes up."""
+
+NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen"})
+"""Codes of what is worth knowing of a level and casts no doubt on it."""
+
+Check = Callable[[Evidence], Finding | None]
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """All findings as one verdict; the worst decides the status."""
+    findings = [f for f in (check(evidence) for check in CHECKS) if f is not None]
+    statuses = {f.status for f in findings}
+    status: Literal["valid", "suspect", "invalid"] = (
+        "invalid" if "invalid" in statuses else "suspect" if "suspect" in statuses else "valid"
+    )
+    return Verdict(status, [Reason(f.code, f.message) for f in findings])
+
+
+def no_window(e: Evidence) -> Finding | None:
+    """Nothing to measure: the load ended before it was steady."""
+    if e.window.seconds > 0 and e.good.any():
+        return None
+    return Finding("invalid", "no_window", "no request was sent and answered in a steady window; give it longer")
+
+
+def worker_died(e: Evidence) -> Finding | None:
+    """A worker that ended took its share of the load with it."""
+    if not e.health.died:
+        return None
+    text = f"{'; '.join(e.health.died)}, so the load was not what it says; run again, with fewer requests in flight"
+    return Finding("invalid", "worker_died", text)
+
+
+def errors(e: Evidence) -> Finding | None:
+    """Failed requests free capacity for the others, so the figures flatter the endpoint."""
+    share, limited = _failures(e)
+    if share - limited <= 0.01:
+        return None
+    text = (
+        f"{share - limited:.1%} of {e.sample.sum()} requests in the window failed, and the rest had the endpoint to "
+        "themselves; see which errors they are, and mend those or lower the load"
+    )
+    return Finding("invalid" if share > 0.1 else "suspect", "errors", text)
+
+
+def rate_limited(e: Evidence) -> Finding | None:
+    """A limit that somebody set was reached: what is measured is the limit and not the endpoint."""
+    share, limited = _failures(e)
+    if limited <= 0.01:
+        return None
+    which = f" on {e.watch.limits[0]}" if e.watch.limits else ""
+    text = (
+        f"{limited:.1%} of {e.sample.sum()} requests in the window were turned away by a rate limit{which} (429); ask "
+        "for a higher limit, or stay below it"
+    )
+    return Finding("invalid" if share > 0.1 else "suspect", "rate_limited", text)
+
+
+def _failures(e: Evidence) -> tuple[float, float]:
+    """Shares of the window's requests that failed, and that failed by a rate limit."""
+    total = max(1, int(e.sample.sum()))
+    limited = int((e.trace.error[e.sample] == "http_429").sum())
+    return int(e.sample.sum() - e.good.sum()) / total, limited / total
+
+
+def few_requests(e: Evidence) -> Finding | None:
+    """Too few for intervals; far too few for any quantile."""
+    count = int(e.good.sum())
+    if count == 0 or (count >= 10 and not e.lacking):
+        return None
+    if count < 10:
+        text = f"only {count} requests in the window"
+    else:
+        text = "no interval: " + ", ".join(f"{metric} ({note})" for metric, note in e.lacking.items())
+    status: Literal["note", "suspect"] = "suspect" if count < 10 else "note"
+    code = "few_requests" if count < 10 else "no_interval"
+    return Finding(status, code, f"{text}; run longer (--duration or --precision)")
+
+
+def interrupted(e: Evidence) -> Finding | None:
+    """Requests cut off by the interruption are missing, and the long ones first."""
+    if e.ended_by != "interrupted":
+        return None
+    text = "the level was stopped early, so long answers are missing from its figures; let it run to its end"
+    return Finding("suspect", "interrupted", text)
+
+
+def unsteady(e: Evidence) -> Finding | None:
+    """A level that never settled has no average."""
+    if e.settled:
+        return None
+    return Finding("suspect", "unsteady", "the token rate had not settled by the middle of the window; run longer")
+
+
+def step_change(e: Evidence) -> Finding | None:
+    """The endpoint changed under the measurement."""
+    if e.step is None:
+        return None
+    change = e.step.after / e.step.before - 1 if e.step.before else float("inf")
+    return Finding(
+        "suspect",
+        "step_change",
+        f"the pace changed by {change:+.0%} within the window: the endpoint scaled, or a neighbour came or went; "
+        "repeat the level once it is steady",
+    )
+
+
+def endpoint_changed(e: Evidence) -> Finding | None:
+    """The endpoint itself says that it scaled, was changed, or was not ready."""
+    seen = [s for s in e.watch.during(e.window) if s.ready is not None]
+    for before, after in itertools.pairwise(seen):
+        at = f"{max(0.0, (after.now_ns - e.window.start_ns) / 1e9):.0f} s into the window"
+        if not after.ready:
+            return Finding("suspect", "endpoint_not_ready", f"the endpoint said {at} that it is {after.state}")
+        if before.version != after.version:
+            return Finding("suspect", "endpoint_updated", f"the endpoint's configuration was changed, seen {at}")
+        if before.capacity is not None and after.capacity is not None and before.capacity != after.capacity:
+            return Finding(
+                "suspect",
+                "endpoint_scaled",
+                f"the endpoint scaled from {before.capacity:g} to {after.capacity:g} provisioned requests in parallel, "
+                f"seen {at}: the figures mix two sizes of it; repeat the level once it is steady",
+            )
+    return None
+
+
+def endpoint_unseen(e: Evidence) -> Finding | None:
+    """What could not be asked of the endpoint while the level ran."""
+    said = {s.problem for s in e.watch.during(e.window) if s.problem}
+    return Finding("note", "endpoint_unseen", f"while the level ran: {'; '.join(sorted(said))}") if said else None
+
+
+def beyond_capacity(e: Evidence) -> Finding | None:
+    """An open loop that outruns its server has no latency: it grows for as long as one looks."""
+    if not e.beyond:
+        return None
+    return Finding(
+        "invalid",
+        "beyond_capacity",
+        "requests arrive faster than they are answered: the backlog and the TTFT grow without bound, so no latency "
+        "is given; lower the rate",
+    )
+
+
+def little(e: Evidence) -> Finding | None:
+    """Two ways to count throughput must agree (Little's law); where they do not, the level was not in balance."""
+    if e.by_cycle.value is None or not e.output.value:
+        return None
+    off = e.by_cycle.value / e.output.value - 1
+    low, high = e.output.low, e.output.high
+    width = (high - low) / 2 / e.output.value if low is not None and high is not None else 0.0
+    if abs(off) <= 0.03 + width or e.good.sum() < 20:
+        return None
+    return Finding(
+        "suspect",
+        "little",
+        f"tokens per second and concurrency x tokens / cycle time differ by {off:+.1%}: the window is too short or the "
+        "load was not in balance; run longer",
+    )
+
+
+def event_count(e: Evidence) -> Finding | None:
+    """Tools that count events for tokens would report something else here."""
+    counted = e.good & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
+    events = int(np.diff(e.trace.offsets)[counted].sum())
+    tokens = int(e.trace.output_tokens[counted].sum())
+    if not events or abs(tokens / events - 1) <= 0.02:
+        return None
+    text = f"an event carries {tokens / events:.2f} tokens on average; figures count the server's tokens, so compare "
+    return Finding("note", "event_count", text + "them with no tool that counts events")
+
+
+def short_answers(e: Evidence) -> Finding | None:
+    """Answers shorter than asked for make less work than the workload says."""
+    short = e.good & (e.trace.output_tokens < e.trace.asked_tokens)
+    share = short.sum() / max(1, e.good.sum())
+    if share <= 0.02:
+        return None
+    mean, asked = e.trace.output_tokens[e.good].mean(), e.trace.asked_tokens[e.good].mean()
+    return Finding(
+        "suspect",
+        "short_answers",
+        f"{share:.0%} of the answers stopped early: {mean:.0f} tokens on average where {asked:.0f} were asked for, "
+        "so the server does not heed ignore_eos; compare only with runs of the same answer length",
+    )
+
+
+def token_count(e: Evidence) -> Finding | None:
+    """Events are not always tokens."""
+    if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
+        return None
+    return Finding(
+        "suspect",
+        "token_count",
+        "the server reported no usage, so events were counted as tokens; name a --tokenizer to count them",
+    )
+
+
+def cached_prompts(e: Evidence) -> Finding | None:
+    """Every prompt is new: a cache that knows it shows that it was not."""
+    known = e.good & (e.trace.cached_tokens >= 0) & (e.trace.input_tokens > 0)
+    if not known.any():
+        return None
+    # The chat template and a start token open every prompt; no salt can come before them.
+    unsalted = 8
+    share = np.maximum(e.trace.cached_tokens[known] - unsalted, 0).sum() / e.trace.input_tokens[known].sum()
+    if share <= 0.01:
+        return None
+    return Finding(
+        "invalid", "cached_prompts", f"the server took {share:.1%} of the input from its prompt cache; use a new --seed"
+    )
+
+
+def suspected_cache(e: Evidence) -> Finding | None:
+    """A server that does not tell of its cache still answers sooner what it was asked before."""
+    if e.known_prompts is None or e.known_prompts >= 0.7:
+        return None
+    return Finding(
+        "suspect",
+        "suspected_cache",
+        f"the first token of a prompt of this seed came in {e.known_prompts:.0%} of the time that a new prompt takes: "
+        "the server seems to know the prompts from an earlier run; use a new --seed",
+    )
+
+
+def client_starved(e: Evidence) -> Finding | None:
+    """A client that waits for a core sends late and reads late, whatever its clock says."""
+    share = max(e.health.worker_wait_share, default=0.0)
+    idle = e.health.idle_share
+    if share <= 0.15 and idle is not None and idle < LEAST_IDLE:
+        text = f"the cores that this client may use were idle only {idle:.0%} of the time, so it had to fight for them"
+        return Finding("suspect", "client_starved", f"{text}; free a core for it, or load from a machine that has one")
+    if share <= 0.15:
+        return None
+    return Finding(
+        "suspect" if share <= 0.4 else "invalid",
+        "client_starved",
+        f"this client was ready to run but had no CPU for {share:.0%} of the time; free a core for it, "
+        "or load from a machine that has one",
+    )
+
+
+def client_busy(e: Evidence) -> Finding | None:
+    """A worker near one whole core queues its own reads."""
+    share = max(e.health.worker_cpu_share, default=0.0)
+    if share <= 0.85:
+        return None
+    text = f"a worker of this client was busy {share:.0%} of the time; use more --workers"
+    return Finding("suspect", "client_busy", text)
+
+
+def client_lag(e: Evidence) -> Finding | None:
+    """How long answers lay in the kernel. Its stamps make up for that, up to where events pile up in one read."""
+    if not len(e.health.lag_ns):
+        return None
+    lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
+    typical = e.itl.p50.value or 20.0
+    if lag_ms <= max(5.0, 0.5 * typical):
+        return None
+    return Finding(
+        "suspect",
+        "client_lag",
+        f"this client read answers up to {lag_ms:.1f} ms after they arrived (p99), where tokens come every "
+        f"{typical:.1f} ms; use more --workers, or a machine with free cores",
+    )
+
+
+def coalesced(e: Evidence) -> Finding | None:
+    """Events that were read together have one stamp, so their gaps are bounds."""
+    least, most = e.itl.p99.low, e.itl.p99.high
+    if e.gaps < 100 or least is None or most is None:
+        return None
+    if most - least <= max(1.0, 0.1 * least):
+        return None
+    return Finding(
+        "suspect",
+        "coalesced",
+        f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: the server "
+        "or a proxy sends several at once, or this client read late; find what buffers, or use more --workers",
+    )
+
+
+def late_sends(e: Evidence) -> Finding | None:
+    """Open loop: a request that leaves late did not arrive as the arrival process says."""
+    if not e.trace.open_loop or not e.sample.any():
+        return None
+    late = metrics.send_delay_ms(e.trace)[e.sample]
+    p99, p50 = float(np.quantile(late, 0.99)), float(np.median(late))
+    ttft = metrics.ttft_ms(e.trace)[e.good]
+    typical = float(np.nanmedian(ttft)) if np.isfinite(ttft).any() else 100.0
+    if p99 <= max(1.0, 0.01 * typical):
+        return None
+    return Finding(
+        "invalid" if p99 > 0.05 * typical and p50 > 10.0 else "suspect",
+        "late_sends",
+        f"this client sent requests up to {p99:.1f} ms after they were due (p99); latencies count from the due time, "
+        "so they hold, but the arrivals were less even than asked; use more --workers or raise --max-in-flight",
+    )
+
+
+def underfilled(e: Evidence) -> Finding | None:
+    """Closed loop: the slots must be in use, or the load was less than it says."""
+    if not isinstance(e.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
+        return None
+    begin = np.clip(e.trace.sent_ns, e.window.start_ns, e.window.end_ns)
+    end = np.clip(e.trace.ended_ns, e.window.start_ns, e.window.end_ns)
+    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.load.value
+    if used >= 0.95:
+        return None
+    return Finding(
+        "suspect",
+        "underfilled",
+        f"on average {used * e.load.value:.1f} of {e.load.value} requests were in flight: the client or failures kept "
+        "slots empty; use more --workers, or mend the failures",
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    no_window,
+    worker_died,
+    interrupted,
+    beyond_capacity,
+    errors,
+    rate_limited,
+    few_requests,
+    unsteady,
+    step_change,
+    endpoint_changed,
+    little,
+    short_answers,
+    token_count,
+    cached_prompts,
+    suspected_cache,
+    client_starved,
+    client_busy,
+    client_lag,
+    coalesced,
+    late_sends,
+    underfilled,
+    event_count,
+    endpoint_unseen,
+)

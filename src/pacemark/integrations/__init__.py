@@ -1,0 +1,1 @@
+"""Other systems that runs are handed to."""

@@ -1,0 +1,1 @@
+"""Charts: one definition for the page, SVG, PNG and the notebook."""

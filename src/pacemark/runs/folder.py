@@ -1,0 +1,343 @@
+"""The run folder: written while the run goes on, read back by everything that reports.
+
+`run.json` says what was run, `run.db` holds every request, `summary.json` the figures, `report.html` the report.
+Nothing secret is written to any of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.endpoint.watch import Sight
+from pacemark.errors import BadInput
+from pacemark.figures.metrics import Window
+from pacemark.instrument.generator import Beat
+from pacemark.pace import Load
+from pacemark.summary import EndedBy, Summary
+from pacemark.trace import ABSENT, Exchange, Int64, Trace
+
+_TABLES = """
+CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
+  window_end_ns INTEGER, ended_by TEXT, died TEXT);
+CREATE TABLE request (level INTEGER, idx INTEGER, stream INTEGER, scheduled_ns INTEGER, first_byte_sent_ns INTEGER,
+  sent_ns INTEGER, send_ns INTEGER, headers_ns INTEGER, first_event_ns INTEGER, answer_ns INTEGER, ended_ns INTEGER,
+  connect_ns INTEGER, status INTEGER, error TEXT, detail TEXT, finish_reason TEXT, asked_tokens INTEGER,
+  input_tokens INTEGER, cached_tokens INTEGER, output_tokens INTEGER, tokens_source TEXT, events INTEGER,
+  coalesced_reads INTEGER, hi_ns BLOB, lo_ns BLOB, tokens BLOB, lag_ns BLOB);
+CREATE TABLE health (level INTEGER, worker INTEGER, now_ns INTEGER, in_flight INTEGER, reads INTEGER,
+  cpu_ns INTEGER, wait_ns INTEGER, idle_share REAL, stall_ns INTEGER, reconnects INTEGER);
+CREATE TABLE endpoint (now_ns INTEGER, sight TEXT);
+"""
+_PLAIN = (
+    "level index stream scheduled_ns first_byte_sent_ns sent_ns send_ns headers_ns first_event_ns answer_ns ended_ns "
+    "connect_ns status error detail finish_reason asked_tokens input_tokens cached_tokens output_tokens "
+    "tokens_source"
+).split()
+_INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_PLAIN) + 6))})"
+_BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects".split()
+COMMIT_S = 0.5
+_BLOCK = 10_000
+"""Rows that are fetched at once."""
+
+
+class StoredLevel(NamedTuple):
+    """A level as it stands in `run.db`. The window is empty where the level was cut off before it."""
+
+    level: int
+    load: Load
+    window: Window
+    ended_by: EndedBy
+    died: tuple[str, ...]
+    """The workers that ended while it ran."""
+
+
+class Columns(NamedTuple):
+    """A level's requests as columns, without an object for each. `trace` is in the order sent."""
+
+    trace: Trace
+    numbers: Int64
+    """Per request of the trace: its number in the level."""
+    send_ns: Int64
+    lag_ns: NDArray[np.int32]
+    """Per read, in no order."""
+    coalesced_reads: int
+    refusals: list[str]
+    """What the server said with each 429."""
+
+
+class RunFolder:
+    """One run on disk. Event times are packed little-endian int64; a NULL `lo_ns` equals `hi_ns`, and NULL
+    `tokens` means that the output tokens spread evenly over the events."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = sqlite3.connect(path / "run.db", isolation_level=None)
+        self._committed_s = 0.0
+
+    @classmethod
+    def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
+        """A new folder `<utc-time>-<slug>` under `out`. Raises BadInput where it cannot be made."""
+        now = datetime.datetime.now(datetime.UTC)
+        name = f"{now:%Y%m%dT%H%M%SZ}-{re.sub(r'[^a-zA-Z0-9.]+', '-', slug).strip('-.').lower()[:40] or 'run'}"
+        try:
+            for attempt in range(100):
+                path = out / (name if not attempt else f"{name}-{attempt + 1}")
+                try:
+                    path.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    if not out.is_dir():
+                        raise
+            folder = cls(path)
+            folder.write_run(run)
+            folder._db.execute("PRAGMA journal_mode=WAL")
+            folder._db.execute("PRAGMA synchronous=NORMAL")
+            folder._db.executescript(_TABLES)
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise BadInput(f"--out {out}: cannot write there ({reason}); name a folder you may write to") from None
+        folder._db.execute("BEGIN")
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run; `path` may also be a folder of runs, whose newest is taken. Raises BadInput."""
+        if not (path / "run.json").exists():
+            runs = sorted(p.parent for p in path.glob("*/run.json")) if path.is_dir() else []
+            if not runs:
+                raise BadInput(f"{path} is no run: there is no run.json in it; runs are stored below ./runs")
+            path = runs[-1]
+        if not (path / "run.db").is_file():
+            raise BadInput(f"{path} is no whole run: there is no run.db in it")
+        folder = cls(path)
+        try:
+            folder._db.execute("SELECT count(*) FROM level").fetchone()
+        except sqlite3.Error as error:
+            folder.close()
+            raise BadInput(f"{path}/run.db cannot be read: {error}") from None
+        return folder
+
+    # --- writing
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        """Write `run.json`."""
+        (self.path / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+
+    def begin_level(self, level: int, load: Load, begun_ns: int) -> None:
+        """Note that a level has begun."""
+        row = (level, msgspec.json.encode(load).decode(), begun_ns)
+        self._db.execute("INSERT INTO level (level, load, begun_ns) VALUES (?, ?, ?)", row)
+
+    def set_window(self, level: int, window: Window, ended_by: str = "interrupted", died: tuple[str, ...] = ()) -> None:
+        """Note the window of a level: as planned when it opens, and as it was when it has closed."""
+        row = (window.start_ns, window.end_ns, ended_by, "\n".join(died), level)
+        self._db.execute(
+            "UPDATE level SET window_start_ns = ?, window_end_ns = ?, ended_by = ?, died = ? WHERE level = ?", row
+        )
+
+    def add(self, x: Exchange) -> None:
+        """Keep one request."""
+        even = bool(np.all(x.tokens == x.tokens[0])) if len(x.tokens) else True
+        exact = bool(np.array_equal(x.hi_ns, x.lo_ns))
+        self._db.execute(
+            _INSERT,
+            (
+                *(getattr(x, name) for name in _PLAIN),
+                len(x.hi_ns),
+                x.coalesced_reads,
+                x.hi_ns.astype("<i8").tobytes(),
+                None if exact else x.lo_ns.astype("<i8").tobytes(),
+                None if even else x.tokens.astype("<f4").tobytes(),
+                x.lag_ns.astype("<i4").tobytes(),
+            ),
+        )
+
+    def add_beat(self, beat: Beat) -> None:
+        """Keep one pulse of a worker."""
+        row = [getattr(beat, name) for name in _BEAT]
+        self._db.execute(f"INSERT INTO health VALUES ({','.join('?' * len(_BEAT))})", row)
+
+    def add_sight(self, sight: Sight) -> None:
+        """Keep one look at the endpoint."""
+        row = (sight.now_ns, msgspec.json.encode(sight).decode())
+        self._db.execute("INSERT INTO endpoint VALUES (?, ?)", row)
+
+    def commit(self, at_once: bool = False) -> None:
+        """Make what was added last, at most every COMMIT_S seconds unless `at_once`."""
+        now = time.monotonic()
+        if at_once or now - self._committed_s >= COMMIT_S:
+            self._db.execute("COMMIT")
+            self._db.execute("BEGIN")
+            self._committed_s = now
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write `summary.json`."""
+        (self.path / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+
+    def close(self) -> None:
+        """Commit, fold the write-ahead log into the database and let go of it."""
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
+            with contextlib.suppress(sqlite3.OperationalError):  # someone reads it; the log then stays beside it
+                self._db.execute("PRAGMA journal_mode=DELETE")
+        self._db.close()
+
+    # --- reading
+
+    def run(self) -> dict[str, Any]:
+        """`run.json`."""
+        return msgspec.json.decode((self.path / "run.json").read_bytes(), type=dict[str, Any])
+
+    def summary(self) -> Summary:
+        """`summary.json`. Raises BadInput where the run has none."""
+        try:
+            return msgspec.json.decode((self.path / "summary.json").read_bytes(), type=Summary)
+        except OSError:
+            raise BadInput(f"{self.path} was cut off before its summary; rebuild it with pacemark report") from None
+        except msgspec.DecodeError as error:
+            raise BadInput(f"{self.path}/summary.json is not of a schema this version reads: {error}") from None
+
+    def levels(self) -> list[StoredLevel]:
+        """Every level begun, in order."""
+        rows = self._db.execute(
+            "SELECT level, load, window_start_ns, window_end_ns, ended_by, died FROM level ORDER BY level"
+        )
+        return [
+            StoredLevel(
+                level,
+                msgspec.json.decode(load, type=Load),
+                Window(start or 0, end or 0),
+                ended_by or "interrupted",
+                tuple((died or "").splitlines()),
+            )
+            for level, load, start, end, ended_by, died in rows
+        ]
+
+    def beats(self, level: int) -> list[Beat]:
+        """The pulses of the workers while a level ran."""
+        rows = self._db.execute(f"SELECT {', '.join(_BEAT)} FROM health WHERE level = ? ORDER BY now_ns", (level,))
+        return [Beat(**dict(zip(_BEAT, row, strict=True)), oldest_ns=ABSENT, turned=0, idle=False) for row in rows]
+
+    def sights(self) -> list[Sight]:
+        """Every look at the endpoint, in order; none in runs that were stored before there were any."""
+        try:
+            rows = self._db.execute("SELECT sight FROM endpoint ORDER BY now_ns").fetchall()
+        except sqlite3.OperationalError:
+            return []
+        return [msgspec.json.decode(text, type=Sight) for (text,) in rows]
+
+    def span(self) -> tuple[int, int] | None:
+        """When the first request of any level was sent, and when the last one ended; None where there are none."""
+        row = self._db.execute("SELECT min(sent_ns), max(ended_ns) FROM request WHERE level >= 0").fetchone()
+        return None if row[0] is None else (int(row[0]), int(row[1]))
+
+    def ended(self, error: str) -> Int64:
+        """When each request ended that failed with `error`."""
+        rows = self._db.execute("SELECT ended_ns FROM request WHERE level >= 0 AND error = ?", (error,))
+        return np.asarray([ns for (ns,) in rows], dtype=np.int64)
+
+    def output(self) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
+        """Events of the answered requests of all levels, a block at a time: when, and how many tokens."""
+        rows = self._db.execute("SELECT hi_ns, output_tokens FROM request WHERE level >= 0 AND error = ''")
+        for block in iter(lambda: rows.fetchmany(_BLOCK), []):
+            counts = np.asarray([len(hi) // 8 for hi, _ in block])
+            tokens = np.asarray([output for _, output in block]) / np.maximum(1, counts)
+            yield np.frombuffer(b"".join(hi for hi, _ in block), "<i8"), np.repeat(tokens, counts)
+
+    def columns(self, level: int, *, open_loop: bool = False) -> Columns:
+        """A level's requests, read straight into columns: what is kept of a request is what it came with."""
+        names = "sent_ns scheduled_ns headers_ns first_event_ns answer_ns ended_ns stream asked_tokens input_tokens "
+        names += "cached_tokens output_tokens idx send_ns coalesced_reads events error='' tokens_source='usage'"
+        asked = f"SELECT {', '.join(names.split())} FROM request WHERE level = ? ORDER BY rowid"
+        rows = self._db.execute(asked, (level,))
+        blocks = [np.asarray(block, np.int64).T for block in iter(lambda: rows.fetchmany(_BLOCK), [])]
+        plain = np.concatenate([np.zeros((len(names.split()), 0), np.int64), *blocks], axis=1)
+        del blocks
+        order = np.argsort(plain[0], kind="stable")
+        failed = np.flatnonzero(plain[-2] == 0)
+        plain = plain[:, order]
+        column = dict(zip(names.split(), plain, strict=True))
+        counts, output = column["events"], column["output_tokens"]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        error, refusals = self._errors(level, place[failed], len(order))
+        tokens = np.repeat((output / np.maximum(1, counts)).astype(np.float32), counts)
+        hi_ns, lo_ns, lag_ns = self._events(level, offsets[place], tokens)
+        return Columns(
+            Trace(
+                **{name: column[name] for name in names.split()[:6]},
+                stream=column["stream"].astype(np.int32),
+                error=error,
+                **{name: column[name] for name in names.split()[7:11]},
+                tokens_from_usage=column["tokens_source='usage'"] == 1,
+                offsets=offsets,
+                hi_ns=hi_ns,
+                lo_ns=lo_ns,
+                tokens=tokens,
+                open_loop=open_loop,
+            ),
+            numbers=column["idx"],
+            send_ns=column["send_ns"],
+            lag_ns=lag_ns,
+            coalesced_reads=int(column["coalesced_reads"].sum()),
+            refusals=refusals,
+        )
+
+    def _errors(self, level: int, places: Int64, count: int) -> tuple[NDArray[np.str_], list[str]]:
+        """The errors of a level's requests, in the order sent, and what was said with each 429."""
+        asked = "SELECT error, detail FROM request WHERE level = ? AND error != '' ORDER BY rowid"
+        said = self._db.execute(asked, (level,)).fetchall()
+        error = np.full(count, "", dtype=f"<U{max((len(kind) for kind, _ in said), default=1)}")
+        error[places] = [kind for kind, _ in said]
+        return error, [detail for kind, detail in said if kind == "http_429"]
+
+    def _events(self, level: int, starts: Int64, tokens: NDArray[np.float32]) -> tuple[Int64, Int64, NDArray[np.int32]]:
+        """Event times of a level and the lag of its reads; `starts` says where the events of each row go. Uneven
+        `tokens` are put in their place. Where every time is exact, both times are one array."""
+        asked = "SELECT hi_ns, lo_ns, tokens, lag_ns FROM request WHERE level = ? ORDER BY rowid"
+        hi_ns, lags = np.empty(len(tokens), "<i8"), bytearray()
+        lo_ns = hi_ns
+        into_hi = into_lo = hi_ns.view(np.uint8).data  # bytes into bytes: an array for each row takes longer
+        for start, (hi, lo, uneven, lag) in zip(starts.tolist(), self._db.execute(asked, (level,)), strict=False):
+            begin, end = 8 * start, 8 * start + len(hi)
+            into_hi[begin:end] = hi
+            if lo is not None and lo_ns is hi_ns:
+                lo_ns = hi_ns.copy()
+                into_lo = lo_ns.view(np.uint8).data
+            if lo_ns is not hi_ns:
+                into_lo[begin:end] = hi if lo is None else lo
+            if uneven is not None:
+                tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
+            lags += lag
+        return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
+
+    def exchanges(self, level: int) -> Iterator[Exchange]:
+        """The requests of a level, in the order they ended."""
+        columns = ", ".join("idx" if name == "index" else name for name in _PLAIN)
+        rows = self._db.execute(
+            f"SELECT {columns}, coalesced_reads, hi_ns, lo_ns, tokens, lag_ns FROM request WHERE level = ?", (level,)
+        )
+        for *plain, coalesced, hi, lo, tokens, lag in rows:
+            fields = dict(zip(_PLAIN, plain, strict=True))
+            hi_ns = np.frombuffer(hi, "<i8")
+            spread = np.full(len(hi_ns), fields["output_tokens"] / max(1, len(hi_ns)), np.float32)
+            yield Exchange(
+                **fields,
+                hi_ns=hi_ns,
+                lo_ns=hi_ns if lo is None else np.frombuffer(lo, "<i8"),
+                tokens=spread if tokens is None else np.frombuffer(tokens, "<f4"),
+                lag_ns=np.frombuffer(lag, "<i4"),
+                coalesced_reads=coalesced,
+            )

@@ -1,0 +1,134 @@
+"""The measuring step over the engine in virtual time: what a perfect client would find, in a moment.
+
+It keeps the rules of the step over the network (`pacemark.runs.bench`): a ramp until every stream has finished one
+request, a window, and the load held on until every request of the window is answered; and it asks `enough` as often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.figures.health import Health
+from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
+from pacemark.figures.metrics import Window
+from pacemark.pace import Concurrency, Load
+from pacemark.simulator.engine.presets import Preset
+from pacemark.simulator.engine.virtual import Lengths, simulate
+from pacemark.trace import Trace
+
+__all__ = ["kept", "virtual_measure"]
+
+LOOK_NS = 200_000_000
+"""How soon `enough` is asked again; later on, after another tenth of the window so far."""
+
+
+def virtual_measure(
+    preset: Preset | str,
+    *,
+    input_tokens: Lengths = 256,
+    output_tokens: Lengths = 64,
+    duration_s: float = 20.0,
+    max_duration_s: float = 120.0,
+    seed: int = 0,
+) -> Measure:
+    """A measuring step on `preset`. Every level has random numbers of its own, drawn from `seed`.
+
+    The result's trace holds every request that was sent until the level ended, so that its length is what the level
+    cost. Windows last `duration_s`, or with `enough` until that is satisfied, `max_duration_s` at most.
+    """
+    levels = 0
+
+    def measure(load: Load, enough: Enough | None = None) -> LevelResult:
+        nonlocal levels
+        levels += 1
+        run = _Level(load, preset, input_tokens, output_tokens, seed * 1_000_003 + levels)
+        start_ns = run.ramped_ns()
+        end_ns = start_ns + round((max_duration_s if enough else duration_s) * 1e9)
+        at = start_ns
+        while enough is not None and (at := at + max(LOOK_NS, (at - start_ns) // 10)) < end_ns:
+            if enough(run.until(at), Window(start_ns, at)):
+                end_ns = at
+        return sum_up(load, run.answered(end_ns), Window(start_ns, end_ns), Health())
+
+    return measure
+
+
+class _Level:
+    """One level, simulated as far ahead as somebody looks."""
+
+    def __init__(self, load: Load, preset: Preset | str, prompt: Lengths, output: Lengths, seed: int) -> None:
+        self._load, self._preset, self._seed = load, preset, seed
+        self._lengths = prompt, output
+        self._requests = 32 + (4 * load.value if isinstance(load, Concurrency) else 0)
+        self._trace = self._simulate()
+
+    def ramped_ns(self) -> int:
+        """When every stream has finished a request; in open loop, after twice the longest wait so far."""
+        while True:
+            trace, known_ns = self._trace, int(self._trace.sent_ns[-1])
+            if isinstance(self._load, Concurrency):
+                first = np.full(self._load.value, np.iinfo(np.int64).max)
+                np.minimum.at(first, trace.stream, trace.ended_ns)
+                at = int(first.max())
+            else:
+                order = np.argsort(trace.ended_ns)
+                ended = trace.ended_ns[order]
+                longest = np.maximum.accumulate(ended - trace.scheduled_ns[order])
+                late = np.flatnonzero(np.append(ended[1:], np.iinfo(np.int64).max) > 2 * longest)
+                at = max(int(ended[late[0]]), int(2 * longest[late[0]]))
+            if at <= known_ns:
+                return at
+            self._extend()
+
+    def until(self, at_ns: int) -> Trace:
+        """The level as it stands: the requests that have ended."""
+        while self._trace.sent_ns[-1] < at_ns:
+            self._extend()
+        return kept(self._trace, self._trace.ended_ns <= at_ns)
+
+    def answered(self, end_ns: int) -> Trace:
+        """The requests sent until every one that was sent by `end_ns` was answered."""
+        while True:
+            sent = self._trace.sent_ns
+            held_ns = int(self._trace.ended_ns[sent <= end_ns].max(initial=end_ns))
+            if sent[-1] >= held_ns:
+                return kept(self._trace, sent <= held_ns)
+            self._extend()
+
+    def _extend(self) -> None:
+        self._requests *= 2
+        self._trace = self._simulate()
+
+    def _simulate(self) -> Trace:
+        prompt, output = self._lengths
+        trace = simulate(
+            self._load,
+            self._preset,
+            input_tokens=prompt,
+            output_tokens=output,
+            requests=self._requests,
+            seed=self._seed,
+        )
+        return trace if isinstance(self._load, Concurrency) else replace(trace, open_loop=True)
+
+
+def kept(trace: Trace, wanted: NDArray[np.bool_]) -> Trace:
+    """The requests `wanted` (n,) of a trace, with their events."""
+    counts = np.diff(trace.offsets)
+    events = np.repeat(wanted, counts)
+    columns = {
+        field.name: getattr(trace, field.name)[wanted]
+        for field in fields(trace)
+        if field.name not in ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop")
+    }
+    return Trace(
+        **columns,
+        offsets=np.concatenate([[0], np.cumsum(counts[wanted])]).astype(np.int64),
+        hi_ns=trace.hi_ns[events],
+        lo_ns=trace.lo_ns[events],
+        tokens=trace.tokens[events],
+        open_loop=trace.open_loop,
+    )

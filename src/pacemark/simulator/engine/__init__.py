@@ -1,0 +1,1 @@
+"""The engine of the embedded endpoint, in virtual time."""

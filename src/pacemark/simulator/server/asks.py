@@ -1,0 +1,222 @@
+"""What a request asks for: the OpenAI request bodies, server side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from pacemark.simulator.server import tokens as words
+from pacemark.simulator.server.http import Request
+
+__all__ = ["Ask", "Refusal", "read_chat", "read_completion", "read_embeddings", "read_task"]
+
+
+class Refusal(Exception):
+    """A request that will not be served; each face words it in its own way."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        headers: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.code = code
+        self.headers = headers
+
+
+class _Part(msgspec.Struct):
+    type: str = "text"
+    text: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class _Function(msgspec.Struct):
+    name: str
+
+
+class _Tool(msgspec.Struct):
+    function: _Function
+
+
+class _Sampling(msgspec.Struct):
+    model: str = ""
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    n: int | None = 1
+    stream: bool | None = False
+    stream_options: _StreamOptions | None = None
+
+
+class _Chat(_Sampling):
+    messages: list[_Message] = []
+    tools: list[_Tool] = []
+    tool_choice: Literal["none", "auto", "required"] | _Tool = "auto"
+
+
+class _Completion(_Sampling):
+    prompt: str | list[str | int | list[int]] = ""
+
+
+class _Embeddings(msgspec.Struct):
+    input: str | list[str | int | list[int]]
+    model: str = ""
+    dimensions: int = 64
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request asks for, whichever route it came by."""
+
+    task: Literal["chat", "completions", "embeddings"]
+    model: str
+    tokens: list[str]
+    """The prompt's own tokens."""
+    prompt_tokens: int
+    """With what the chat template adds."""
+    limit: int | None = None
+    """Most output tokens, where the request says."""
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stream: bool = False
+    include_usage: bool = False
+    tool: str = ""
+    """Name of the function that the answer must call, or empty."""
+    texts: list[str] = []
+    """Embeddings: what to embed, one vector each."""
+    dimensions: int = 0
+    base64: bool = False
+
+
+_STANDARD = """
+model messages prompt max_tokens max_completion_tokens n stream stream_options temperature top_p stop seed user
+presence_penalty frequency_penalty logit_bias logprobs top_logprobs tools tool_choice response_format
+reasoning_effort best_of echo suffix store metadata
+"""
+
+
+def read_chat(request: Request, *, strict: bool = False) -> Ask:
+    """Understand a chat request; `strict` refuses fields that OpenAI does not know. Raises Refusal."""
+    body = _decode(request, _Chat, strict)
+    if not body.messages:
+        raise Refusal(400, "messages: at least one message is needed")
+    tokens: list[str] = []
+    for message in body.messages:
+        content = message.content or ""
+        tokens += words.pieces(content if isinstance(content, str) else "\n".join(part.text for part in content))
+    overhead = words.MESSAGE_TOKENS * len(body.messages) + words.REPLY_TOKENS
+    tool = ""
+    if isinstance(body.tool_choice, _Tool):
+        tool = body.tool_choice.function.name
+    elif body.tool_choice == "required":
+        tool = body.tools[0].function.name if body.tools else ""
+    if (tool or body.tool_choice == "required") and tool not in [t.function.name for t in body.tools]:
+        raise Refusal(400, f"tool_choice: no function {tool!r} among the tools")
+    return _ask("chat", body, tokens, len(tokens) + overhead, tool)
+
+
+def read_completion(request: Request, *, strict: bool = False) -> Ask:
+    """Understand a completions request, its prompt text or token ids. Raises Refusal."""
+    body = _decode(request, _Completion, strict)
+    prompts = _prompts(body.prompt)
+    if len(prompts) != 1:
+        raise Refusal(400, f"prompt: one prompt a request is served, not {len(prompts)}")
+    return _ask("completions", body, prompts[0], len(prompts[0]) + 1)
+
+
+def read_embeddings(request: Request, *, strict: bool = False) -> Ask:
+    """Understand an embeddings request, of one text or several. Raises Refusal."""
+    body = _decode(request, _Embeddings, False)
+    prompts = _prompts(body.input)
+    if not prompts or not 1 <= body.dimensions <= 4096:
+        raise Refusal(400, "input must not be empty, and dimensions must be between 1 and 4096")
+    tokens = [token for prompt in prompts for token in prompt]
+    return Ask(
+        task="embeddings",
+        model=body.model,
+        tokens=tokens,
+        prompt_tokens=len(tokens) + len(prompts),
+        limit=1,
+        texts=[" ".join(prompt) for prompt in prompts],
+        dimensions=body.dimensions,
+        base64=body.encoding_format == "base64",
+    )
+
+
+def read_task(request: Request, *, strict: bool = False) -> Ask:
+    """Understand a request whose route does not say what it is, by the fields it has. Raises Refusal."""
+    fields = _decode(request, dict[str, Any], False)
+    for field, read in (("messages", read_chat), ("prompt", read_completion), ("input", read_embeddings)):
+        if field in fields:
+            return read(request, strict=strict)
+    raise Refusal(400, "the request has none of messages, prompt and input")
+
+
+_T = TypeVar("_T")
+
+
+def _decode(request: Request, kind: type[_T], strict: bool) -> _T:
+    try:
+        body = msgspec.json.decode(request.body, type=kind)
+        if strict:
+            for field in msgspec.json.decode(request.body, type=dict[str, msgspec.Raw]):
+                if field not in _STANDARD.split():
+                    raise Refusal(400, f"Unrecognized request argument supplied: {field}")
+    except msgspec.DecodeError as error:
+        raise Refusal(400, f"the request body cannot be read: {error}") from None
+    return body
+
+
+def _prompts(given: str | list[str | int | list[int]]) -> list[list[str]]:
+    """Tokens of each prompt: text, token ids, or a list of either."""
+    if isinstance(given, str):
+        return [words.pieces(given)]
+    if given and all(isinstance(item, int) for item in given):
+        return [[str(item) for item in given]]
+    return [
+        words.pieces(p) if isinstance(p, str) else [str(i) for i in (p if isinstance(p, list) else [p])] for p in given
+    ]
+
+
+def _ask(
+    task: Literal["chat", "completions"], body: _Sampling, tokens: list[str], prompt_tokens: int, tool: str = ""
+) -> Ask:
+    limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    if limit is not None and limit < 1:
+        raise Refusal(400, f"max_tokens must be at least 1, not {limit}")
+    if body.min_tokens < 0 or (limit is not None and body.min_tokens > limit):
+        raise Refusal(400, f"min_tokens must be between 0 and max_tokens, not {body.min_tokens}")
+    if body.n not in (None, 1):
+        raise Refusal(400, f"n: one choice a request is served, not {body.n}")
+    if body.stream_options and not body.stream:
+        raise Refusal(400, "stream_options can only be given with stream: true")
+    return Ask(
+        task=task,
+        model=body.model,
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+        limit=limit,
+        min_tokens=body.min_tokens,
+        ignore_eos=body.ignore_eos,
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        tool=tool,
+    )

@@ -1,1 +1,0 @@
-"""The instrument: a connection that stamps each read, and the splitter of event streams."""

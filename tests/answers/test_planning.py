@@ -1,0 +1,229 @@
+"""Fleets for a demand: what is asked for, the queueing estimate against simulated fleets, and the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import pacemark as face
+from pacemark.answers.planning import Demand, parse_demand, parse_size, plan_for
+from pacemark.errors import BadInput
+from pacemark.figures.budget import parse
+from pacemark.figures.level import LevelResult
+from pacemark.pace import Concurrency, Rate
+from pacemark.runs.simulated import virtual_measure
+from pacemark.simulator import named, serving, simulate
+from support.cli_tools import SHORT, assert_refused, only_run, pacemark
+from support.samples import known
+
+BUDGET = parse("ttft p95 < 60ms, latency p95 < 1s")
+
+
+@pytest.fixture(scope="module")
+def one() -> list[LevelResult]:
+    """One replica of the demo preset, in a closed loop."""
+    measure = virtual_measure("demo", input_tokens=256, output_tokens=64, duration_s=15.0, seed=3)
+    return [measure(Concurrency(n)) for n in (1, 4, 8, 16, 24, 32, 48)]
+
+
+# --- what the user says
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("40 requests/s", 40, "requests/s"),
+        ("30000 output tokens/s", 30000, "output tokens/s"),
+        ("30,000 tokens per second", 30000, "tokens/s"),
+        (" 1.5 Requests / min ", 0.025, "requests/s"),
+        ("3600 request per hour", 1, "requests/s"),
+        ("8640000 output tokens/day", 100, "output tokens/s"),
+    ],
+)
+def test_a_demand_is_understood(text: str, value: float, unit: str) -> None:
+    found = parse_demand(text)
+    assert found.value == pytest.approx(value)
+    assert str(found.unit) == unit
+
+
+@pytest.mark.parametrize("text", ["", "40", "forty requests/s", "40 requests", "40 requests/fortnight", "0 requests/s"])
+def test_a_demand_that_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="--demand"):
+        parse_demand(text)
+
+
+def test_a_size_is_understood() -> None:
+    assert parse_size("50 model units") == (50, "model units")
+    assert parse_size("9,500 tokens/s") == (9500, "tokens/s")
+    for text in ("50", "model units", "0 model units", "50 DBU"):
+        with pytest.raises(BadInput, match="--provisioned"):
+            parse_size(text)
+
+
+# --- the plan
+
+
+def test_the_within_budget_point_carries_the_plan(one: list[LevelResult]) -> None:
+    plan = plan_for(one, Demand(100, "requests/s"), BUDGET)
+    assert plan.point.load == Concurrency(32)
+    each = next(r.level for r in one if r.load == Concurrency(32)).requests_per_s
+    assert plan.per_replica == each
+    assert plan.replicas_without_headroom == int(np.ceil(100 / known(each.value)))
+    assert plan.fleets[0].replicas >= plan.replicas_without_headroom
+    assert plan.fleets[0].load == pytest.approx(100 / (plan.fleets[0].replicas * known(each.value)))
+
+
+def test_demands_in_other_units_are_the_same_demand(one: list[LevelResult]) -> None:
+    in_requests = plan_for(one, Demand(100, "requests/s"), BUDGET)
+    assert in_requests.output_tokens_per_s == pytest.approx(6400)
+    assert in_requests.tokens_per_s == pytest.approx(32000)
+    for value, unit in ((6400, "output tokens/s"), (32000, "tokens/s")):
+        same = plan_for(one, Demand(value, unit), BUDGET)  # type: ignore[arg-type]
+        assert same.requests_per_s == pytest.approx(100)
+        assert same.fleets[0].replicas == in_requests.fleets[0].replicas
+
+
+@pytest.mark.parametrize("cv", [1.0, 2.0])
+@pytest.mark.parametrize("demand", [37.0, 150.0])
+def test_a_simulated_fleet_of_that_size_meets_the_budget(one: list[LevelResult], demand: float, cv: float) -> None:
+    plan = plan_for(one, Demand(demand, "requests/s"), BUDGET, burstiness=cv)
+    fleet = plan.fleets[0]
+    assert fleet.burstiness == cv
+    assert known(fleet.missing) < 1
+    assert served(fleet.replicas, demand, cv) < 1
+    # And it is not lavish: with two fewer the budget is missed, or the rate is beyond what they can do.
+    assert served(fleet.replicas - 2, demand, cv) > 1 if fleet.replicas > 2 else True
+
+
+def served(replicas: int, rate: float, cv: float) -> float:
+    """The budget's worst condition in an open loop: its share of misses over what is allowed."""
+    preset = msgspec.structs.replace(named("demo"), replicas=replicas)
+    trace = simulate(Rate(rate, "gamma", cv), preset, input_tokens=256, output_tokens=64, requests=6000, seed=5)
+    trace = replace(trace, open_loop=True)
+    sample = np.arange(len(trace)) > 600
+    return max(
+        float(c.scores.mean() if c.quantile is None else (c.scores >= 1).mean() / (1 - c.quantile))
+        for c in BUDGET.conditions(trace, sample)
+    )
+
+
+def test_burstier_arrivals_never_need_fewer(one: list[LevelResult]) -> None:
+    demand = Demand(150, "requests/s")
+    sizes = [plan_for(one, demand, BUDGET, burstiness=cv).fleets[0].replicas for cv in (0.5, 1, 2, 4)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > sizes[0]
+
+
+def test_a_larger_fleet_needs_less_headroom_for_each_request(one: list[LevelResult]) -> None:
+    loads = [plan_for(one, Demand(d, "requests/s"), BUDGET, burstiness=2.0).fleets[0].load for d in (36, 3600)]
+    assert loads[1] > loads[0] + 0.1
+
+
+def test_a_burstier_fleet_stands_beside_it_to_compare(one: list[LevelResult]) -> None:
+    assert [f.burstiness for f in plan_for(one, Demand(9, "requests/s"), BUDGET).fleets] == [1.0, 2.0]
+    assert [f.burstiness for f in plan_for(one, Demand(9, "requests/s"), BUDGET, burstiness=3.0).fleets] == [3.0]
+
+
+def test_cost_at_each_operating_point(one: list[LevelResult]) -> None:
+    plan = plan_for(one, Demand(100, "requests/s"), BUDGET, price_per_hour=12.0)
+    costs = {cost.point: cost for cost in plan.costs}
+    assert costs.keys() == {"within budget", "balanced", "highest throughput", "lowest latency"}
+    tokens = known(plan.point.output_tokens_per_s.value)
+    assert costs["within budget"].per_million_output_tokens == pytest.approx(12 / 3600 / tokens * 1e6)
+    assert costs["lowest latency"].per_million_output_tokens > costs["highest throughput"].per_million_output_tokens
+    assert known(costs["balanced"].per_million_tokens) < costs["balanced"].per_million_output_tokens
+    fleet = plan.fleets[0]
+    assert fleet.cost_per_hour == 12.0 * fleet.replicas
+    assert fleet.cost_per_million_output_tokens == pytest.approx(12 * fleet.replicas / 3600 / 6400 * 1e6)
+    assert plan_for(one, Demand(100, "requests/s"), BUDGET).costs == []
+
+
+def test_databricks_sizes_scale_with_what_was_measured(one: list[LevelResult]) -> None:
+    plan = plan_for(one, Demand(100, "requests/s"), BUDGET, provisioned=(50, "model units"))
+    (advice,) = plan.advice
+    assert f"{50 * plan.fleets[0].replicas} model units" in advice.text
+    assert advice.source.startswith("https://docs.databricks.com/")
+    assert advice.dated
+    unknown = plan_for(one, Demand(100, "requests/s"), BUDGET).advice
+    assert "--provisioned" in unknown[0].text
+    assert "32,000 tokens/s" in unknown[1].text
+
+
+def test_what_to_keep_in_mind_is_said(one: list[LevelResult]) -> None:
+    lofty = plan_for(one, Demand(100, "requests/s"), parse("latency p95 < 60s"))
+    assert any("the largest load of the run" in note for note in lofty.notes)
+    with pytest.raises(BadInput, match="no level of the run meets"):
+        plan_for(one, Demand(100, "requests/s"), parse("ttft p50 < 1ms"))
+
+
+def test_rates_hold_their_headroom_already() -> None:
+    measure = virtual_measure("demo", input_tokens=256, output_tokens=64, duration_s=20.0, seed=4)
+    rates = [measure(Rate(r)) for r in (5.0, 20.0, 30.0)]
+    plan = plan_for(rates, Demand(100, "requests/s"), parse("tpot p95 < 14ms"), burstiness=2.0)
+    assert [f.burstiness for f in plan.fleets] == [1.0]
+    assert plan.fleets[0].missing is None
+    assert plan.fleets[0].replicas == plan.replicas_without_headroom
+    assert any("was not measured" in note for note in plan.notes)
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plan")
+    with serving("demo") as served:
+        done = pacemark("sweep", served.url, "--concurrency", "1,4", *SHORT, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return only_run(out)
+
+
+@pytest.mark.xdist_group("plan")
+class TestCommand:
+    def test_it_fits_the_terminal_and_says_what_matters(self, stored: Path) -> None:
+        words = ("--demand", "500 output tokens/s", "--budget", "latency p95 < 9s", "--price-per-hour", "12")
+        done = pacemark("plan", stored, *words)
+        assert done.returncode == 0, done.stderr
+        text = " ".join(done.stdout.split())
+        assert "serve 500 output tokens/s" in text or "serves 500 output tokens/s" in text
+        assert "Poisson" in text
+        assert "CV 2" in text
+        assert "docs.databricks.com" in text
+        assert all(len(line) <= 80 for line in done.stdout.splitlines() if "https://" not in line)
+
+    def test_json_is_the_plan(self, stored: Path) -> None:
+        words = ("--demand", "5 requests/s", "--budget", "latency p95 < 9s", "--json")
+        plan: Any = json.loads(pacemark("plan", stored, *words).stdout)
+        assert plan["schema"] == "pacemark/plan/1"
+        assert plan["demand"] == {"value": 5.0, "unit": "requests/s"}
+        assert plan["fleets"][0]["replicas"] >= 1
+        same = face.plan(stored, demand="5 requests/s", budget="latency p95 < 9s")
+        assert msgspec.to_builtins(same) == plan
+
+    @pytest.mark.parametrize(
+        ("options", "part"),
+        [
+            ({"demand": "5 apples/s"}, "--demand '5 apples/s'"),
+            ({"budget": ""}, "needs a budget"),
+            ({"budget": "latency p95"}, "the budget"),
+            ({"burstiness": 0.0}, "--burstiness 0"),
+            ({"price_per_hour": float("nan")}, "--price-per-hour nan"),
+            ({"provisioned": "9"}, "--provisioned '9'"),
+            ({"path": "none"}, "no run"),
+        ],
+    )
+    def test_bad_input(self, stored: Path, options: Any, part: str) -> None:
+        words: Any = {"path": stored, "demand": "5 requests/s", "budget": "latency p95 < 9s"}
+        with pytest.raises(BadInput, match=part):
+            face.plan(**words | options)
+
+    def test_on_the_command_line_it_is_one_line_and_exit_code_2(self, stored: Path) -> None:
+        words = ("plan", stored, "--demand", "5 requests/s", "--budget")
+        assert_refused(pacemark(*words, "latency p95 < 1ms"), "no level of the run meets")
+        assert_refused(pacemark("plan", stored, "--budget", "latency p95 < 1s"), "--demand")

@@ -1,0 +1,237 @@
+"""Each check, where it must speak and where it must not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pacemark.endpoint.watch import Watch
+from pacemark.figures import metrics, verdict
+from pacemark.figures.health import Health
+from pacemark.figures.metrics import Window
+from pacemark.figures.verdict import Evidence, judge
+from pacemark.figures.window import Step
+from pacemark.pace import Concurrency, Load, Rate
+from pacemark.summary import Distribution, Figure
+from pacemark.trace import ABSENT, Exchange, trace_of
+from support.servers import MS, exchange
+
+WINDOW = Window(0, 10_000 * MS)
+PAIR = Concurrency(2)
+
+
+def requests(count: int = 40, **fields: Any) -> list[Exchange]:
+    """Two streams, back to back through the window: 10 tokens in 500 ms each."""
+    return [
+        exchange(250 * i - 250 * (i % 2) + 1, [250 * i - 250 * (i % 2) + 51 + 50 * k for k in range(10)], **fields)
+        for i in range(count)
+    ]
+
+
+def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) -> Evidence:
+    trace = trace_of(exchanges, isinstance(load, Rate))
+    window = fields.setdefault("window", WINDOW)
+    sample = metrics.started_in(trace, window.start_ns, window.end_ns)
+    given: dict[str, Any] = {
+        "health": Health(clock="kernel"),
+        "sample": sample,
+        "good": sample & metrics.succeeded(trace),
+    }
+    return Evidence(load, trace, **(given | fields))
+
+
+GOOD = requests()
+
+
+def found(e: Evidence) -> dict[str, str]:
+    """Codes and what each does to the status."""
+    return {f.code: f.status for f in checked(e)}
+
+
+def checked(e: Evidence) -> list[verdict.Finding]:
+    return [f for check in verdict.CHECKS if (f := check(e)) is not None]
+
+
+def test_a_good_level_is_valid_without_reasons() -> None:
+    assert found(evidence(GOOD)) == {}
+    assert judge(evidence(GOOD)).status == "valid"
+    assert judge(evidence(GOOD)).reasons == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "status"),
+    [
+        ({"window": Window(0, 0)}, "no_window", "invalid"),
+        ({"health": Health(died=("worker 1 (process 7) ended: signal 9",))}, "worker_died", "invalid"),
+        ({"ended_by": "interrupted"}, "interrupted", "suspect"),
+        ({"settled": False}, "unsteady", "suspect"),
+        ({"step": Step(5, 100.0, 150.0, 0.001)}, "step_change", "suspect"),
+        ({"beyond": True}, "beyond_capacity", "invalid"),
+        ({"lacking": {"TTFT": "insufficient: about 900 more requests needed"}}, "no_interval", "note"),
+        ({"known_prompts": 0.4}, "suspected_cache", "suspect"),
+        ({"health": Health(worker_wait_share=(0.0, 0.2))}, "client_starved", "suspect"),
+        ({"health": Health(worker_wait_share=(0.5, 0.0))}, "client_starved", "invalid"),
+        ({"health": Health(worker_cpu_share=(0.1, 0.95))}, "client_busy", "suspect"),
+        ({"health": Health(lag_ns=np.full(100, 60 * MS, np.int32))}, "client_lag", "suspect"),
+        ({"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)}, "little", "suspect"),
+    ],
+)
+def test_what_was_noted_elsewhere_is_said(fields: dict[str, Any], code: str, status: str) -> None:
+    assert found(evidence(GOOD, **fields)).get(code) == status
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"health": Health(worker_wait_share=(0.1,), worker_cpu_share=(0.8,), lag_ns=np.full(100, 2 * MS, np.int32))},
+        {"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(103.0)},
+        {"output": Figure(100.0, 85.0, 115.0), "by_cycle": Figure(110.0)},
+        {"output": Figure(), "by_cycle": Figure(110.0)},
+        {"output": Figure(100.0), "by_cycle": Figure()},
+        {"known_prompts": 0.9},
+        {"itl": Distribution(p50=Figure(200.0)), "health": Health(lag_ns=np.full(100, 60 * MS, np.int32))},
+        {"itl": Distribution(p99=Figure(20.0, 20.0, 20.4)), "gaps": 1000},
+        {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 50},
+    ],
+)
+def test_what_is_within_bounds_is_not_mentioned(fields: dict[str, Any]) -> None:
+    assert found(evidence(GOOD, **fields)) == {}
+
+
+def test_a_dead_worker_is_named() -> None:
+    reasons = judge(evidence(GOOD, health=Health(died=("worker 1 (process 7) ended: signal 9",)))).reasons
+    assert "worker 1 (process 7) ended: signal 9" in reasons[0].message
+
+
+def test_the_worst_finding_decides() -> None:
+    suspect = judge(evidence(GOOD, settled=False, lacking={"TTFT": "x"}))
+    assert (suspect.status, {r.code for r in suspect.reasons}) == ("suspect", {"unsteady", "no_interval"})
+    assert judge(evidence(GOOD, settled=False, beyond=True)).status == "invalid"
+    assert judge(evidence(GOOD, lacking={"TTFT": "x"})).status == "valid"
+
+
+@pytest.mark.parametrize(("failed", "status"), [(0, None), (2, "suspect"), (30, "invalid")])
+def test_failures(failed: int, status: str | None) -> None:
+    for kind, code in (("reset", "errors"), ("http_429", "rate_limited")):
+        many = requests(80)
+        broken = [exchange(x.sent_ns / MS, error=kind, ended_ns=x.ended_ns) for x in many[:failed]]
+        e = evidence([*broken, *many[failed:]], window=Window(0, 20_000 * MS))
+        assert found(e).get(code) == status
+
+
+def test_refusals_by_a_rate_limit_are_told_apart_from_failures() -> None:
+    mixed = [exchange(1 + i, error="http_429" if i < 3 else "reset") for i in range(5)] + GOOD
+    said = {r.code: r.message for r in judge(evidence(mixed)).reasons}
+    assert said.keys() == {"rate_limited", "errors"}
+    assert said["rate_limited"].startswith("6.7% of 45 requests")
+    assert said["errors"].startswith("4.4% of 45 requests")
+    # Both together decide how bad it is.
+    assert judge(evidence(mixed)).status == "invalid"
+    assert judge(evidence(mixed[:1] + GOOD + requests())).status == "suspect"
+
+
+def test_a_rate_limit_is_named_where_the_server_named_it() -> None:
+    refused = [exchange(1 + i, error="http_429") for i in range(5)] + GOOD
+    limited = Watch(limits=("output tokens per minute",))
+    assert "rate limit on output tokens per minute (429)" in judge(evidence(refused, watch=limited)).reasons[0].message
+
+
+EVERY: list[dict[str, Any]] = [
+    {"window": Window(0, 0)},
+    {"health": Health(died=("worker 1 (process 7) ended: signal 9",))},
+    {"health": Health(worker_wait_share=(0.5,))},
+    {"health": Health(idle_share=0.0)},
+    {"health": Health(worker_cpu_share=(0.95,), lag_ns=np.full(100, 60 * MS, np.int32))},
+    {"ended_by": "interrupted"},
+    {"settled": False, "beyond": True, "step": Step(5, 100.0, 150.0, 0.001)},
+    {"lacking": {"TTFT": "insufficient: about 900 more requests needed"}, "known_prompts": 0.4},
+    {"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)},
+    {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 1000},
+]
+
+
+def test_every_reason_says_what_to_do() -> None:
+    """A finding, then what follows from it or what to do about it; one sentence without code words."""
+    several = [exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[2] * 10, asked_tokens=40) for x in GOOD]
+    some = [exchange(1 + i, error="reset") for i in range(5)] + [exchange(1 + i, error="http_429") for i in range(5)]
+    late = [exchange(100 * i + 30, [100 * i + 80], scheduled_ms=100 * i) for i in range(1, 60)]
+    judged = [judge(evidence(GOOD, **fields)) for fields in EVERY]
+    judged += [
+        judge(evidence(several + some)),
+        judge(evidence(requests(5, tokens_source="events", cached_tokens=10, input_tokens=20), Concurrency(9))),
+        judge(evidence(late, Rate(10.0))),
+    ]
+    said = {r.code: r.message for verdict in judged for r in verdict.reasons}
+    watched = {"endpoint_changed", "endpoint_unseen"}
+    assert said.keys() >= {check.__name__ for check in verdict.CHECKS} - watched | {"no_interval"}
+    assert all(f.code in verdict.NOTES for e in EVERY for f in checked(evidence(GOOD, **e)) if f.status == "note")
+    for code, message in said.items():
+        assert "; " in message or ", so " in message, code
+        assert not message.endswith("."), code
+        assert "_" not in message.replace("ignore_eos", ""), message
+        assert len(message) < 300, code
+
+
+def test_few_requests() -> None:
+    assert found(evidence(requests(9))).get("few_requests") == "suspect"
+    assert "few_requests" not in found(evidence(requests(10)))
+
+
+def test_short_answers() -> None:
+    assert found(evidence(requests(asked_tokens=20)))["short_answers"] == "suspect"
+    assert "short_answers" not in found(evidence(requests(asked_tokens=10)))
+    assert "short_answers" not in found(evidence(requests(asked_tokens=8)))
+    one_of_many = [*requests(39), exchange(9751, [9800, 9990], asked_tokens=10)]
+    assert "short_answers" in found(evidence(one_of_many[-30:]))
+
+
+def test_tokens_counted_by_events() -> None:
+    assert found(evidence(requests(tokens_source="events")))["token_count"] == "suspect"
+
+
+def test_events_that_carry_several_tokens_are_noted() -> None:
+    spec = [exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[2] * 10) for x in GOOD]
+    assert found(evidence(spec)) == {"event_count": "note"}
+    by_events = [
+        exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[2] * 10, tokens_source="events") for x in GOOD
+    ]
+    assert "event_count" not in found(evidence(by_events))
+
+
+@pytest.mark.parametrize(
+    ("input_tokens", "cached", "fires"),
+    [(256, 0, False), (256, ABSENT, False), (256, 64, True), (256, 5, False), (ABSENT, 64, False), (4096, 4000, True)],
+)
+def test_cached_prompts(input_tokens: int, cached: int, fires: bool) -> None:
+    codes = found(evidence(requests(input_tokens=input_tokens, cached_tokens=cached)))
+    assert (codes.get("cached_prompts") == "invalid") == fires
+
+
+def test_coalesced_events_make_the_tail_a_bound() -> None:
+    wide = Distribution(p50=Figure(20.0), p99=Figure(20.0, 5.0, 40.0))
+    assert found(evidence(GOOD, itl=wide, gaps=1000)) == {"coalesced": "suspect"}
+
+
+@pytest.mark.parametrize(("late_ms", "status"), [(0.0, None), (0.5, None), (2.0, "suspect"), (30.0, "invalid")])
+def test_late_sends(late_ms: float, status: str | None) -> None:
+    late = [
+        exchange(100 * i + late_ms, [100 * i + late_ms + 50 + 10 * k for k in range(10)], scheduled_ms=100 * i)
+        for i in range(1, 60)
+    ]
+    assert found(evidence(late, Rate(10.0))).get("late_sends") == status
+    assert "late_sends" not in found(evidence(late, Concurrency(1)))
+
+
+def test_slots_left_empty() -> None:
+    assert found(evidence(GOOD, Concurrency(3)))["underfilled"] == "suspect"
+    assert "underfilled" not in found(evidence(GOOD, Rate(3.0)))
+    # A request that runs on past the window, or began before it, fills its slot all the same.
+    long = [exchange(-5000, [-4000, 20_000]), exchange(-5000, [-4000, 20_000], stream=1)]
+    assert "underfilled" not in found(evidence(long))
+
+
+def test_every_check_stands_an_empty_level() -> None:
+    for load in (Concurrency(2), Rate(1.0)):
+        for window in (Window(0, 0), WINDOW):
+            assert judge(evidence([], load, window=window)).status == "invalid"

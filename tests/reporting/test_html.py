@@ -1,0 +1,259 @@
+"""The HTML report: what it holds, and that a real browser shows it without a network."""
+
+import functools
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pacemark.answers.curve import operating_points
+from pacemark.pace import Concurrency
+from pacemark.reporting import words
+from pacemark.reporting.html import html, write_html
+from pacemark.summary import Reason, Summary
+from support import samples
+from support.needed import missing
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=2'>"
+
+
+def visible(document: str) -> str:
+    """The document's text without scripts, styles, drawings and tags."""
+    bare = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", document, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", bare).split())
+
+
+@functools.cache
+def document(name: str) -> str:
+    """The report of a sample, made once."""
+    return html(hostile() if name == "hostile" else getattr(samples, name)())
+
+
+def hostile() -> Summary:
+    """A run where everything that comes from outside tries to be markup."""
+    level = samples.level(
+        Concurrency(4),
+        tokens_per_s=100,
+        ttft_ms=(10, 20),
+        tpot_ms=(5, 6),
+        latency_ms=(900, 1000),
+        status="suspect",
+        reasons=[Reason("odd", f"The server said {HOSTILE}")],
+        errors={HOSTILE: 3},
+    )
+    levels = [level, samples.engine_level(8)]
+    return Summary(
+        target={"url": f"http://127.0.0.1/{HOSTILE}", "model": HOSTILE},
+        workload={HOSTILE: [HOSTILE]},
+        levels=levels,
+        operating_points=operating_points(levels),
+        run={"started": HOSTILE, "command": f"pacemark {HOSTILE}", "failure": HOSTILE, "host": {HOSTILE: HOSTILE}},
+        find={
+            "budget": HOSTILE,
+            "load": "concurrency",
+            "answer": None,
+            "why": HOSTILE,
+            "probes": [{"load": {"value": HOSTILE}, "within": None, "why": HOSTILE}],
+            "spent": {HOSTILE: 1},
+        },
+    )
+
+
+def test_the_answer_comes_first_and_the_command_last() -> None:
+    text = visible(document("sweep"))
+    places = [
+        text.index(x)
+        for x in (
+            "demo-8b at http://127.0.0.1:8000/v1",
+            "2026-03-02 14:05:11 UTC",
+            "Concurrency 16, 1,122 (1,110 to 1,133) output tokens/s",
+            "Highest throughput",
+            "Levels",
+            "The client",
+            "What was run",
+            "pacemark sweep http://127.0.0.1:8000/v1 --model demo-8b --concurrency 1,2,4,8,16,32,64",
+        )
+    ]
+    assert places == sorted(places)
+    assert text.count("recommended") == 1
+
+
+def test_the_table_has_every_figure_with_its_interval() -> None:
+    text = visible(document("sweep"))
+    assert "16 valid 1,122 1,110&ndash;1,133 8.76 8.67&ndash;8.85 48.0 47.0&ndash;49.0" in text
+    for level in samples.sweep().levels:
+        assert f"{level.latency_ms.p95.value:,.0f}" in text
+
+
+def test_verdicts_errors_and_short_answers_are_shown() -> None:
+    text = visible(document("troubled"))
+    assert "The client took 31% of one core per worker" in text
+    assert "Failed requests: 180 http_429, 11 timeout" in text
+    assert "2 short" in text
+    assert "512" in text
+
+
+def test_client_health_and_facts_are_shown() -> None:
+    text = visible(document("open_loop"))
+    assert "Arrival times are the kernel's own stamps".replace("'", "&#x27;") in text
+    assert "Sent late p50, ms" in text
+    assert "Run: host.cpus 2" in text
+    assert "Workload: streaming yes" in text
+    assert "max_in_flight" not in text  # None is left out
+
+
+def test_the_search_is_told() -> None:
+    text = visible(document("found"))
+    assert "28 over ttft p95 is 548 ms" in text
+    assert "24 within ttft p95 is 78 ms" in text
+    assert "Spent: 1,240 requests, 96.0 seconds." in text
+
+
+def test_an_interrupted_run_says_so() -> None:
+    summary = samples.single()
+    assert "was interrupted" not in document("single")
+    stopped = msgspec.structs.replace(summary, run={"interrupted": True})
+    assert "This run was interrupted. The report holds what had finished." in visible(html(stopped))
+    failed = msgspec.structs.replace(summary, run={"failure": "a worker died"})
+    assert "This run failed: a worker died" in visible(html(failed))
+
+
+def test_nothing_to_show_is_still_a_report() -> None:
+    assert "no level finished" in visible(html(Summary(target={}, workload={}, levels=[]))).lower()
+
+
+def test_text_from_outside_stays_text() -> None:
+    made = document("hostile")
+    assert "<script>window" not in made
+    assert "<img src=x" not in made
+    assert made.count("<script") == 2  # the data and the library
+    assert made.count("</script>") == 2
+    assert "&lt;script&gt;window.hit=1" in made
+
+
+def test_no_address_to_load_from() -> None:
+    made = document("sweep")
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", made)
+    assert "@import" not in made
+
+
+def test_write_html_writes_what_html_gives(tmp_path: Path) -> None:
+    path = tmp_path / "a report.html"
+    write_html(samples.single(), path)
+    written = path.read_text(encoding="utf-8")
+    assert written.startswith("<!doctype html>")
+    assert visible(written) == visible(document("single"))
+    with pytest.raises(OSError, match="missing"):
+        write_html(samples.single(), tmp_path / "missing" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("clock", "said"), [("kernel", "is not in the figures"), ("user", "is in the figures"), ("virtual", "virtual time")]
+)
+def test_what_the_clock_means_is_said(clock: Any, said: str) -> None:
+    level = samples.engine_level(1)
+    level = msgspec.structs.replace(level, client=msgspec.structs.replace(level.client, clock=clock))
+    assert said in words.client_in_words(Summary(target={}, workload={}, levels=[level]))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        missing("opening the report needs Chromium on the PATH")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+def opened(browser: Browser, name: str, path: Path, width: int, **options: Any) -> Page:
+    """The report in a browser without network; any request, error or warning of the page fails the test."""
+    path.write_text(document(name), encoding="utf-8")
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: troubles.append(request.url) if not request.url.startswith("file:") else None)
+    page.goto(path.as_uri())
+    if options.get("java_script_enabled", True):
+        places, charts = (f"document.querySelectorAll('{x}').length" for x in (".chart", ".chart svg"))
+        page.wait_for_function(f"{places} === {charts}")
+    assert [x for x in troubles if not x.startswith("data:,")] == []
+    return page
+
+
+OVERLAPPING = """() => {
+  const found = [];
+  for (const svg of document.querySelectorAll('.chart svg')) {
+    const boxes = [...svg.querySelectorAll('text')]
+      .map((t) => [t.textContent, t.getBoundingClientRect(), getComputedStyle(t).opacity])
+      .filter(([text, box, opacity]) => text.trim() && box.width && opacity !== '0');
+    boxes.forEach(([a, p], n) => boxes.slice(n + 1).forEach(([b, q]) => {
+      const across = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+      const down = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+      if (across > 1 && down > 3) found.push(a + ' / ' + b);
+    }));
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("name", ["sweep", "troubled", "single", "open_loop", "found"])
+def test_it_opens_offline_with_charts_that_can_be_read(browser: Browser, tmp_path: Path, name: str) -> None:
+    page = opened(browser, name, tmp_path / "report.html", 1200)
+    assert page.locator(".chart svg").count() == (1 if name == "single" else 3)
+    for width, plot in ((1200, 960), (800, 610), (400, 255)):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.locator(f"#chart0 svg path[d='M0,0h{plot}v320h-{plot}Z']").first.wait_for(state="attached")
+        assert page.locator("#chart0 svg text").filter(has_text="Request latency (s)").count() == 1
+        assert page.evaluate(OVERLAPPING) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for box in page.locator(".chart").all():
+            assert box.evaluate("x => x.scrollWidth <= x.clientWidth"), "a chart is wider than its place"
+    page.context.close()
+
+
+def test_hostile_text_does_not_run(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, "hostile", tmp_path / "report.html", 1200)
+    page.locator("#chart0 svg path[aria-label*='Verdict: suspect']").first.hover(force=True)
+    tip = page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert "The server said" in tip.inner_text()
+    assert tip.locator("img, script").count() == 0
+    assert page.evaluate("window.hit") is None
+    assert page.title() == f"pacemark: {HOSTILE} at http://127.0.0.1/{HOSTILE}"
+    page.context.close()
+
+
+def test_an_invalid_point_says_why_on_hover(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, "troubled", tmp_path / "report.html", 1200)
+    page.locator("#chart0 svg path[aria-label*='Verdict: invalid']").first.hover(force=True)
+    tip = page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert "too busy to be trusted" in tip.inner_text()
+    page.context.close()
+
+
+def test_dark_readers_get_dark_charts(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, "single", tmp_path / "report.html", 1200, color_scheme="dark")
+    drawn = page.locator("#chart0 svg").first
+    assert drawn.evaluate("x => getComputedStyle(x).backgroundColor") == "rgb(27, 31, 36)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 22, 26)"
+    page.context.close()
+
+
+def test_without_scripts_the_charts_are_there_too(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, "sweep", tmp_path / "report.html", 1200, java_script_enabled=False)
+    box = page.locator("noscript svg").bounding_box()
+    assert box is not None
+    assert box["width"] > 500
+    assert box["height"] > 500
+    page.context.close()

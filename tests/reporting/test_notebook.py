@@ -1,0 +1,171 @@
+"""The notebook, executed by a real kernel against the embedded endpoint; and the bundle that runs it as a job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.needed import needed
+
+nbformat = needed("nbformat")
+nbclient = needed("nbclient")
+needed("ipykernel")
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / "notebooks" / "benchmark_llm_endpoint.ipynb"
+BUNDLE = ROOT / "examples" / "bundle"
+
+QUICK = {
+    "PACEMARK_INPUT_TOKENS": "64", "PACEMARK_OUTPUT_TOKENS": "16", "PACEMARK_PARALLEL_REQUESTS": "1,4,16",
+    "PACEMARK_DURATION": "2", "PACEMARK_SEARCH_SECONDS": "15", "PACEMARK_BUDGET": "ttft p95 < 2s, tpot p95 < 500ms",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """The notebook after a run from top to bottom, and the folder that was asked to hold the results."""
+    results = tmp_path_factory.mktemp("volume")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (QUICK | {"PACEMARK_RESULTS": str(results)}).items():
+            patch.setenv(name, value)
+        patch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+        patch.delenv("PACEMARK_ENDPOINT", raising=False)
+        client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3")
+        client.execute(cwd=str(tmp_path_factory.mktemp("work")))
+    return notebook, results
+
+
+def cell(notebook: Any, text: str) -> Any:
+    """The one code cell with that text in it."""
+    (found,) = [c for c in notebook.cells if c.cell_type == "code" and text in c.source]
+    return found
+
+
+def shown(notebook: Any) -> Any:
+    """The cell that shows the sweep and does nothing else."""
+    return next(c for c in notebook.cells if c.source == "swept")
+
+
+def printed(cell: Any) -> str:
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the packages that run the kernel
+@pytest.mark.timeout(400)
+class TestExecution:
+    def test_the_endpoint_is_the_embedded_one(self, executed: tuple[Any, Path]) -> None:
+        assert "'sim:demo'" in str(cell(executed[0], "DEFAULTS").outputs)
+        assert "streams              True" in printed(cell(executed[0], "pacemark.check"))
+
+    def test_progress_is_shown_while_it_runs(self, executed: tuple[Any, Path]) -> None:
+        lines = printed(cell(executed[0], "swept = ")).splitlines()
+        assert [line for line in lines if line.startswith("[1/3] concurrency 1: measuring")]
+        assert [line for line in lines if line.startswith("[3/3] concurrency 16: measuring")]
+
+    def test_the_curve_is_drawn(self, executed: tuple[Any, Path]) -> None:
+        (output,) = shown(executed[0]).outputs
+        (kind,) = [kind for kind in output.data if kind.startswith("application/vnd.vegalite")]
+        rows = output.data[kind]["datasets"][output.data[kind]["data"]["name"]]
+        assert {row["load"] for row in rows} == {"concurrency 1", "concurrency 4", "concurrency 16"}
+        assert "<svg" in output.data["text/html"]
+        assert "output tokens/s" in output.data["text/plain"]
+
+    def test_it_can_be_rendered(self, executed: tuple[Any, Path]) -> None:
+        import altair
+        import vl_convert
+
+        (output,) = shown(executed[0]).outputs
+        (chart,) = [data for kind, data in output.data.items() if kind.startswith("application/vnd.vegalite")]
+        version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+        assert vl_convert.vegalite_to_png(chart, vl_version=version).startswith(b"\x89PNG")
+
+    def test_the_table_has_a_row_per_level(self, executed: tuple[Any, Path]) -> None:
+        (output,) = cell(executed[0], "swept.to_pandas").outputs
+        assert output.data["text/html"].count("<tr") == 1 + 3
+
+    def test_the_operating_points_are_named(self, executed: tuple[Any, Path]) -> None:
+        said = printed(cell(executed[0], "print(swept.answer)"))
+        assert "recommended" in said.lower()
+        assert "output tokens/s" in said
+
+    def test_the_search_has_an_answer(self, executed: tuple[Any, Path]) -> None:
+        said = " ".join(printed(cell(executed[0], "pacemark.find")).split())
+        assert "Recommended (budget search): concurrency" in said
+        assert "is the most that meets" in said
+
+    def test_tokens_have_a_price(self, executed: tuple[Any, Path]) -> None:
+        priced = cell(executed[0], "pacemark.sweep(target, **grid")
+        said = " ".join(printed(priced).split())
+        assert "1,000 more input tokens add" in said
+        assert "each more output token adds" in said
+        assert any("text/html" in output.get("data", {}) for output in priced.outputs)
+
+    def test_the_results_are_where_they_were_asked_to_be(self, executed: tuple[Any, Path]) -> None:
+        import pacemark
+
+        runs = [pacemark.load(path) for path in sorted(executed[1].iterdir())]
+        assert len(runs) == 3
+        assert all((run.path / "report.html").is_file() for run in runs)
+        assert sum(isinstance(run.summary.find, dict) for run in runs) == 1
+
+
+class TestSource:
+    def test_it_holds_no_outputs(self) -> None:
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        nbformat.validate(notebook)
+        code = [c for c in notebook.cells if c.cell_type == "code"]
+        assert [c.outputs for c in code] == [[]] * len(code)
+        assert {c.execution_count for c in code} == {None}
+
+    def test_widgets_give_the_parameters_on_databricks(self) -> None:
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        place: dict[str, Any] = {"dbutils": Dbutils({"endpoint": "my-llm", "parallel_requests": "1, 2,8"})}
+        exec(cell(notebook, "DEFAULTS").source, place)
+        assert place["target"] == "databricks:my-llm"
+        assert place["parallel_requests"] == [1, 2, 8]
+        assert place["dbutils"].widgets.defaults["output_tokens"] == "64"
+
+
+class Dbutils:
+    """A stand-in for what only a Databricks notebook has: widgets, some of them filled in."""
+
+    def __init__(self, given: dict[str, str]) -> None:
+        self.given = given
+        self.defaults: dict[str, str] = {}
+        self.widgets = self
+
+    def text(self, name: str, default: str) -> None:
+        self.defaults[name] = default
+
+    def get(self, name: str) -> str:
+        return self.given.get(name, self.defaults[name])
+
+
+class TestBundle:
+    """There is no Databricks CLI to validate it with here, so the job is read by the SDK's own classes."""
+
+    def test_the_job_is_one_that_the_jobs_api_knows(self) -> None:
+        yaml = needed("yaml")
+        jobs = needed("databricks.sdk.service.jobs")
+        (job,) = yaml.safe_load((BUNDLE / "resources" / "benchmark.job.yml").read_text())["resources"]["jobs"].values()
+        assert jobs.JobSettings.from_dict(job).as_dict() == job  # a field it does not know would be lost
+
+    def test_it_runs_the_notebook_with_parameters_that_it_has(self) -> None:
+        yaml = needed("yaml")
+        resource = BUNDLE / "resources" / "benchmark.job.yml"
+        (job,) = yaml.safe_load(resource.read_text())["resources"]["jobs"].values()
+        task = job["tasks"][0]["notebook_task"]
+        notebook = (resource.parent / task["notebook_path"]).resolve()
+        assert notebook == NOTEBOOK
+        place: dict[str, Any] = {}
+        exec(cell(nbformat.read(NOTEBOOK, as_version=4), "DEFAULTS").source, place)
+        assert set(task["base_parameters"]) == set(place["DEFAULTS"])
+        bundle = yaml.safe_load((BUNDLE / "databricks.yml").read_text())
+        assert NOTEBOOK.parent in [(BUNDLE / path).resolve() for path in bundle["sync"]["paths"]]
+        used = [part.split("}")[0] for part in json.dumps(job).split("${var.")[1:]]
+        assert set(used) == set(bundle["variables"])

@@ -1,0 +1,344 @@
+"""The run folder: what is written comes back, whatever happens to the writer."""
+
+import csv
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pacemark.errors import BadInput
+from pacemark.figures.metrics import Window
+from pacemark.instrument.generator import Beat
+from pacemark.pace import Concurrency, Rate
+from pacemark.runs.export import export
+from pacemark.runs.folder import RunFolder
+from pacemark.summary import Summary
+from pacemark.trace import ABSENT, Exchange, trace_of
+from support.needed import needed
+from support.servers import MS, exchange
+
+RUN = {"command": "pacemark run", "versions": {"pacemark": "0.1.0"}}
+
+
+def same(a: Exchange, b: Exchange) -> None:
+    for name in Exchange.__struct_fields__:
+        left, right = getattr(a, name), getattr(b, name)
+        if isinstance(left, np.ndarray):
+            assert left.dtype == right.dtype, name
+            assert np.array_equal(left, right), name
+        else:
+            assert left == right, name
+
+
+def beat(level: int = 0, now_ns: int = 5) -> Beat:
+    return Beat(
+        worker=1, now_ns=now_ns, level=level, in_flight=3, oldest_ns=4, turned=2, reads=99, cpu_ns=10, wait_ns=11,
+        idle_share=0.5, stall_ns=12, reconnects=13, idle=False,
+    )  # fmt: skip
+
+
+SAMPLES = {
+    "plain": exchange(10, [200, 220, 240]),
+    "uneven tokens": exchange(20, [200, 220], tokens=[3, 1]),
+    "coalesced": exchange(30, [200, 220, 220], lo_ms=[200, 200, 220], coalesced_reads=1),
+    "several tokens an event": exchange(40, [200, 220], tokens=[2.5, 2.5], output_tokens=5),
+    "failed": exchange(50, error="http_429", detail='slow "down"; \u00e9\u4e16\u0000\'--', status=429),
+    "not streamed": exchange(60, [300], tokens=[64], first_event_ns=ABSENT, answer_ns=ABSENT),
+    "counted by events": exchange(70, [90], tokens_source="events", input_tokens=ABSENT),
+    "unstamped": exchange(80, [90], lag_ns=np.array([-1], np.int32)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_request_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.begin_level(0, Concurrency(1), 1)
+    folder.add(SAMPLES[name])
+    folder.close()
+    with_reader = RunFolder.open(folder.path)
+    (found,) = with_reader.exchanges(0)
+    with_reader.close()
+    same(found, SAMPLES[name])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.integers(0, 2**62), max_size=20),
+    st.lists(st.integers(0, 10**9), min_size=20, max_size=20),
+    st.lists(st.integers(1, 9), min_size=20, max_size=20),
+    st.integers(0, 2**62),
+)
+def test_any_times_and_tokens_come_back(
+    tmp_path_factory: pytest.TempPathFactory, times: list[int], earlier: list[int], tokens: list[int], sent: int
+) -> None:
+    hi = np.sort(np.asarray(times, np.int64))
+    x = msgspec.structs.replace(
+        exchange(),
+        hi_ns=hi,
+        lo_ns=hi - np.asarray(earlier[: len(hi)], np.int64),
+        tokens=np.asarray(tokens[: len(hi)], np.float32),
+        output_tokens=sum(tokens[: len(hi)]),
+        lag_ns=np.asarray(earlier, np.int32),
+        sent_ns=sent,
+    )
+    folder = RunFolder.create(tmp_path_factory.mktemp("any"), "m", RUN)
+    folder.add(x)
+    (found,) = folder.exchanges(0)
+    folder.close()
+    same(found, x)
+
+
+def test_levels_windows_and_pulses_come_back(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.begin_level(0, Concurrency(8), 100)
+    folder.set_window(0, Window(200, 300))
+    folder.begin_level(1, Rate(2.5, "gamma", 2.0), 400)
+    folder.set_window(1, Window(500, 600), "duration", ("worker 0 ended: signal 9", "worker 1 ended"))
+    folder.begin_level(2, Rate(5.0), 700)
+    folder.add_beat(beat(1))
+    folder.add_beat(beat(1, 2))
+    for level in (0, 1, 1):
+        folder.add(msgspec.structs.replace(SAMPLES["plain"], level=level))
+    folder.close()
+    folder = RunFolder.open(folder.path)
+    first, second, third = folder.levels()
+    assert (first.load, first.window, first.ended_by) == (Concurrency(8), Window(200, 300), "interrupted")
+    assert second.load == Rate(2.5, "gamma", 2.0)
+    assert (second.ended_by, second.died) == ("duration", ("worker 0 ended: signal 9", "worker 1 ended"))
+    assert (third.window.seconds, third.died) == (0.0, ())
+    assert [len(list(folder.exchanges(n))) for n in (0, 1, 2)] == [1, 2, 0]
+    # What only the running worker needs is not kept.
+    kept = msgspec.structs.replace(beat(1), oldest_ns=ABSENT, turned=0)
+    assert folder.beats(1) == [msgspec.structs.replace(kept, now_ns=2), kept]
+    assert folder.run() == RUN
+    folder.close()
+
+
+def test_a_trace_from_the_store_equals_the_trace_it_came_from(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    for x in SAMPLES.values():
+        folder.add(x)
+    stored, kept = trace_of(list(folder.exchanges(0))), trace_of(list(SAMPLES.values()))
+    columns = folder.columns(0)
+    folder.close()
+    for name in stored.__slots__:
+        assert np.array_equal(getattr(stored, name), getattr(kept, name)), name
+        assert np.array_equal(getattr(columns.trace, name), getattr(kept, name)), name
+    assert columns.coalesced_reads == 1
+    assert np.sort(columns.lag_ns).tolist() == sorted(ns for x in SAMPLES.values() for ns in x.lag_ns.tolist())
+    assert columns.refusals == [SAMPLES["failed"].detail]
+
+
+def test_columns_are_in_the_order_sent_whatever_order_requests_ended_in(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    late, early = exchange(30, [40, 50, 60], index=1), exchange(10, [20], index=0)
+    lost = exchange(20, error="reset", index=2)
+    for x in (late, lost, early, msgspec.structs.replace(early, level=1)):
+        folder.add(x)
+    found, none = folder.columns(0, open_loop=True), folder.columns(7)
+    folder.close()
+    assert found.numbers.tolist() == [0, 2, 1]
+    assert found.trace.error.tolist() == ["", "reset", ""]
+    assert (found.trace.hi_ns // 1_000_000).tolist() == [20, 40, 50, 60]
+    assert found.trace.offsets.tolist() == [0, 1, 1, 4]
+    assert found.trace.lo_ns is found.trace.hi_ns
+    assert found.trace.open_loop
+    assert (len(none.trace), len(none.lag_ns), none.refusals) == (0, 0, [])
+
+
+def test_a_finished_run_is_one_database_file(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.add(SAMPLES["plain"])
+    folder.close()
+    assert sorted(p.name for p in folder.path.iterdir()) == ["run.db", "run.json"]
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[2]]
+from support.servers import exchange
+from pacemark.pace import Concurrency
+from pacemark.runs.folder import RunFolder
+folder = RunFolder.create(Path(sys.argv[1]), "killed", {"command": "x"})
+folder.begin_level(0, Concurrency(1), 1)
+for i in range(100):
+    folder.add(exchange(i, [i + 10], index=i))
+folder.commit(at_once=True)
+for i in range(100, 150):
+    folder.add(exchange(i, [i + 10], index=i))
+print(folder.path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_writer_loses_only_what_it_had_not_committed(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parents[1])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    with process:
+        assert process.stdout
+        path = Path(process.stdout.readline().strip())
+        alive = RunFolder.open(path)
+        assert len(list(alive.exchanges(0))) == 100  # it can be read while it is written
+        alive.close()
+        process.send_signal(signal.SIGKILL)
+    folder = RunFolder.open(path)
+    assert [x.index for x in folder.exchanges(0)] == list(range(100))
+    assert folder.levels()[0].load == Concurrency(1)
+    with pytest.raises(BadInput, match="pacemark report"):
+        folder.summary()
+    folder.close()
+
+
+def test_commits_come_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pacemark.runs.folder.time.monotonic", lambda: now[0])
+    folder = RunFolder.create(tmp_path, "m", RUN)
+
+    def visible() -> int:
+        other = sqlite3.connect(folder.path / "run.db")
+        count = other.execute("SELECT count(*) FROM request").fetchone()[0]
+        other.close()
+        return int(count)
+
+    folder.commit()
+    folder.add(SAMPLES["plain"])
+    now[0] += 0.3
+    folder.commit()
+    assert visible() == 0
+    now[0] += 0.3
+    folder.commit()
+    assert visible() == 1
+    folder.close()
+
+
+def test_a_reader_does_not_stop_the_writer_from_closing(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder._db.execute("PRAGMA busy_timeout=100")
+    folder.add(SAMPLES["plain"])
+    folder.commit(at_once=True)
+    reader = RunFolder.open(folder.path)
+    rows = reader.exchanges(0)
+    next(rows)
+    folder.add(SAMPLES["coalesced"])
+    folder.close()
+    rows.close()  # type: ignore[attr-defined]
+    reader.close()
+    again = RunFolder.open(folder.path)
+    assert len(list(again.exchanges(0))) == 2
+    again.close()
+
+
+# --- folders
+
+
+def test_names_are_safe_and_never_taken_twice(tmp_path: Path) -> None:
+    paths = []
+    for slug in ("../../etc/Model: a/b", "../../etc/Model: a/b", "", "..", "\u4e16"):
+        folder = RunFolder.create(tmp_path / "runs", slug, RUN)
+        folder.close()
+        paths.append(folder.path)
+    assert len(set(paths)) == 5
+    assert all(p.parent == tmp_path / "runs" for p in paths)
+    assert paths[0].name.endswith("-etc-model-a-b")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        with pytest.raises(BadInput, match="--out"):
+            RunFolder.create(out, "m", RUN)
+
+
+def test_the_newest_of_several_runs_is_opened(tmp_path: Path) -> None:
+    for name in ("20260101T000000Z-b", "20260102T000000Z-a"):
+        made = RunFolder.create(tmp_path, "m", {"name": name})
+        made.close()
+        made.path.rename(tmp_path / name)
+    folder = RunFolder.open(tmp_path)
+    assert folder.run() == {"name": "20260102T000000Z-a"}
+    folder.close()
+
+
+def test_what_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no run"):
+        RunFolder.open(tmp_path / "nothing")
+    with pytest.raises(BadInput, match="no run"):
+        RunFolder.open(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"no run\.db"):
+        RunFolder.open(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    (tmp_path / "run.db").write_bytes(b"this is not a database" * 100)
+    with pytest.raises(BadInput, match="cannot be read"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_summary_of_another_schema_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.write_summary(Summary(target={}, workload={}, levels=[]))
+    assert folder.summary() == Summary(target={}, workload={}, levels=[])
+    (folder.path / "summary.json").write_text('{"levels": 3}')
+    with pytest.raises(BadInput, match="schema"):
+        folder.summary()
+    folder.close()
+
+
+# --- export
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.begin_level(0, Concurrency(2), 1)
+    folder.set_window(0, Window(5 * MS, 45 * MS), "duration")
+    for x in SAMPLES.values():
+        folder.add(x)
+    folder.begin_level(1, Rate(3.0), 1)
+    folder.set_window(1, Window(0, 1), "duration")
+    folder.add(exchange(150, [350], scheduled_ms=100, level=1))
+    folder.close()
+    return folder.path
+
+
+def test_a_csv_has_a_row_per_request_and_blanks_for_what_is_not(stored: Path) -> None:
+    with export(stored, "csv").open(newline="") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    assert len(rows) == len(SAMPLES) + 1
+    plain, failed, unstreamed, due = rows[0], rows[4], rows[5], rows[-1]
+    assert (plain["ttft_ms"], plain["tpot_ms"], plain["latency_ms"], plain["in_window"]) == (
+        "190.0", "20.0", "230.0", "True",
+    )  # fmt: skip
+    assert (failed["error"], failed["ttft_ms"], failed["in_window"]) == ("http_429", "", "False")
+    assert (unstreamed["ttft_ms"], unstreamed["latency_ms"]) == ("", "240.0")
+    assert (due["load_kind"], due["ttft_ms"], due["send_delay_ms"]) == ("rate", "250.0", "50.0")
+    assert rows[6]["input_tokens"] == ""
+
+
+def test_parquet_holds_the_same(stored: Path, tmp_path: Path) -> None:
+    parquet = needed("pyarrow.parquet")
+    table = parquet.read_table(export(stored, "parquet", tmp_path / "x.parquet")).to_pydict()
+    assert table["ttft_ms"][:3] == [190.0, 180.0, 170.0]
+    assert table["ttft_ms"][5] is None
+    assert table["load_value"][-1] == 3.0
+
+
+def test_an_export_that_cannot_be(stored: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="csv or parquet"):
+        export(stored, "xlsx")
+    with pytest.raises(BadInput, match="cannot write"):
+        export(stored, "csv", tmp_path / "no" / "such" / "x.csv")
