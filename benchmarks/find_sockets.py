@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 import pacemark
-from pacemark.figures.budget import Budget, parse
+from pacemark.budget import Budget, parse
+from pacemark.figures.conditions import demands
 from pacemark.pace import Concurrency
 from pacemark.simulator import simulate
 from pacemark.summary import Find
@@ -35,7 +36,7 @@ def meets(streams: int, preset: str, budget: Budget, requests: int = 4000) -> bo
         requests=requests + ramp,
         seed=7,
     )
-    conditions = budget.conditions(trace, np.arange(len(trace)) >= ramp)[:-1]
+    conditions = demands(budget, trace, np.arange(len(trace)) >= ramp)[:-1]
     return all((np.quantile(c.scores, c.quantile) if c.quantile else c.scores.mean()) < 1 for c in conditions)
 
 

@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 
 from pacemark.answers.planning import Demand, plan_for
+from pacemark.budget import Budget, parse
 from pacemark.figures import metrics
-from pacemark.figures.budget import Budget, parse
+from pacemark.figures.conditions import demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Rate
 from pacemark.runs.simulated import virtual_measure
@@ -51,7 +52,7 @@ def score(trace: Trace, sample: np.ndarray[tuple[int], np.dtype[np.bool_]], budg
     """The worst condition: its share of misses over what is allowed, or its mean over the limit."""
     return max(
         float(c.scores.mean() if c.quantile is None else (c.scores >= 1).mean() / (1 - c.quantile))
-        for c in budget.conditions(trace, sample)
+        for c in demands(budget, trace, sample)
     )
 
 

@@ -22,12 +22,11 @@ from pacemark.endpoint.target import target
 from pacemark.figures import metrics
 from pacemark.figures.health import Health
 from pacemark.figures.level import sum_up
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency
 from pacemark.runs.bench import Bench, Settings
 from pacemark.simulator import serving, simulate
 from pacemark.summary import Level
-from pacemark.trace import Trace
+from pacemark.trace import Trace, Window
 from pacemark.workload.words import Workload
 
 SEEDS = range(5)

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from pacemark.answers.search import find
+from pacemark.budget import Budget, Limit
 from pacemark.figures import metrics
-from pacemark.figures.budget import Budget, Limit
+from pacemark.figures.conditions import demands
 from pacemark.figures.level import Measure
 from pacemark.pace import Concurrency
 from pacemark.runs.simulated import virtual_measure
@@ -79,7 +80,7 @@ def _values(case: Case, budget: Budget, streams: int) -> list[float]:
     sample = np.arange(len(trace)) >= ramp
     return [
         float(np.quantile(c.scores, c.quantile) if c.quantile is not None else c.scores.mean())
-        for c in budget.conditions(trace, sample)[:-1]
+        for c in demands(budget, trace, sample)[:-1]
     ]
 
 
@@ -173,7 +174,7 @@ def doubling_and_bisection(measure: Measure, budget: Budget, highest: int = 1200
         sample = metrics.started_in(result.trace, result.window.start_ns, result.window.end_ns)
         return all(
             (np.quantile(c.scores, c.quantile) if c.quantile is not None else c.scores.mean()) < 1
-            for c in budget.conditions(result.trace, sample)
+            for c in demands(budget, result.trace, sample)
         )
 
     if not meets(1):

@@ -21,10 +21,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency
 from pacemark.runs.folder import RunFolder
-from pacemark.trace import ABSENT, Exchange
+from pacemark.trace import ABSENT, Exchange, Window
 
 STREAMS = 512
 

@@ -26,12 +26,11 @@ from pacemark.endpoint.target import resolve, target
 from pacemark.figures import metrics
 from pacemark.figures.health import Health
 from pacemark.figures.level import LevelResult, sum_up
-from pacemark.figures.metrics import Window
 from pacemark.instrument.generator import Asking, Batch, Begin, LoadGenerator, Setup
 from pacemark.pace import Concurrency, Rate
 from pacemark.runs.bench import Bench, Settings
 from pacemark.simulator import Served, serving, simulate
-from pacemark.trace import Exchange, trace_of
+from pacemark.trace import Exchange, Window, trace_of
 from pacemark.workload.words import Workload
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quiet")]

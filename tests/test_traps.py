@@ -17,10 +17,9 @@ from pacemark.endpoint.target import target
 from pacemark.figures import metrics
 from pacemark.figures.health import Health
 from pacemark.figures.level import sum_up
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency
 from pacemark.runs.bench import Bench, Settings
-from pacemark.trace import trace_of
+from pacemark.trace import Window, trace_of
 from pacemark.workload.words import Workload
 from support.servers import MS, certificate, exchange, listening, streamed
 

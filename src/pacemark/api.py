@@ -30,15 +30,14 @@ from pacemark.answers.planning import Plan, parse_demand, parse_size, plan_for
 from pacemark.answers.search import Allowance, Step
 from pacemark.answers.search import find as search_for
 from pacemark.answers.stored import comparable, find_from, meets
+from pacemark.budget import parse as parse_budget
 from pacemark.endpoint.databricks import SCHEME, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.target import Target, only_model, target
 from pacemark.endpoint.watch import watch_from
 from pacemark.errors import BadInput, RunFailed
-from pacemark.figures.budget import parse as parse_budget
 from pacemark.figures.health import health_from
 from pacemark.figures.level import LevelResult, replicated, sum_up
-from pacemark.figures.metrics import Window
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.reporting.progress import Status
 from pacemark.runs import tables
@@ -48,7 +47,7 @@ from pacemark.runs.folder import Columns, RunFolder
 from pacemark.runs.tables import Rows
 from pacemark.runs.timeline import timeline_of
 from pacemark.summary import Asked, Confirmation, Find, Fits, Level, OperatingPoints, Spent, Summary
-from pacemark.trace import ABSENT
+from pacemark.trace import ABSENT, Window
 from pacemark.workload.words import Workload
 
 if TYPE_CHECKING:

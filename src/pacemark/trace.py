@@ -120,6 +120,74 @@ class Trace:
         return len(self.sent_ns)
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The steady part of a level: the time between (start, end]."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        """Length; 0 where no steady part was reached."""
+        return max(0.0, (self.end_ns - self.start_ns) / 1e9)
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True):
+    """A worker's pulse: where it stands, and how well it keeps up."""
+
+    worker: int
+    now_ns: int
+    level: int
+    in_flight: int
+    oldest_ns: int
+    """When the oldest request that is in flight, or held back from it, was due; or ABSENT."""
+    turned: int
+    """Streams that finished a request since the level began."""
+    reads: int
+    cpu_ns: int
+    wait_ns: int
+    """How long the process has been ready to run without a CPU to run on, since it started."""
+    idle_share: float
+    """Share of the last moments in which the cores that this worker may use were idle; ABSENT where unknown."""
+    stall_ns: int
+    """How late this beat was: the longest the event loop can have been away."""
+    reconnects: int
+    idle: bool
+    """Nothing in flight and nothing more to send."""
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """One look at the endpoint."""
+
+    now_ns: int
+    state: str = ""
+    """In words: `ready`, `not ready`, with what else there is to say."""
+    ready: bool | None = None
+    capacity: float | None = None
+    """Requests in parallel that it is scaled to serve, where it exports that."""
+    version: int | None = None
+    """Of its configuration: another one means that it was changed."""
+    metrics: dict[str, float] = {}
+    """What it exports, summed over what it serves."""
+    problem: str = ""
+    """Why it could not be looked at, or its headers not be renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is known of the endpoint while a level ran, beside its answers."""
+
+    sights: tuple[Sight, ...] = ()
+    limits: tuple[str, ...] = ()
+    """Limits that turned requests away, the most frequent first."""
+
+    def during(self, window: Window) -> tuple[Sight, ...]:
+        """The looks inside the window, and the last one before it."""
+        before = [s for s in self.sights if s.now_ns < window.start_ns and not s.problem]
+        return (*before[-1:], *(s for s in self.sights if window.start_ns <= s.now_ns <= window.end_ns))
+
+
 def trace_of(exchanges: Sequence[Exchange], open_loop: bool = False) -> Trace:
     """Columns of `exchanges`, sorted by the time they were sent."""
     rows = sorted(exchanges, key=lambda x: x.sent_ns)

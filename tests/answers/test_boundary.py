@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pacemark.answers.boundary import DRAWS, Belief, Reading, believe, read
-from pacemark.figures.budget import Condition
+from pacemark.figures.conditions import Condition
 
 
 def condition(values: list[float] | np.ndarray, quantile: float | None = 0.95, name: str = "ttft p95") -> Condition:

@@ -13,14 +13,14 @@ import pytest
 import pacemark as face
 from pacemark.answers.confirmation import confirmed, forecast, implied_rate, long_enough, ways
 from pacemark.answers.search import Allowance
-from pacemark.figures.budget import parse
+from pacemark.budget import parse
 from pacemark.figures.level import LevelResult
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency, Rate
 from pacemark.reporting import html, terminal
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import simulate
 from pacemark.summary import Confirmation, Find, Summary
+from pacemark.trace import Window
 from support import samples
 from support.samples import known
 

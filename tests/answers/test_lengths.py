@@ -14,13 +14,13 @@ import pacemark
 from pacemark.answers.lengths import fit, grid, slopes
 from pacemark.figures.health import Health
 from pacemark.figures.level import sum_up
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency
 from pacemark.reporting import terminal
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.html import html
 from pacemark.simulator import customised, named, serving, simulate
 from pacemark.summary import Asked, Figure, Level, Slopes, Summary
+from pacemark.trace import Window
 from support.cli_tools import assert_refused
 from support.cli_tools import pacemark as call
 from support.samples import TARGET, WORKLOAD, known

@@ -13,8 +13,9 @@ import pytest
 
 import pacemark as face
 from pacemark.answers.planning import Demand, parse_demand, parse_size, plan_for
+from pacemark.budget import parse
 from pacemark.errors import BadInput
-from pacemark.figures.budget import parse
+from pacemark.figures.conditions import demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Rate
 from pacemark.runs.simulated import virtual_measure
@@ -109,7 +110,7 @@ def served(replicas: int, rate: float, cv: float) -> float:
     sample = np.arange(len(trace)) > 600
     return max(
         float(c.scores.mean() if c.quantile is None else (c.scores >= 1).mean() / (1 - c.quantile))
-        for c in BUDGET.conditions(trace, sample)
+        for c in demands(BUDGET, trace, sample)
     )
 
 

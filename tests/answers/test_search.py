@@ -15,16 +15,16 @@ import pytest
 
 import pacemark
 from pacemark.answers.search import Allowance, Step, find
+from pacemark.budget import parse
 from pacemark.errors import BadInput, RunFailed
-from pacemark.figures.budget import parse
+from pacemark.figures.conditions import demands
 from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, Preset, named, simulate
 from pacemark.simulator.engine.model import FixedSpec
 from pacemark.summary import Find
-from pacemark.trace import Trace
+from pacemark.trace import Trace, Window
 
 SMALL = Preset(
     name="small",
@@ -46,7 +46,7 @@ def score(
     """The budget's worst statistic over a long simulation, as a share of its limit."""
     trace = simulate(load, preset, **lengths, requests=requests, seed=99)
     sample = np.arange(requests) >= 300
-    conditions = parse(budget).conditions(trace, sample)[:-1]
+    conditions = demands(parse(budget), trace, sample)[:-1]
     return max(float(np.quantile(c.scores, c.quantile) if c.quantile else c.scores.mean()) for c in conditions)
 
 

@@ -11,8 +11,9 @@ import pytest
 
 import pacemark as face
 from pacemark.answers.stored import comparable, find_from, meets
+from pacemark.budget import parse
 from pacemark.errors import BadInput
-from pacemark.figures.budget import parse
+from pacemark.figures.conditions import demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
@@ -37,7 +38,7 @@ def optimum(limit_ms: float) -> int:
     def tpot(streams: int) -> float:
         trace = simulate(Concurrency(streams), "demo", requests=4000, seed=77, **LENGTHS)
         budget = parse(f"tpot p95 < {limit_ms}ms")
-        return float(np.quantile(budget.conditions(trace, np.arange(4000) > 6 * streams)[0].scores, 0.95))
+        return float(np.quantile(demands(budget, trace, np.arange(4000) > 6 * streams)[0].scores, 0.95))
 
     low, high = 1, 32
     while high - low > 1:

@@ -26,12 +26,11 @@ from pacemark.answers.search import find
 from pacemark.endpoint import databricks, watch
 from pacemark.endpoint.databricks import Endpoint, Entity, Limit, exceeding, metrics_in, serving
 from pacemark.endpoint.target import Target
-from pacemark.endpoint.watch import Sight, Watch, Watcher, limit_named
+from pacemark.endpoint.watch import Watcher, limit_named
 from pacemark.errors import BadInput, RunFailed
-from pacemark.figures.budget import Condition
+from pacemark.figures.conditions import Condition
 from pacemark.figures.health import Health
 from pacemark.figures.level import Enough, LevelResult, sum_up
-from pacemark.figures.metrics import Window
 from pacemark.instrument.connection import Answer
 from pacemark.instrument.generator import LoadGenerator
 from pacemark.pace import Concurrency, Load, Rate
@@ -40,7 +39,7 @@ from pacemark.runs.folder import RunFolder
 from pacemark.simulator import Served
 from pacemark.simulator import serving as embedded
 from pacemark.summary import Timeline
-from pacemark.trace import trace_of
+from pacemark.trace import Sight, Watch, Window, trace_of
 from support.servers import exchange
 from support.simulated import wait_for
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pacemark.budget import Limit, parse
 from pacemark.errors import BadInput
-from pacemark.figures.budget import Limit, parse
+from pacemark.figures.conditions import demands, misses, misses_by_limit
 from pacemark.trace import Trace, trace_of
 from support.servers import exchange
 
@@ -96,7 +97,7 @@ def test_what_is_not_there_is_told(text: str, words: str) -> None:
 
 
 def test_per_metric_conditions() -> None:
-    ttft, tpot, errors = parse("ttft p50 < 200ms, tpot mean < 20ms, errors < 10%").conditions(trace(), ALL)
+    ttft, tpot, errors = demands(parse("ttft p50 < 200ms, tpot mean < 20ms, errors < 10%"), trace(), ALL)
     assert ttft.name == "ttft p50"
     assert ttft.scores.tolist() == [0.5, 1.0, 1.5, np.inf]
     assert ttft.quantile == 0.5
@@ -107,7 +108,7 @@ def test_per_metric_conditions() -> None:
 
 
 def test_attainment_takes_the_worst_of_each_request() -> None:
-    both, _ = parse("50% of requests: ttft < 200ms, tpot < 10ms").conditions(trace(), ALL)
+    both, _ = demands(parse("50% of requests: ttft < 200ms, tpot < 10ms"), trace(), ALL)
     assert both.scores.tolist() == [1.0, 2.0, 4.0, np.inf]
     assert both.quantile == 0.5
 
@@ -117,16 +118,16 @@ def test_the_two_forms_are_not_the_same() -> None:
     slow_start, slow_going = exchange(0, [900, 910, 920]), exchange(0, [100, 190, 280])
     mixed, everyone = trace_of([slow_start, slow_going] * 10), np.ones(20, dtype=np.bool_)
     limits = "ttft {}< 500ms, tpot {}< 50ms"
-    each = parse(limits.format("p40 ", "p40 ")).conditions(mixed, everyone)[:-1]
-    together = parse("40% of requests: " + limits.format("", "")).conditions(mixed, everyone)[:-1]
+    each = demands(parse(limits.format("p40 ", "p40 ")), mixed, everyone)[:-1]
+    together = demands(parse("40% of requests: " + limits.format("", "")), mixed, everyone)[:-1]
     assert all(np.quantile(c.scores, 0.4) < 1 for c in each)
     assert all(np.quantile(c.scores, 0.4) >= 1 for c in together)
 
 
 def test_misses_are_the_opposite_of_goodput() -> None:
     budget = parse("ttft p95 < 250ms, tpot p95 < 15ms")
-    assert budget.misses(trace()).tolist() == [False, True, True, True]
-    by_limit = budget.misses_by_limit(trace())
+    assert misses(budget, trace()).tolist() == [False, True, True, True]
+    by_limit = misses_by_limit(budget, trace())
     assert by_limit["ttft p95"].tolist() == [False, False, True, False]
     assert by_limit["tpot p95"].tolist() == [False, True, True, False]
     assert by_limit["errors"].tolist() == [False, False, False, True]
@@ -135,6 +136,6 @@ def test_misses_are_the_opposite_of_goodput() -> None:
 def test_the_longest_gap_decides_an_itl_limit_per_request() -> None:
     stalled, smooth = exchange(0, [100, 110, 200]), exchange(0, [100, 110, 120])
     both = trace_of([stalled, smooth])
-    assert parse("itl p99 < 50ms").misses(both).tolist() == [True, False]
-    pooled, _ = parse("itl p99 < 50ms").conditions(both, np.ones(2, dtype=np.bool_))
+    assert misses(parse("itl p99 < 50ms"), both).tolist() == [True, False]
+    pooled, _ = demands(parse("itl p99 < 50ms"), both, np.ones(2, dtype=np.bool_))
     assert sorted(pooled.scores * 50) == pytest.approx([10, 10, 10, 90])

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacemark.figures import metrics
-from pacemark.figures.metrics import Window
-from pacemark.trace import ABSENT, Exchange, Trace, trace_of
+from pacemark.trace import ABSENT, Exchange, Trace, Window, trace_of
 from support.servers import MS, exchange
 
 

@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pacemark.endpoint.watch import Watch
 from pacemark.figures import metrics, verdict
 from pacemark.figures.health import Health
-from pacemark.figures.metrics import Window
 from pacemark.figures.verdict import Evidence, judge
 from pacemark.figures.window import Step
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Distribution, Figure
-from pacemark.trace import ABSENT, Exchange, trace_of
+from pacemark.trace import ABSENT, Exchange, Watch, Window, trace_of
 from support.servers import MS, exchange
 
 WINDOW = Window(0, 10_000 * MS)

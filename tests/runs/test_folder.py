@@ -16,13 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacemark.errors import BadInput
-from pacemark.figures.metrics import Window
-from pacemark.instrument.generator import Beat
 from pacemark.pace import Concurrency, Rate
 from pacemark.runs.export import export
 from pacemark.runs.folder import RunFolder
 from pacemark.summary import Summary
-from pacemark.trace import ABSENT, Exchange, trace_of
+from pacemark.trace import ABSENT, Beat, Exchange, Window, trace_of
 from support.needed import needed
 from support.servers import MS, exchange
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from pacemark.figures import stats
-from pacemark.figures.budget import Condition
+from pacemark.figures.conditions import Condition
 
 __all__ = ["DRAWS", "Belief", "Reading", "believe", "read"]
 

@@ -12,13 +12,12 @@ import numpy as np
 
 from pacemark.answers.search import in_words
 from pacemark.answers.stored import weigh
+from pacemark.budget import Budget
 from pacemark.figures import metrics
-from pacemark.figures.budget import Budget
 from pacemark.figures.level import Enough, LevelResult, growth_of
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency, Rate
 from pacemark.summary import Confirmation, Spent
-from pacemark.trace import Trace
+from pacemark.trace import Trace, Window
 from pacemark.units import number
 
 __all__ = ["BURSTY", "confirmed", "forecast", "implied_rate", "long_enough", "ways"]

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from pacemark.answers.curve import named, operating_points
 from pacemark.answers.stored import comparable, conditions, meets
+from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures import metrics
-from pacemark.figures.budget import Budget
 from pacemark.figures.level import LevelResult, replicated
 from pacemark.pace import Concurrency
 from pacemark.summary import Figure, Level, OperatingPoint

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.answers.boundary import DRAWS, Belief, Reading, believe, read
+from pacemark.budget import Budget, parse
 from pacemark.errors import RunFailed
 from pacemark.figures import metrics
-from pacemark.figures.budget import Budget, Condition, parse
+from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import Enough, LevelResult, Measure
-from pacemark.figures.metrics import Window
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Figure, Find, Probe, Spent
-from pacemark.trace import Trace
+from pacemark.trace import Trace, Window
 from pacemark.units import duration, number
 
 __all__ = ["Allowance", "Step", "find", "in_words"]
@@ -176,7 +176,7 @@ class _Search:
     def weigh(self, x: float, extra: Sequence[Condition] = ()) -> Reading:
         """Everything measured at load `x`, and `extra` of a level under way."""
         parts = [
-            self.budget.conditions(r.trace, metrics.started_in(r.trace, r.window.start_ns, r.window.end_ns))
+            demands(self.budget, r.trace, metrics.started_in(r.trace, r.window.start_ns, r.window.end_ns))
             for r in self.results
             if r.load.value == x
         ]
@@ -196,7 +196,7 @@ class _Search:
             n = int(sample.sum())
             if n < max(FEW if x > 1 else 8, known):
                 return False
-            conditions = self.budget.conditions(trace, sample)
+            conditions = demands(self.budget, trace, sample)
             reading = self.weigh(x, conditions)
             # What is rare may not have been seen yet: that many requests without a miss would certify the quantile.
             rare = max((3 / (1 - c.quantile) for c in conditions if c.quantile is not None), default=0.0)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pacemark.answers.boundary import Belief, Reading, believe, read
 from pacemark.answers.search import in_words
+from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures import metrics
-from pacemark.figures.budget import Budget, Condition
+from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Figure, Find, Level, Probe, Spent
@@ -71,9 +72,7 @@ def conditions(results: Sequence[LevelResult], budget: Budget) -> list[Condition
 
     Raises BadInput where no request has what it limits.
     """
-    parts = [
-        budget.conditions(r.trace, metrics.started_in(r.trace, r.window.start_ns, r.window.end_ns)) for r in results
-    ]
+    parts = [demands(budget, r.trace, metrics.started_in(r.trace, r.window.start_ns, r.window.end_ns)) for r in results]
     pooled = [
         Condition(same[0].name, np.concatenate([c.scores for c in same]), same[0].quantile, same[0].most)
         for same in zip(*parts, strict=True)

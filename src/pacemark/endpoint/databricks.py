@@ -20,10 +20,10 @@ import msgspec
 
 from pacemark import __version__
 from pacemark.endpoint.target import Target, secrets_in
-from pacemark.endpoint.watch import Sight
 from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Level
+from pacemark.trace import Sight
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

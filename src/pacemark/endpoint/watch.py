@@ -10,51 +10,16 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Protocol
 
-import msgspec
-
 from pacemark.errors import PacemarkError
-from pacemark.figures.metrics import Window
-from pacemark.trace import Exchange
+from pacemark.trace import Exchange, Sight, Watch
 
 LOOK_S = 10.0
 """How often the endpoint is looked at; the service renews what it exports once a minute."""
 RENEW_S = 5.0
 """How often new headers are asked for at the least; the SDK answers from memory while they are good."""
-
-
-class Sight(msgspec.Struct, frozen=True):
-    """One look at the endpoint."""
-
-    now_ns: int
-    state: str = ""
-    """In words: `ready`, `not ready`, with what else there is to say."""
-    ready: bool | None = None
-    capacity: float | None = None
-    """Requests in parallel that it is scaled to serve, where it exports that."""
-    version: int | None = None
-    """Of its configuration: another one means that it was changed."""
-    metrics: dict[str, float] = {}
-    """What it exports, summed over what it serves."""
-    problem: str = ""
-    """Why it could not be looked at, or its headers not be renewed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What is known of the endpoint while a level ran, beside its answers."""
-
-    sights: tuple[Sight, ...] = ()
-    limits: tuple[str, ...] = ()
-    """Limits that turned requests away, the most frequent first."""
-
-    def during(self, window: Window) -> tuple[Sight, ...]:
-        """The looks inside the window, and the last one before it."""
-        before = [s for s in self.sights if s.now_ns < window.start_ns and not s.problem]
-        return (*before[-1:], *(s for s in self.sights if window.start_ns <= s.now_ns <= window.end_ns))
 
 
 class Source(Protocol):

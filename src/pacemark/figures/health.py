@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.instrument.generator import Beat
 from pacemark.summary import Spread
-from pacemark.trace import Exchange
+from pacemark.trace import Beat, Exchange
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.endpoint.watch import Watch
+from pacemark.budget import Budget
 from pacemark.figures import metrics, stats
-from pacemark.figures.budget import Budget
+from pacemark.figures.conditions import misses
 from pacemark.figures.health import Health, spread_ms
-from pacemark.figures.metrics import Window
 from pacemark.figures.verdict import Evidence, judge
 from pacemark.figures.window import Growth, Step, backlog_growth, steady_start, step_change
 from pacemark.pace import Concurrency, Load, Rate
@@ -36,7 +35,7 @@ from pacemark.summary import (
     Spread,
     Verdict,
 )
-from pacemark.trace import ABSENT, Trace
+from pacemark.trace import ABSENT, Trace, Watch, Window
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -372,7 +371,7 @@ def _scaled(figure: Figure, factor: float) -> Figure:
 
 
 def _goodput(budget: Budget, trace: Trace, sample: Mask, window: Window) -> Goodput:
-    met = ~budget.misses(trace)
+    met = ~misses(budget, trace)
     share = stats.share_interval(met[sample]).figure
     ended = trace.ended_ns[met]
     return Goodput(str(budget), share, _rate(ended, np.ones(len(ended)), window))

@@ -7,28 +7,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.trace import ABSENT, Int64, Trace
+from pacemark.trace import ABSENT, Int64, Trace, Window
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The steady part of a level: the time between (start, end]."""
-
-    start_ns: int
-    end_ns: int
-
-    @property
-    def seconds(self) -> float:
-        """Length; 0 where no steady part was reached."""
-        return max(0.0, (self.end_ns - self.start_ns) / 1e9)
 
 
 PART_EVENTS = 1 << 18

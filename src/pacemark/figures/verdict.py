@@ -13,14 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.endpoint.watch import Watch
 from pacemark.figures import metrics
 from pacemark.figures.health import Health
-from pacemark.figures.metrics import Window
 from pacemark.figures.window import Step
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Distribution, Figure, Reason, Verdict
-from pacemark.trace import Trace
+from pacemark.trace import Trace, Watch, Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from types import TracebackType
 import msgspec
 
 from pacemark.errors import RunFailed
-from pacemark.instrument.generator import Batch, Beat, Command, Finish, Setup
+from pacemark.instrument.generator import Batch, Command, Finish, Setup
+from pacemark.trace import Beat
 
 
 class Worker:

@@ -30,7 +30,7 @@ from pacemark.dialects.openai import fill
 from pacemark.instrument.clock import Alarm, stamp_reads
 from pacemark.instrument.connection import Address, Answer, Connection, WireError
 from pacemark.pace import Concurrency, Load, Rate, arrivals
-from pacemark.trace import ABSENT, RawExchange
+from pacemark.trace import ABSENT, Beat, RawExchange
 from pacemark.workload.words import prompt
 
 BEAT_NS = 50_000_000
@@ -89,30 +89,6 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
 
 
 Command = Setup | Asking | Probe | Begin | Finish
-
-
-class Beat(msgspec.Struct, frozen=True, array_like=True):
-    """A worker's pulse: where it stands, and how well it keeps up."""
-
-    worker: int
-    now_ns: int
-    level: int
-    in_flight: int
-    oldest_ns: int
-    """When the oldest request that is in flight, or held back from it, was due; or ABSENT."""
-    turned: int
-    """Streams that finished a request since the level began."""
-    reads: int
-    cpu_ns: int
-    wait_ns: int
-    """How long the process has been ready to run without a CPU to run on, since it started."""
-    idle_share: float
-    """Share of the last moments in which the cores that this worker may use were idle; ABSENT where unknown."""
-    stall_ns: int
-    """How late this beat was: the longest the event loop can have been away."""
-    reconnects: int
-    idle: bool
-    """Nothing in flight and nothing more to send."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

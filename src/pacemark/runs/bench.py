@@ -17,21 +17,20 @@ from time import monotonic_ns
 
 import msgspec
 
+from pacemark.budget import parse as parse_budget
 from pacemark.dialects.openai import DIALECTS, Options, attempts, fill, template, understand
 from pacemark.endpoint.target import Target, resolve
-from pacemark.endpoint.watch import Sight, Source, Watcher, watch_of
+from pacemark.endpoint.watch import Source, Watcher, watch_of
 from pacemark.errors import BadInput, RunFailed
-from pacemark.figures.budget import parse as parse_budget
 from pacemark.figures.health import health_of
 from pacemark.figures.level import Enough, LevelResult, precise, sum_up
-from pacemark.figures.metrics import Window
 from pacemark.instrument.fleet import Workers
-from pacemark.instrument.generator import PROBE_LEVEL, Asking, Batch, Beat, Begin, Probe, Setup, expected_in_flight
+from pacemark.instrument.generator import PROBE_LEVEL, Asking, Batch, Begin, Probe, Setup, expected_in_flight
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.summary import Asked, EndedBy
-from pacemark.trace import ABSENT, Exchange, trace_of
+from pacemark.trace import ABSENT, Beat, Exchange, Sight, Window, trace_of
 from pacemark.workload.words import (
     PROBES,
     Prompts,

@@ -19,13 +19,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.endpoint.watch import Sight
 from pacemark.errors import BadInput
-from pacemark.figures.metrics import Window
-from pacemark.instrument.generator import Beat
 from pacemark.pace import Load
 from pacemark.summary import EndedBy, Summary
-from pacemark.trace import ABSENT, Exchange, Int64, Trace
+from pacemark.trace import ABSENT, Beat, Exchange, Int64, Sight, Trace, Window
 
 _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,

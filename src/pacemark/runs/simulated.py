@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from pacemark.figures.health import Health
 from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
-from pacemark.figures.metrics import Window
 from pacemark.pace import Concurrency, Load
 from pacemark.simulator.engine.presets import Preset
 from pacemark.simulator.engine.virtual import Lengths, simulate
-from pacemark.trace import Trace
+from pacemark.trace import Trace, Window
 
 __all__ = ["kept", "virtual_measure"]
 

@@ -11,23 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pacemark.errors import BadInput
-from pacemark.figures import metrics
-from pacemark.trace import Trace
 
-__all__ = ["ERRORS", "Budget", "Condition", "Limit", "parse"]
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+__all__ = ["ERRORS", "Budget", "Limit", "parse"]
 
 ERRORS = 0.01
 """The share of requests that may fail under a budget that does not speak of errors."""
 
-_TIMED = {"ttft": metrics.ttft_ms, "tpot": metrics.tpot_ms, "latency": metrics.latency_ms}
-_METRICS = (*_TIMED, "itl", "errors")
+_METRICS = ("ttft", "tpot", "latency", "itl", "errors")
 _UNITS_MS = {"ms": 1.0, "s": 1000.0}
 
 
@@ -56,20 +47,6 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """One thing that a budget demands, held against some requests: a statistic of their scores must be below 1."""
-
-    name: str
-    scores: Floats
-    """(n,) metric over limit, of each request in the order sent (of each gap for `itl`). Infinite where the request
-    failed; requests without the metric are left out."""
-    quantile: float | None
-    """Which quantile of the scores; None: their mean."""
-    most: float
-    """The limit itself, in ms, or as a share of the requests: what turns a score back into a figure."""
-
-
-@dataclass(frozen=True, slots=True)
 class Budget:
     """Every limit must hold. `share` is that of the requests which must meet them all; None: each on its own."""
 
@@ -86,59 +63,10 @@ class Budget:
         stated = [limit.most for limit in self.limits if limit.metric == "errors"]
         return min(stated) if stated else ERRORS if self.share is None else 1 - self.share
 
-    def misses(self, trace: Trace) -> Bools:
-        """Which requests (n,) miss a limit, in either form; the others are goodput.
-
-        A request misses an `itl` limit where its longest gap does. A failed request misses every limit.
-        """
-        return np.asarray(np.any([*self.misses_by_limit(trace).values()], axis=0), dtype=np.bool_)
-
-    def misses_by_limit(self, trace: Trace) -> dict[str, Bools]:
-        """Which answered requests (n,) miss each limit, and which failed, under `errors`."""
-        with np.errstate(invalid="ignore"):
-            slow = {limit.name: _per_request(limit, trace) >= limit.most for limit in self._timed}
-        return slow | {"errors": ~metrics.succeeded(trace)}
-
-    def conditions(self, trace: Trace, sample: Bools) -> list[Condition]:
-        """What the budget demands of the requests `sample` (n,) of a level. The last condition is on errors."""
-        failed = ~metrics.succeeded(trace)
-        errors = Condition("errors", failed[sample] / self.errors, None, self.errors)
-        if self.share is None:
-            return [*(_condition(limit, trace, sample, failed) for limit in self._timed), errors]
-        worst = np.full(len(trace), np.nan)
-        for limit in self._timed:
-            worst = np.fmax(worst, _per_request(limit, trace) / limit.most)
-        worst[failed] = np.inf
-        return [Condition(f"{self.share * 100:.6g}% of requests", _known(worst[sample]), self.share, 1.0), errors]
-
     @property
-    def _timed(self) -> list[Limit]:
+    def timed(self) -> list[Limit]:
+        """The limits on times: all but those on errors."""
         return [limit for limit in self.limits if limit.metric != "errors"]
-
-
-def _condition(limit: Limit, trace: Trace, sample: Bools, failed: Bools) -> Condition:
-    if limit.metric == "itl":
-        stamped, _, _ = metrics.gaps(trace, sample & ~failed)
-        return Condition(limit.name, stamped / limit.most, limit.quantile, limit.most)
-    scores = _per_request(limit, trace) / limit.most
-    if limit.quantile is not None:  # a mean has no place for a request that was never answered; `errors` counts it
-        scores[failed] = np.inf
-    return Condition(limit.name, _known(scores[sample]), limit.quantile, limit.most)
-
-
-def _per_request(limit: Limit, trace: Trace) -> Floats:
-    """The metric (n,) in ms, NaN where a request does not have it; of `itl` the longest gap."""
-    if limit.metric != "itl":
-        return _TIMED[limit.metric](trace)
-    longest = np.full(len(trace), np.nan)
-    gaps, _, _ = metrics.gaps(trace, np.ones(len(trace), dtype=np.bool_))
-    owner = np.repeat(np.arange(len(trace)), np.maximum(np.diff(trace.offsets) - 1, 0))
-    np.fmax.at(longest, owner, gaps)
-    return np.where(metrics.succeeded(trace), longest, np.nan)
-
-
-def _known(scores: Floats) -> Floats:
-    return scores[~np.isnan(scores)]
 
 
 # --- reading one
