@@ -15,6 +15,7 @@ import msgspec
 import typer
 
 from pacemark.errors import BadInput, PacemarkError
+from pacemark.reporting.ascii import degrade
 
 if TYPE_CHECKING:
     from pacemark.answers.search import Step
@@ -525,6 +526,7 @@ def _numbers(flag: str, text: str, kind: type[int] | type[float]) -> list[Any]:
 
 def main() -> None:
     """Entry point. Every error becomes one line on standard error and an exit code."""
+    degrade(sys.stdout, sys.stderr)
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         words = sys.argv[1:] or ["--help"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pacemark.answers.curve import operating_points
 from pacemark.reporting.charts import curve as charts
-from pacemark.reporting.charts import labels
+from pacemark.reporting.charts import labels, theme
 from pacemark.summary import Figure, Level, Summary
 from support import samples
 
@@ -135,7 +135,7 @@ def test_after_a_search_the_level_within_the_budget_is_marked() -> None:
 
 
 def test_light_and_dark_differ_in_colours_only() -> None:
-    light, dark = charts.theme(), charts.theme(dark=True)
+    light, dark = theme.theme(), theme.theme(dark=True)
     assert light.keys() == dark.keys()
     assert light["style"].keys() == dark["style"].keys()
     assert light["background"] != dark["background"]

@@ -15,7 +15,7 @@ from pacemark.answers.curve import operating_points
 from pacemark.pace import Concurrency
 from pacemark.reporting import words
 from pacemark.reporting.html import html, write_html
-from pacemark.summary import Reason, Summary
+from pacemark.summary import Find, Probe, Reason, Spent, Summary
 from support import samples
 from support.needed import missing
 
@@ -54,14 +54,16 @@ def hostile() -> Summary:
         levels=levels,
         operating_points=operating_points(levels),
         run={"started": HOSTILE, "command": f"pacemark {HOSTILE}", "failure": HOSTILE, "host": {HOSTILE: HOSTILE}},
-        find={
-            "budget": HOSTILE,
-            "load": "concurrency",
-            "answer": None,
-            "why": HOSTILE,
-            "probes": [{"load": {"value": HOSTILE}, "within": None, "why": HOSTILE}],
-            "spent": {HOSTILE: 1},
-        },
+        find=Find(
+            budget=HOSTILE,
+            load="concurrency",
+            resolved=True,
+            answer=None,
+            binds=HOSTILE,
+            probes=[Probe(Concurrency(4), None, HOSTILE)],
+            spent=Spent(requests=1, seconds=1.0),
+            why=HOSTILE,
+        ),
     )
 
 
@@ -101,7 +103,7 @@ def test_verdicts_errors_and_short_answers_are_shown() -> None:
 
 def test_client_health_and_facts_are_shown() -> None:
     text = visible(document("open_loop"))
-    assert "Arrival times are the kernel's own stamps".replace("'", "&#x27;") in text
+    assert "Arrival times are the kernel's own stamps".replace("'", "&#39;") in text
     assert "Sent late p50, ms" in text
     assert "Run: host.cpus 2" in text
     assert "Workload: streaming yes" in text

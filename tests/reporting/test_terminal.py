@@ -10,7 +10,7 @@ from pacemark.answers.curve import operating_points
 from pacemark.pace import Concurrency
 from pacemark.reporting import terminal
 from pacemark.reporting.progress import Status
-from pacemark.summary import Level, Reason, Summary
+from pacemark.summary import Find, Level, Reason, Spent, Summary
 from support import samples
 
 ALL = ["sweep", "troubled", "single", "open_loop", "found"]
@@ -128,7 +128,7 @@ def test_after_a_search_its_result_is_the_answer() -> None:
 
 
 def test_a_search_without_result_recommends_nothing() -> None:
-    find = {"budget": "ttft p95 < 1ms", "load": "concurrency", "answer": None, "why": "TTFT is 40 ms at concurrency 1."}
+    find = Find("ttft p95 < 1ms", "concurrency", True, None, None, [], Spent(9, 9.0), "TTFT is 40 ms at concurrency 1.")
     summary = samples.sweep()
     lost = Summary(target={}, workload={}, levels=summary.levels, operating_points=summary.operating_points, find=find)
     text = terminal.answer(lost)

@@ -16,9 +16,12 @@ from pacemark.summary import (
     Client,
     Distribution,
     Figure,
+    Find,
     Level,
+    Probe,
     Reason,
     Requests,
+    Spent,
     Spread,
     Summary,
     Verdict,
@@ -228,19 +231,19 @@ def found() -> Summary:
     return _summary(
         levels,
         operating_points=operating_points(levels, lambda x: (x.ttft_ms.p95.value or 0) < 200),
-        find={
-            "budget": budget,
-            "load": "concurrency",
-            "resolved": True,
-            "answer": {"value": 26, "low": 24, "high": 27},
-            "binds": "ttft p95",
-            "probes": [
-                {"load": {"kind": "concurrency", "value": 8}, "within": True, "why": "every limit met by 40%"},
-                {"load": {"kind": "concurrency", "value": 28}, "within": False, "why": "ttft p95 is 548 ms"},
-                {"load": {"kind": "concurrency", "value": 24}, "within": True, "why": "ttft p95 is 78 ms"},
+        find=Find(
+            budget=budget,
+            load="concurrency",
+            resolved=True,
+            answer=Figure(26, 24, 27),
+            binds="ttft p95",
+            probes=[
+                Probe(Concurrency(8), True, "every limit met by 40%"),
+                Probe(Concurrency(28), False, "ttft p95 is 548 ms"),
+                Probe(Concurrency(24), True, "ttft p95 is 78 ms"),
             ],
-            "spent": {"requests": 1240, "seconds": 96.0},
-        },
+            spent=Spent(requests=1240, seconds=96.0),
+        ),
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency
+from pacemark.reporting.answer import search_of
 from pacemark.reporting.terminal import answer
-from pacemark.summary import Distribution, Figure, Level, Slopes, Summary
+from pacemark.summary import Distribution, Figure, Level, OperatingPoint, OperatingPoints, Slopes, Summary
 
 __all__ = ["log", "metrics_of", "parameters_of", "require"]
 
@@ -99,25 +100,36 @@ def metrics_of(summary: Summary) -> Iterator[tuple[str, float, int]]:
         for name, value, step in _level(level, number):
             if value is not None:
                 yield name, float(value), step
-    for name, point in (
-        (name, getattr(summary.operating_points, name))
-        for name in ("lowest_latency", "balanced", "within_budget", "highest_throughput")
-    ):
+    for name, figure in (*_points(summary), *_search(summary), *_slopes(summary)):
+        if figure is not None:
+            yield name, float(figure), 0
+
+
+_Named = Iterator[tuple[str, float | None]]
+
+
+def _points(summary: Summary) -> _Named:
+    for name in OperatingPoints.__struct_fields__:
+        point: OperatingPoint | None = getattr(summary.operating_points, name)
         if point is not None:
-            yield f"{name}.load", float(point.load.value), 0
-            if point.output_tokens_per_s.value is not None:
-                yield f"{name}.output_tokens_per_s", float(point.output_tokens_per_s.value), 0
-    if isinstance(summary.find, dict) and summary.find.get("answer"):
-        for part, value in summary.find["answer"].items():
-            if value is not None:
-                yield f"find.{part}", float(value), 0
+            yield f"{name}.load", point.load.value
+            yield f"{name}.output_tokens_per_s", point.output_tokens_per_s.value
+
+
+def _search(summary: Summary) -> _Named:
+    find = search_of(summary)
+    if find and find.answer:
+        for part in Figure.__struct_fields__:
+            yield f"find.{part}", getattr(find.answer, part)
+
+
+def _slopes(summary: Summary) -> _Named:
     if isinstance(summary.slopes, Slopes):
-        for metric, line in (("ttft_ms", summary.slopes.ttft_ms), ("latency_ms", summary.slopes.latency_ms)):
+        for metric in ("ttft_ms", "latency_ms"):
             for side in ("input", "output"):
-                figure: Figure = getattr(line, f"per_{side}_token_ms", Figure())
+                figure = getattr(getattr(summary.slopes, metric), f"per_{side}_token_ms", Figure())
                 for part, value in _ends(figure):
-                    if value is not None:
-                        yield f"slopes.{metric}.per_{side}_token_ms{part}", value, 0
+                    yield f"slopes.{metric}.per_{side}_token_ms{part}", value
 
 
 def _level(level: Level, number: int) -> Iterator[tuple[str, float | None, int]]:

@@ -8,9 +8,9 @@ from typing import Any
 import altair as alt
 import vl_convert
 
+from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.charts.curve import main_chart
 from pacemark.reporting.terminal import answer
-from pacemark.reporting.words import answer as statements
 from pacemark.summary import Summary
 
 __all__ = ["bundle"]

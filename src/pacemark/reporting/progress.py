@@ -1,11 +1,26 @@
-"""What a run says of itself while it runs: made by the load generator, shown by whoever cares to."""
+"""What a run says of itself while it runs, and its display on standard error.
+
+Whoever measures imports `Status` from here, so rich is imported only once something is shown.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
 
 from pacemark.pace import Load
+from pacemark.reporting.words import plain
+from pacemark.units import number
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+_PLAIN_EVERY_S = 5.0
+_LIVE_EVERY_S = 0.2
 
 Phase = Literal["warm-up", "ramp", "measuring", "finishing"]
 
@@ -28,3 +43,94 @@ class Status:
     in_flight: int
     completed: int
     errors: int
+
+
+class Progress:
+    """Shows each `Status` on standard error: live on a terminal, else as plain lines, never on standard output.
+
+    Plain lines come at each level's change of phase and otherwise at most every five seconds. It starts no
+    thread: whoever calls `update` pays for the drawing, at most five times a second.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Show on `console`, by default standard error; `clock` gives seconds."""
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._live: Live | None = None
+        self._shown: tuple[int, Load, str] | None = None
+        self._shown_s = 0.0
+
+    def __enter__(self) -> Self:
+        """Take over the last lines of the terminal, if it is one."""
+        if self._console.is_terminal:
+            from rich.live import Live  # 30 ms that only a live display needs
+
+            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Give the terminal back; nothing of the live display stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, status: Status) -> None:
+        """Show `status`, if it is time to."""
+        stage = (status.level_index, status.load, status.phase)
+        now = self._clock()
+        wait = _PLAIN_EVERY_S if self._live is None else _LIVE_EVERY_S
+        if stage == self._shown and now - self._shown_s < wait:
+            return
+        self._shown, self._shown_s = stage, now
+        if self._live is not None:
+            self._live.update(_live_view(status), refresh=True)
+        else:
+            self._write(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the live display: a finished level, a probe and its verdict."""
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.console.print(Text(plain(text)))
+        else:
+            self._write(plain(text))
+
+    def _write(self, line: str) -> None:
+        self._console.file.write(line + "\n")
+        self._console.file.flush()
+
+
+def _live_view(status: Status) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    bar = Table.grid(padding=(0, 1))
+    total = status.elapsed_s + status.remaining_s if status.remaining_s is not None else None
+    bar.add_row(
+        Text(_where(status), style="bold"),
+        Text(status.phase, style="cyan"),
+        ProgressBar(total=total, completed=status.elapsed_s, width=24, pulse=total is None),
+    )
+    return Group(bar, Text("  " + "   ".join(_counts(status)), no_wrap=True, overflow="ellipsis"))
+
+
+def _where(status: Status) -> str:
+    of = "" if status.levels is None else f"/{status.levels}"
+    return f"[{status.level_index + 1}{of}] {status.load}"
+
+
+def _times(status: Status) -> str:
+    left = "" if status.remaining_s is None else f", {status.remaining_s:.0f} s left"
+    return f"{status.elapsed_s:.0f} s{left}"
+
+
+def _counts(status: Status) -> list[str]:
+    rate = [] if status.tokens_per_s is None else [f"{number(status.tokens_per_s)} tok/s"]
+    failed = f"{status.errors:,} {'error' if status.errors == 1 else 'errors'}"
+    return [_times(status), *rate, f"{status.in_flight:,} in flight", f"{status.completed:,} done", failed]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import ceil, floor, log10
-from typing import Any, TypeVar
 
 import altair as alt
 import numpy as np
@@ -15,24 +13,21 @@ from msgspec import UnsetType
 from pacemark.answers.curve import named
 from pacemark.answers.fit import TRUSTED, decoding, throughput, tpot_ms
 from pacemark.pace import Concurrency
+from pacemark.reporting.answer import recommended
 from pacemark.reporting.charts import lengths as grid
 from pacemark.reporting.charts.labels import Box, along, around, free_box
+from pacemark.reporting.charts.theme import GREY, WIDTH, Axis, Row, themed, top
 from pacemark.reporting.charts.time import time_part
-from pacemark.reporting.words import errors, open_loop, plain, recommended, with_interval
+from pacemark.reporting.words import errors, open_loop, plain, with_interval
 from pacemark.summary import Figure, Level, Scalability, StepTime, Summary
 from pacemark.units import duration, number
 
-WIDTH = 640
 _SERIES = {"median": "p50", "p95": "p95", "p99": "p99"}
 _TTFT = ("Time to first token", "TTFT", "ttft_ms", 3)
 _TPOT = ("Time per output token", "TPOT", "tpot_ms", 2)
 """What it is, its short name, its field of a level, and how many of the series above are drawn."""
-_GREY = "#8a8f98"
 _LOG_FROM = 20.0
 """A chart whose largest figure is this many times its least is drawn on a log scale."""
-
-_Top = TypeVar("_Top", alt.LayerChart, alt.VConcatChart)
-Row = dict[str, Any]
 
 
 def main_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart | alt.VConcatChart:
@@ -46,24 +41,24 @@ def curve_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart:
     Intervals are drawn where there are any; operating points are ringed and named; a level that is not valid
     is hollow, and an invalid one is off the line. `width` is that of the plot, in pixels.
     """
-    return _themed(_curve(summary, width))
+    return themed(_curve(summary, width))
 
 
 def ttft_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart:
     """Time to first token by load: median, p95 and p99."""
-    return _themed(_by_load(summary, *_TTFT, width))
+    return themed(_by_load(summary, *_TTFT, width))
 
 
 def tpot_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart:
     """Time per output token by load: median and p95."""
-    return _themed(_by_load(summary, *_TPOT, width))
+    return themed(_by_load(summary, *_TPOT, width))
 
 
 def charts(summary: Summary, width: int = WIDTH) -> alt.VConcatChart:
     """The curve and, where there are figures for them, TTFT and TPOT by load, one above the other."""
     own = alt.ScaleResolveMap(color="independent", stroke="independent", strokeDash="independent")
     column = alt.VConcatChart(vconcat=parts(summary, width, width), spacing=28, resolve=alt.Resolve(scale=own))
-    return _themed(column)
+    return themed(column)
 
 
 def parts(summary: Summary, wide: int, narrow: int) -> list[alt.LayerChart]:
@@ -78,80 +73,6 @@ def parts(summary: Summary, wide: int, narrow: int) -> list[alt.LayerChart]:
     return [_curve(summary, wide), *by_load, *time_part(summary, narrow)]
 
 
-def theme(dark: bool = False) -> dict[str, Any]:
-    """The Vega-Lite configuration: all colours are here, so that one chart serves a light and a dark page.
-
-    The palette is Okabe and Ito's, made for colour-blind readers ("Color universal design", 2008).
-    """
-    ink, soft, grid, paper = (
-        ("#e6e8eb", "#a9b0ba", "#343a43", "#1b1f24") if dark else ("#1f2328", "#59636e", "#e4e7eb", "#ffffff")
-    )
-    palette = ["#56b4e9", "#e69f00", "#cc79a7"] if dark else ["#0072b2", "#d55e00", "#b0568a"]
-    chosen = "#2fc49a" if dark else "#009e73"
-    return {
-        "background": paper,
-        "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
-        "view": {"stroke": None},
-        "range": {"category": palette},
-        "axis": {
-            "labelColor": soft,
-            "titleColor": soft,
-            "gridColor": grid,
-            "domainColor": soft,
-            "tickColor": soft,
-            "labelFontSize": 11,
-            "titleFontSize": 12,
-            "titleFontWeight": "normal",
-            "titlePadding": 8,
-        },
-        "axisY": {"minExtent": 28},
-        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "symbolStrokeWidth": 2.5},
-        "title": {"color": ink, "subtitleColor": soft, "fontSize": 15, "subtitleFontSize": 12, "anchor": "start"}
-        | {"frame": "group"},
-        "style": {
-            "label": {"color": ink, "fontSize": 12},
-            "doubted": {"color": soft, "fontSize": 12},
-            "named": {"color": ink, "fontSize": 12, "fontWeight": "bold"},
-            "chosen": {"color": chosen, "fontSize": 12, "fontWeight": "bold"},
-            "ring": {"color": ink},
-            "chosen-ring": {"color": chosen},
-            "hollow": {"color": paper},
-        },
-    }
-
-
-def _themed(chart: _Top) -> _Top:
-    chart["config"] = theme()
-    return chart
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """A fixed range: what the labels' places are worked out from must be what is drawn."""
-
-    title: str
-    low: float
-    high: float
-    log: float = 0.0
-    """Base of a log scale, or 0 for a linear one."""
-    ticks: tuple[float, ...] = ()
-
-    def scale(self) -> alt.Scale:
-        if self.log:
-            return alt.Scale(type="log", base=self.log, domain=[self.low, self.high], nice=False)
-        return alt.Scale(domain=[self.low, self.high], nice=False, zero=False)
-
-    def axis(self, pixels: int, room: int) -> alt.Axis:
-        """Ticks where they were asked for, else about one every `room` pixels."""
-        axis = alt.Axis(title=self.title, format=",~r", labelOverlap=True, labelSeparation=6, labelFlush=False)
-        if self.ticks:
-            axis["values"] = list(self.ticks)
-            axis["labelOverlap"] = "greedy"
-        else:
-            axis["tickCount"] = max(3, pixels // room)
-        return axis
-
-
 def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
     levels = [x for x in _one_kind(summary.levels) if x.latency_ms.p50.value is not None and _has_x(x)]
     rated = open_loop(summary.levels)
@@ -164,8 +85,8 @@ def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
         x = Figure(float(level.load.value)) if rated else level.output_tokens_per_s
         low, high = _interval(x) if row["series"] == "median" else (None, None)
         row |= {"x": x.value, "x_low": low, "x_high": high}
-    x_axis = _Axis("Arrivals (requests/s)" if rated else "Output tokens/s", 0.0, _top(rows, "x", 1.08))
-    y_axis = _Axis(f"Request latency ({unit})", 0.0, _top(rows, "y", 1.1))
+    x_axis = Axis("Arrivals (requests/s)" if rated else "Output tokens/s", 0.0, top(rows, "x", 1.08))
+    y_axis = Axis(f"Request latency ({unit})", 0.0, top(rows, "y", 1.1))
     points = {_load_text(point.load) for _, point in named(summary.operating_points)}
     chosen = _load_text(recommended(summary))
     rings = [
@@ -197,12 +118,12 @@ def _by_load(
     xs = sorted({row["x"] for row in rows})
     room = 2.0 if len(xs) == 1 else 1.12
     load = "Arrivals (requests/s)" if open_loop(levels) else "Concurrency (parallel requests)"
-    x_axis = _Axis(f"{load}, log scale", xs[0] / room, xs[-1] * room, log=2, ticks=tuple(xs))
-    least, most = min(row["y"] for row in rows), _top(rows, "y", 1.1)
-    y_axis = _Axis(f"{name} ({unit})", 0.0, most)
+    x_axis = Axis(f"{load}, log scale", xs[0] / room, xs[-1] * room, log=2, ticks=tuple(xs))
+    least, most = min(row["y"] for row in rows), top(rows, "y", 1.1)
+    y_axis = Axis(f"{name} ({unit})", 0.0, most)
     if least > 0 and most / least >= _LOG_FROM:
         low, high = least / 1.2, most * 1.1
-        y_axis = _Axis(f"{name} ({unit}), log scale", low, high, log=10, ticks=tuple(_round_values(low, high)))
+        y_axis = Axis(f"{name} ({unit}), log scale", low, high, log=10, ticks=tuple(_round_values(low, high)))
     step = summary.fits.step_time
     law = _law_of_tpot(step, levels, 1e-3 if unit == "s" else 1.0) if metric == "tpot_ms" and step else []
     layers = [*_law_layers(law), *_layers(rows, x_axis, y_axis, (width, height))]
@@ -269,14 +190,7 @@ def _rows(levels: Sequence[Level], metric: str, series: int) -> tuple[list[Row],
     return rows, unit
 
 
-def _top(rows: Sequence[Row], field: str, room: float) -> float:
-    """The end of an axis: all values and their intervals, but no interval that would squash the values."""
-    most = max(row[field] for row in rows)
-    high = max((row[f"{field}_high"] for row in rows if row.get(f"{field}_high") is not None), default=most)
-    return max(most, min(high, 1.4 * most)) * room or 1.0
-
-
-def _layers(rows: list[Row], x_axis: _Axis, y_axis: _Axis, size: tuple[int, int]) -> list[alt.Chart]:
+def _layers(rows: list[Row], x_axis: Axis, y_axis: Axis, size: tuple[int, int]) -> list[alt.Chart]:
     """Lines through the levels in order of load, intervals, and a point for each figure."""
     names = [name for name in _SERIES if any(row["series"] == name for row in rows)]
     x = alt.X("x:Q", scale=x_axis.scale(), axis=x_axis.axis(size[0], 85))
@@ -316,7 +230,7 @@ def _layers(rows: list[Row], x_axis: _Axis, y_axis: _Axis, size: tuple[int, int]
         .mark_point(style="hollow", filled=True, strokeWidth=2, opacity=1)
         .encode(x=x, y=y, stroke=outline, size=size_of, tooltip=tips),
         base.transform_filter(alt.datum.status == "invalid")
-        .mark_point(style="hollow", filled=True, stroke=_GREY, strokeWidth=1.5, opacity=1)
+        .mark_point(style="hollow", filled=True, stroke=GREY, strokeWidth=1.5, opacity=1)
         .encode(x=x, y=y, size=size_of, tooltip=tips),
     ]
 
@@ -350,7 +264,7 @@ def _law_layers(rows: list[Row]) -> list[alt.Chart]:
         return []
     # By load, not by x: past the peak a throughput comes back.
     values = [{**row, "n": n} for n, row in enumerate(rows)]
-    line = alt.Chart(alt.InlineData(values=values)).mark_line(stroke=_GREY, strokeWidth=1, opacity=0.9, clip=True)
+    line = alt.Chart(alt.InlineData(values=values)).mark_line(stroke=GREY, strokeWidth=1, opacity=0.9, clip=True)
     return [line.encode(x="x:Q", y="y:Q", order=alt.Order("n:Q"))]
 
 
@@ -398,7 +312,7 @@ def _round_values(low: float, high: float) -> Iterator[float]:
 
 
 def _labels(
-    summary: Summary, levels: Sequence[Level], rows: Sequence[Row], x_axis: _Axis, y_axis: _Axis, size: tuple[int, int]
+    summary: Summary, levels: Sequence[Level], rows: Sequence[Row], x_axis: Axis, y_axis: Axis, size: tuple[int, int]
 ) -> Iterator[Row]:
     """Text beside the median points, in data coordinates, where it covers neither point, line nor other text.
 

@@ -1,69 +1,18 @@
-"""What people see of a length grid: two sentences and two charts."""
+"""The charts of a length grid: TTFT by input tokens, latency by output tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 
 from pacemark.answers.lengths import counted
+from pacemark.reporting.charts.theme import GREY, Row
+from pacemark.reporting.words import between
 from pacemark.summary import Figure, Level, Line, Slopes, Summary
-from pacemark.units import duration, number
+from pacemark.units import duration
 
-__all__ = ["parts", "sentences"]
-
-Row = dict[str, Any]
-
-
-def sentences(summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """What input and output tokens cost: a name, what it comes to, and what that rests on."""
-    slopes = summary.slopes
-    assert isinstance(slopes, Slopes)
-    load = summary.levels[0].load if summary.levels else "no load"
-    prefill = slopes.ttft_ms.per_input_token_ms if slopes.ttft_ms else Figure()
-    if slopes.ttft_ms and prefill.value is not None:
-        speed = f", a prefill of {number(1e3 / prefill.value)} tokens/s" if _surely_positive(prefill) else ""
-        text = f"1,000 more input tokens add {_between(prefill, 1000)} to TTFT{speed}"
-        yield "input tokens", text, f"At {load}. {_stands_on(slopes.ttft_ms)}"
-    line = slopes.latency_ms
-    decode = line.per_output_token_ms if line else Figure()
-    if line is None or decode.value is None:
-        return
-    text, inputs = f"each more output token adds {_between(decode)} to latency", line.per_input_token_ms
-    if inputs.value is not None and _surely_positive(inputs) and decode.value > 0:
-        text += f", as much as {number(decode.value / inputs.value)} input tokens"
-    shares = [share for x in summary.levels if (share := _decode_share(x, line)) is not None]
-    dominates = f"The answer's tokens make up {min(shares):.0%} to {max(shares):.0%} of the latency. " if shares else ""
-    yield "output tokens", text, f"{dominates}At {load}. {_stands_on(line)}"
-
-
-def _surely_positive(figure: Figure) -> bool:
-    return (figure.value or 0.0) > 0 and (figure.low is None or figure.low > 0)
-
-
-def _between(figure: Figure, times: int = 1) -> str:
-    value, low, high = (None if x is None else x * times for x in (figure.value, figure.low, figure.high))
-    assert value is not None
-    if low is None or high is None:
-        return f"{duration(value)} (no interval: too few levels)"
-    return f"{duration(value)} (95% interval {duration(low)} to {duration(high)})"
-
-
-def _stands_on(line: Line) -> str:
-    off = duration(line.residual_ms)
-    return f"A straight line through the medians of {line.cells} levels; the farthest is {off} off."
-
-
-def _decode_share(level: Level, line: Line) -> float | None:
-    """The share of a level's median latency that its output tokens account for."""
-    latency, slope = level.latency_ms.p50.value, line.per_output_token_ms.value
-    if level.asked is None or level.verdict.status == "invalid" or not latency or slope is None:
-        return None
-    return min(1.0, max(0.0, counted(level)[1] * slope / latency))
-
-
-# --- charts
+__all__ = ["parts"]
 
 
 def parts(summary: Summary, wide: int, narrow: int) -> list[alt.LayerChart]:
@@ -95,7 +44,7 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
             inputs, outputs = (x, 0.0) if by_input else (mean_input, x)
             lines.append({"series": series, "x": x, "y": _on(line, inputs, outputs) * scale})
     slope = line.per_input_token_ms if by_input else line.per_output_token_ms
-    subtitle = f"{_between(slope, 1000)} per 1,000 input tokens" if by_input else f"{_between(slope)} per output token"
+    subtitle = f"{between(slope, 1000)} per 1,000 input tokens" if by_input else f"{between(slope)} per output token"
     names = list(dict.fromkeys(row["series"] for row in points))
     colour = alt.Color("series:N", scale=alt.Scale(domain=names), legend=alt.Legend(title=None, orient="top"))
     what = "Input tokens" if by_input else "Output tokens"
@@ -104,7 +53,7 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
     tips = [alt.Tooltip(f"{field}:N", title=name) for field, name in _TIPS.items()]
     base, drawn = alt.Chart(alt.InlineData(values=points)), alt.Chart(alt.InlineData(values=lines))
     dashed = drawn.mark_line(strokeWidth=1.5, strokeDash=[6, 4]).encode(
-        x=x, y=y, color=alt.value(_GREY) if by_input else colour
+        x=x, y=y, color=alt.value(GREY) if by_input else colour
     )
     layers = [
         dashed,
@@ -115,14 +64,13 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
         .mark_point(filled=True, opacity=1, size=60)
         .encode(x=x, y=y, color=colour, tooltip=tips),
         base.transform_filter(alt.datum.status == "invalid")
-        .mark_point(style="hollow", filled=True, stroke=_GREY, strokeWidth=1.5, opacity=1, size=60)
+        .mark_point(style="hollow", filled=True, stroke=GREY, strokeWidth=1.5, opacity=1, size=60)
         .encode(x=x, y=y, tooltip=tips),
     ]
     heading = alt.TitleParams(title, subtitle=[subtitle])
     return alt.LayerChart(layer=layers, title=heading, width=width, height=280)
 
 
-_GREY = "#8a8f98"
 _TIPS = {"lengths": "Tokens", "time": "Median", "inputs": "Input counted", "outputs": "Output counted"} | {
     "verdict": "Verdict"
 }

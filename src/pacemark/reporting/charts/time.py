@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from typing import Any
 
 import altair as alt
 
+from pacemark.reporting.charts.theme import GREY, Row
 from pacemark.reporting.words import plain
 from pacemark.summary import Seen, Summary, Timeline
 
 __all__ = ["time_part"]
-
-Row = dict[str, Any]
 
 
 def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.LayerChart]:
@@ -37,14 +35,14 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
     ]
     events = [row | {"y": top * (0.97 - 0.07 * (n % 3))} for n, row in enumerate(_events(timeline))]
     layers = [
-        _bars(levels, "#8a8f98", 0.13, [alt.Tooltip("load:N", title="level")]),
+        _bars(levels, GREY, 0.13, [alt.Tooltip("load:N", title="level")]),
         _bars(refused, "#e69f00", 0.45, [alt.Tooltip("refused:Q", title="answered 429")]),
         alt.Chart(alt.InlineData(values=output)).mark_line(strokeWidth=1.5, interpolate="step").encode(x=x, y=y),
     ]
     if events:
         base = alt.Chart(alt.InlineData(values=events))
         layers += [
-            base.mark_rule(color="#8a8f98", strokeDash=[4, 3], strokeWidth=1.5).encode(x=x),
+            base.mark_rule(color=GREY, strokeDash=[4, 3], strokeWidth=1.5).encode(x=x),
             *(
                 base.transform_filter(alt.datum.late == late)
                 .mark_text(style="label", align="right" if late else "left", dx=-4 if late else 4)

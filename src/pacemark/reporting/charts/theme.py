@@ -1,0 +1,99 @@
+"""What all charts share: colours, axes whose range is fixed, and where an axis ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import altair as alt
+
+WIDTH = 640
+"""Of a plot, in pixels."""
+GREY = "#8a8f98"
+
+Row = dict[str, Any]
+_Top = TypeVar("_Top", alt.LayerChart, alt.VConcatChart)
+
+
+def theme(dark: bool = False) -> dict[str, Any]:
+    """The Vega-Lite configuration: all colours are here, so that one chart serves a light and a dark page.
+
+    The palette is Okabe and Ito's, made for colour-blind readers ("Color universal design", 2008).
+    """
+    ink, soft, grid, paper = (
+        ("#e6e8eb", "#a9b0ba", "#343a43", "#1b1f24") if dark else ("#1f2328", "#59636e", "#e4e7eb", "#ffffff")
+    )
+    palette = ["#56b4e9", "#e69f00", "#cc79a7"] if dark else ["#0072b2", "#d55e00", "#b0568a"]
+    chosen = "#2fc49a" if dark else "#009e73"
+    return {
+        "background": paper,
+        "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
+        "view": {"stroke": None},
+        "range": {"category": palette},
+        "axis": {
+            "labelColor": soft,
+            "titleColor": soft,
+            "gridColor": grid,
+            "domainColor": soft,
+            "tickColor": soft,
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "titlePadding": 8,
+        },
+        "axisY": {"minExtent": 28},
+        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "symbolStrokeWidth": 2.5},
+        "title": {"color": ink, "subtitleColor": soft, "fontSize": 15, "subtitleFontSize": 12, "anchor": "start"}
+        | {"frame": "group"},
+        "style": {
+            "label": {"color": ink, "fontSize": 12},
+            "doubted": {"color": soft, "fontSize": 12},
+            "named": {"color": ink, "fontSize": 12, "fontWeight": "bold"},
+            "chosen": {"color": chosen, "fontSize": 12, "fontWeight": "bold"},
+            "ring": {"color": ink},
+            "chosen-ring": {"color": chosen},
+            "hollow": {"color": paper},
+        },
+    }
+
+
+def themed(chart: _Top) -> _Top:
+    """`chart` in the colours of a light page."""
+    chart["config"] = theme()
+    return chart
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A fixed range: what the labels' places are worked out from must be what is drawn."""
+
+    title: str
+    low: float
+    high: float
+    log: float = 0.0
+    """Base of a log scale, or 0 for a linear one."""
+    ticks: tuple[float, ...] = ()
+
+    def scale(self) -> alt.Scale:
+        """The range, exactly as stated."""
+        if self.log:
+            return alt.Scale(type="log", base=self.log, domain=[self.low, self.high], nice=False)
+        return alt.Scale(domain=[self.low, self.high], nice=False, zero=False)
+
+    def axis(self, pixels: int, room: int) -> alt.Axis:
+        """Ticks where they were asked for, else about one every `room` pixels."""
+        axis = alt.Axis(title=self.title, format=",~r", labelOverlap=True, labelSeparation=6, labelFlush=False)
+        if self.ticks:
+            axis["values"] = list(self.ticks)
+            axis["labelOverlap"] = "greedy"
+        else:
+            axis["tickCount"] = max(3, pixels // room)
+        return axis
+
+
+def top(rows: Sequence[Row], field: str, room: float) -> float:
+    """The end of an axis: all values and their intervals, but no interval that would squash the values."""
+    most = max(row[field] for row in rows)
+    high = max((row[f"{field}_high"] for row in rows if row.get(f"{field}_high") is not None), default=most)
+    return max(most, min(high, 1.4 * most)) * room or 1.0
