@@ -24,7 +24,9 @@ import pacemark
 from pacemark.answers.boundary import believe, read
 from pacemark.answers.search import find
 from pacemark.endpoint import databricks, watch
-from pacemark.endpoint.databricks import Endpoint, Entity, Limit, exceeding, metrics_in, serving
+from pacemark.endpoint.databricks import serving
+from pacemark.endpoint.prometheus import metrics_in
+from pacemark.endpoint.served import Endpoint, Entity, Limit, exceeding
 from pacemark.endpoint.target import Target
 from pacemark.endpoint.watch import Watcher, limit_named
 from pacemark.errors import BadInput, RunFailed

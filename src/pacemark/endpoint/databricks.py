@@ -1,4 +1,4 @@
-"""Databricks Model Serving as a target: what an endpoint is, what it allows, and the headers that open it.
+"""Databricks Model Serving as a target: what the workspace says of an endpoint, and the headers that open it.
 
 All of it goes through `databricks-sdk` and its unified authentication: environment, profiles of ~/.databrickscfg,
 OAuth of a service principal, the notebook's own. The package is imported on first use.
@@ -14,225 +14,24 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from pacemark import __version__
+from pacemark.endpoint.served import PAY_PER_TOKEN, PROVISIONED, Endpoint, Entity, Kind, Limit, exceeding
 from pacemark.endpoint.target import Target, secrets_in
 from pacemark.errors import BadInput, RunFailed
-from pacemark.pace import Concurrency, Load
-from pacemark.summary import Level
 from pacemark.trace import Sight
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
+__all__ = ["SCHEME", "Serving", "exceeding", "serving"]
+
 SCHEME = "databricks:"
 ANSWER_S, RETRY_S = 20, 8
 """How long one answer of the workspace may take, and for how long a failed question is asked again."""
-
-PAYLOAD_MB = {"custom": 16.0}
-"""Largest request by kind of endpoint; 4 MB for every other kind."""
-LONGEST_S = 297.0
-"""The service ends a request that takes longer. Both: "Model Serving limits and regions" and "Foundation Model APIs
-limits and quotas" at docs.databricks.com, as they stood in September 2026."""
-
-Unit = Literal["input tokens", "output tokens", "tokens", "requests"]
-Kind = Literal["provisioned throughput", "model units", "pay per token", "external", "custom"]
-
-_TASKS = {"llm/v1/chat": "chat", "llm/v1/completions": "completions", "llm/v1/embeddings": "embeddings"}
-_AGENTS = ("agent/v1/chat", "agent/v2/chat")
-
-
-class Limit(msgspec.Struct, frozen=True):
-    """A rate that the service is known to hold callers to."""
-
-    amount: float
-    unit: Unit
-    per: Literal["second", "minute", "hour"]
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.amount:,g} {self.unit} per {self.per}"
-
-    @property
-    def per_second(self) -> float:
-        """The same, per second."""
-        return self.amount / {"second": 1, "minute": 60, "hour": 3600}[self.per]
-
-
-_USUAL = "what most models are allowed per workspace on the Enterprise tier, as of 2026-09-12"
-PAY_PER_TOKEN = (
-    Limit(200_000, "input tokens", "minute", _USUAL),
-    Limit(20_000, "output tokens", "minute", _USUAL),
-    Limit(360_000, "requests", "hour", _USUAL),
-)
-"""From "Foundation Model APIs limits and quotas" at docs.databricks.com; the page lists them model by model."""
-PROVISIONED = (Limit(200, "requests", "second", "per workspace with provisioned throughput, as of 2026-06-18"),)
-"""From the same page."""
-
-
-class Entity(msgspec.Struct, frozen=True):
-    """A model that the endpoint serves."""
-
-    name: str
-    kind: Kind
-    traffic: int | None = None
-    """Percent of the requests."""
-    min_throughput: int | None = None
-    max_throughput: int | None = None
-    """Tokens/s: the range that was provisioned."""
-    model_units: int | None = None
-    min_concurrency: int | None = None
-    max_concurrency: int | None = None
-    scale_to_zero: bool = False
-    provider: str = ""
-    deployment: str = ""
-    message: str = ""
-
-    @property
-    def capacity(self) -> str:
-        """What was bought, in words."""
-        if self.max_throughput is not None:
-            return f"{self.min_throughput or 0:,} to {self.max_throughput:,} tokens/s provisioned"
-        if self.model_units is not None:
-            return f"{self.model_units:,} model units"
-        if self.max_concurrency is not None:
-            return f"{self.min_concurrency or 0} to {self.max_concurrency} requests in parallel"
-        return {"pay per token": "pay per token, shared capacity", "external": f"external, by {self.provider}"}.get(
-            self.kind, "custom model"
-        )
-
-    @property
-    def scales(self) -> bool:
-        """Whether its capacity follows the load."""
-        low, high = self.min_throughput, self.max_throughput
-        if high is None:
-            low, high = self.min_concurrency, self.max_concurrency
-        return high is not None and (low or 0) < high
-
-    @property
-    def at_zero(self) -> bool:
-        """Whether it says that nothing of it runs at present."""
-        return bool(re.search(r"scal\w* (?:to|from) zero", self.message, re.IGNORECASE))
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """A serving endpoint, as the workspace describes it."""
-
-    name: str
-    task: str
-    ready: bool
-    state: str
-    version: int | None
-    entities: tuple[Entity, ...]
-    limits: tuple[Limit, ...]
-    permission: str = ""
-    updating: bool = False
-    route_optimized: bool = False
-
-    @property
-    def scales_to_zero(self) -> bool:
-        """Whether a request may have to wait for a start."""
-        return any(e.scale_to_zero or e.at_zero for e in self.entities)
-
-    @property
-    def api(self) -> str | None:
-        """The dialect that its task speaks; None where it states no task."""
-        return "chat" if self.task in _AGENTS else _TASKS.get(self.task)
-
-    def described(self) -> dict[str, Any]:
-        """What is worth knowing of it, for people and for `run.json`."""
-        return {
-            "state": self.state,
-            "task": self.task or None,
-            "serves": [
-                f"{e.name}: {e.capacity}"
-                + (", scales to zero" if e.scale_to_zero else "")
-                + (f", {e.traffic}% of the traffic" if e.traffic not in (None, 100) else "")
-                for e in self.entities
-            ],
-            "limits": [f"{limit} ({limit.source})" for limit in self.limits],
-            "permission": self.permission or None,
-        }
-
-    def warnings(self, input_tokens: int) -> list[str]:
-        """What to know before anything is sent and costs money."""
-        return list(self._warnings(input_tokens))
-
-    def _warnings(self, input_tokens: int) -> Iterator[str]:
-        name = self.name
-        if any(e.at_zero for e in self.entities):
-            yield f"{name} is scaled to zero: the first request starts it and may wait for minutes; then it costs"
-        elif self.scales_to_zero:
-            yield f"{name} scales to zero: after a quiet time the first request waits until it has started again"
-        if self.updating:
-            yield f"{name} is being updated: figures before and after the change are of two endpoints"
-        if any(e.scales for e in self.entities):
-            yield (
-                f"{name} scales with the load: a level may start on less capacity than it ends with; "
-                "levels during which it scales are marked"
-            )
-        kinds = {e.kind for e in self.entities}
-        if "pay per token" in kinds:
-            yield f"{name} is paid per token and shares its capacity with others, so figures vary with their load too"
-        for provider in sorted({e.provider for e in self.entities if e.kind == "external"}):
-            yield f"{name} passes requests on to {provider}: its limits and its prices apply too"
-        shares = [f"{e.name} {e.traffic}%" for e in self.entities if e.traffic]
-        if len(shares) > 1:
-            yield f"{name} splits its traffic, {', '.join(shares)}: the figures are those of the mixture"
-        if self.route_optimized:
-            yield f"{name} is route optimized, but is asked through the workspace's URL: a path with more latency"
-        payload_mb = 4 * input_tokens / 1e6  # some four letters a token
-        most_mb = min((PAYLOAD_MB.get(kind, 4.0) for kind in kinds), default=4.0)
-        if payload_mb > most_mb:
-            yield f"a prompt of {input_tokens:,} tokens is about {payload_mb:.1f} MB, and {name} takes {most_mb:g} MB"
-
-    def planned(self, loads: Sequence[Load], latency_s: float, input_tokens: float, output_tokens: float) -> list[str]:
-        """What the planned loads would exceed, judged by one answer that took `latency_s`.
-
-        In closed loop that is the most that so many streams can ask for: answers only get slower under load. No loads:
-        those of a search, which climbs until something ends it.
-        """
-        found = []
-        if latency_s > LONGEST_S / 2:
-            found.append(
-                f"one answer alone took {latency_s:.0f} s, and the service ends a request after {LONGEST_S:.0f} s: "
-                "ask for fewer --output-tokens"
-            )
-        each = {"input tokens": input_tokens, "output tokens": output_tokens, "requests": 1.0}
-        each["tokens"] = input_tokens + output_tokens
-        rate = max((x.value / latency_s if isinstance(x, Concurrency) else x.value for x in loads), default=None)
-        for limit in self.limits:
-            if not each[limit.unit]:
-                continue
-            most = limit.per_second / each[limit.unit]
-            if rate is None or rate > most:
-                plan = "" if rate is None else f"; up to {rate:.3g} requests/s are planned: expect 429"
-                found.append(
-                    f"{limit} ({limit.source}) are enough for {most:.3g} requests/s, or {most * latency_s:.3g} in "
-                    f"parallel{plan}"
-                )
-        return found
-
-
-def exceeding(endpoint: Endpoint, levels: Sequence[Level]) -> str | None:
-    """A level that went faster than a known limit allows for long, in words: short levels live on what was saved up."""
-    for level in sorted(levels, key=lambda x: x.output_tokens_per_s.value or 0.0):
-        rates = {
-            "requests": level.requests_per_s.value,
-            "output tokens": level.output_tokens_per_s.value,
-            "tokens": level.total_tokens_per_s.value,
-        }
-        for limit in endpoint.limits:
-            rate = rates.get(limit.unit) or 0.0
-            if rate > 1.05 * limit.per_second:
-                return (
-                    f"{level.load} gave {rate:,.0f} {limit.unit}/s, more than {limit} ({limit.source}) lets through "
-                    "for long: the curve from there on holds for bursts"
-                )
-    return None
 
 
 class Serving:
@@ -295,6 +94,8 @@ class Serving:
 
     def look(self) -> Sight:
         """State and exported metrics, as they are now."""
+        from pacemark.endpoint.prometheus import metrics_in  # its parser: 70 ms that only a workspace needs
+
         endpoint = self._read()
         try:
             contents = self._client.serving_endpoints.export_metrics(self._name).contents
@@ -482,21 +283,6 @@ def _limits(raw: Any, entities: Sequence[Entity]) -> Iterator[Limit]:
         yield from PAY_PER_TOKEN
     if kinds & {"provisioned throughput", "model units"}:
         yield from PROVISIONED
-
-
-_SAMPLE = re.compile(r"(?m)^([A-Za-z_:][\w:]*)(?:\{[^\n]*\})?[ \t]+([-+.\deE]+|NaN)(?:[ \t]+-?[\d.]+)?[ \t]*$")
-
-
-def metrics_in(text: str) -> dict[str, float]:
-    """Samples of Prometheus' text form, summed over their labels; buckets of histograms are left out.
-
-    The service puts a timestamp behind each value.
-    """
-    found: dict[str, float] = {}
-    for name, value in _SAMPLE.findall(text):
-        if not name.endswith("_bucket") and value != "NaN":
-            found[name] = found.get(name, 0.0) + float(value)
-    return found
 
 
 def _text(value: Any) -> str:
