@@ -458,7 +458,7 @@ def serve(
     """Run the embedded endpoint in this process until it is stopped.
 
     `change` sets fields of the preset, `faults` is a file of rules, `databricks` names an endpoint of a workspace to
-    be as well; further options are those of `pacemark.simulator.server.server.Options`. Raises BadInput.
+    be as well; further options are those of `pacemark.simulator.Options`. Raises BadInput.
     """
     from pacemark.simulator import customised, named
     from pacemark.simulator.server import server
@@ -470,7 +470,7 @@ def serve(
     if databricks:
         options["databricks"] = Workspace(endpoint=databricks)
     chosen = customised(named(preset), dict(change or {}))
-    server.run(server.Options(preset=chosen, host=host, port=port, **options))
+    server.run(server.ServerOptions(preset=chosen, host=host, port=port, **options))
 
 
 # --- the one way from a target to a run

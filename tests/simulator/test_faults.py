@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 import time
 from http.client import BadStatusLine, IncompleteRead, RemoteDisconnected
@@ -17,7 +18,7 @@ from pacemark.errors import BadInput
 from pacemark.simulator import Served, serving
 from pacemark.simulator.engine.presets import PRESETS
 from pacemark.simulator.server.faults import FAULTS, OUTAGES, Fault, Faults, read_faults
-from support.simulated import Reply, ask, chat, connect, open_stream, wait_for
+from support.simulated import Received, ask, chat, connect, open_stream, wait_for
 
 STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 8}
 HIDDEN = (ConnectionResetError, BrokenPipeError, RemoteDisconnected, BadStatusLine, IncompleteRead)
@@ -28,7 +29,7 @@ def faulty(*rules: dict[str, Any], **options: Any) -> Any:
     return serving("fixed", **({"ttft_ms": 2, "itl_ms": 1, "faults": list(rules)} | options))
 
 
-def streamed(rule: dict[str, Any]) -> Reply:
+def streamed(rule: dict[str, Any]) -> Received:
     """One streamed answer that `rule` befalls."""
     with faulty(rule) as served:
         return chat(served, served.model, **STREAM)
@@ -48,7 +49,7 @@ def raw(served: Served, **fields: Any) -> tuple[bytes, BaseException | None]:
     return received, error
 
 
-def texts(reply: Reply) -> list[str]:
+def texts(reply: Received) -> list[str]:
     """What each event with output says."""
     deltas = [e["choices"][0]["delta"] for e in reply.events if e["choices"]]
     return [d["content"] for d in deltas if d.get("content")]
@@ -191,7 +192,7 @@ def test_split_bytes() -> None:
 def test_crlf() -> None:
     reply = streamed({"kind": "crlf"})
     assert reply.body.count(b"\r\n") == reply.body.count(b"\n") > 20
-    assert len(texts(Reply(200, {}, reply.body.replace(b"\r\n", b"\n")))) == 8
+    assert len(texts(Received(200, {}, reply.body.replace(b"\r\n", b"\n")))) == 8
 
 
 def test_comments() -> None:
@@ -345,9 +346,20 @@ def test_idle_close() -> None:
         connection.close()
 
 
-def test_every_kind_is_tested_here() -> None:
-    here = Path(__file__).read_text()
-    assert [kind for kind in FAULTS if f'"kind": "{kind}"' not in here] == []
+def test_every_kind_befalls_a_request() -> None:
+    kinds = [kind for kind in FAULTS if kind not in OUTAGES]
+    # The first rule that hits wins: request 0 is spared, request n meets the nth kind.
+    rules = [{"kind": kind, "after_requests": n, "seconds": 1.0, "size": 9999} for n, kind in enumerate(kinds, 1)]
+
+    def seen(served: Served) -> tuple[bytes, str, bool]:
+        begun = time.monotonic()
+        received, error = raw(served)
+        return re.sub(rb"\d+", b"", received), type(error).__name__, time.monotonic() - begun > 0.8
+
+    with faulty(*reversed(rules)) as served:
+        well, *ill = [seen(served) for _ in range(len(kinds) + 1)]
+    assert well[1:] == ("NoneType", False)
+    assert [kind for kind, answer in zip(kinds, ill, strict=True) if answer == well] == []
 
 
 def test_share_is_drawn_from_the_seed() -> None:

@@ -12,14 +12,14 @@ from pacemark.pace import Concurrency, Rate
 from pacemark.simulator import Engine, EngineSpec, Preset, customised, named, simulate
 from pacemark.simulator.engine.model import Job, Replica
 from pacemark.simulator.engine.presets import build
-from pacemark.simulator.engine.replicas import Fleet, Scaling
+from pacemark.simulator.engine.replicas import Router, Scaling
 from pacemark.trace import Trace
 
 SPEC = EngineSpec(base_ms=10, per_decode_ms=0.5, per_prefill_token_ms=0.01, max_batch=16)
 
 
-def fleet(**scaling: Any) -> Fleet:
-    return Fleet(Scaling(**scaling), lambda n, at: Replica(Engine(SPEC, seed=n), ready_ns=at), SPEC.max_batch)
+def fleet(**scaling: Any) -> Router:
+    return Router(Scaling(**scaling), lambda n, at: Replica(Engine(SPEC, seed=n), ready_ns=at), SPEC.max_batch)
 
 
 def scaled(**scaling: Any) -> Preset:
@@ -76,7 +76,7 @@ def test_scale_out_lifts_the_rate_in_the_middle_of_a_run() -> None:
 def test_the_history_says_when_replicas_came() -> None:
     preset = scaled(min_replicas=1, max_replicas=3, cold_start_s=20, check_s=5)
     model = build(preset)
-    assert isinstance(model, Fleet)
+    assert isinstance(model, Router)
     for id in range(48):
         model.submit(Job(id, id * 100_000_000, 256, 4000))
     while (due := model.due_ns()) is not None and due < 40e9:

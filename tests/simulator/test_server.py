@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import numpy as np
 import openai
 import pytest
@@ -28,7 +29,7 @@ from openai import OpenAI as OpenAIClient
 import pacemark
 from pacemark.errors import BadInput
 from pacemark.pace import Concurrency
-from pacemark.simulator import Served, customised, named, serving, simulate
+from pacemark.simulator import Options, Served, customised, named, serving, simulate
 from pacemark.simulator.server.http import Connection, Request
 from pacemark.simulator.server.tls import make_certificate
 from pacemark.simulator.server.tokens import WORDS, count, pieces, prefix_hashes
@@ -476,7 +477,7 @@ def test_an_api_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_key_that_is_not_set_is_bad_input() -> None:
-    process = start("--api-key-env", "NO_SUCH_VARIABLE")
+    process = start(options(api_key_env="NO_SUCH_VARIABLE"))
     _, err = process.communicate(timeout=10)
     assert process.returncode == 2
     assert b"NO_SUCH_VARIABLE" in err
@@ -533,8 +534,8 @@ def test_a_certificate_given_is_used(tmp_path: Path) -> None:
         assert ask(connection, "/health").status == 200
         connection.close()
     (tmp_path / "broken.pem").write_text("nothing")
-    for arguments in (["--certfile", str(certificate)], ["--certfile", "broken.pem", "--keyfile", "none.pem"]):
-        process = start(*arguments)
+    for files in ({"certfile": str(certificate)}, {"certfile": "broken.pem", "keyfile": "none.pem"}):
+        process = start(options(**files))
         _, err = process.communicate(timeout=10)
         assert process.returncode == 2
         assert err.count(b"\n") == 1
@@ -576,17 +577,25 @@ def test_the_real_openai_client(fast: Served) -> None:
     client.close()
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pacemark.simulator.server.server", *arguments],
+def start(line: bytes) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pacemark.simulator.server.server"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": PACKAGE},
     )  # fmt: skip
+    assert process.stdin
+    process.stdin.write(line + b"\n")
+    process.stdin.flush()
+    return process
+
+
+def options(**fields: Any) -> bytes:
+    return msgspec.json.encode(Options(preset=named("fixed"), **fields))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it(number: signal.Signals) -> None:
-    process = start("--preset", "fixed", "--set", "ttft_ms=1")
+    process = start(options())
     assert process.stdout
     assert json.loads(process.stdout.readline())["url"].startswith("http://127.0.0.1:")
     process.send_signal(number)
@@ -595,7 +604,7 @@ def test_a_signal_ends_it(number: signal.Signals) -> None:
 
 
 def test_the_end_of_its_input_ends_it() -> None:
-    process = start("--until-eof")
+    process = start(options(until_eof=True))
     assert process.stdout
     assert process.stdin
     process.stdout.readline()
@@ -607,15 +616,16 @@ def test_the_end_of_its_input_ends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("line", "says"),
     [
-        (["--preset", "none"], "no preset"),
-        (["--set", "speed=3"], "speed"),
-        (["--host", "192.0.2.1"], "cannot listen"),
+        (b"", "options"),
+        (b'{"preset": "demo"}', "preset"),
+        (options()[:-1] + b',"speed":3}', "speed"),
+        (options(host="192.0.2.1"), "cannot listen"),
     ],
 )
-def test_bad_arguments_are_one_line(arguments: list[str], says: str) -> None:
-    process = start(*arguments)
+def test_bad_options_are_one_line(line: bytes, says: str) -> None:
+    process = start(line)
     out, err = process.communicate(timeout=10)
     assert process.returncode == 2
     assert out == b""

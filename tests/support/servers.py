@@ -8,7 +8,6 @@ import functools
 import json
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import uvloop
 from hypothesis import settings
 
 from pacemark.instrument.connection import Address
+from pacemark.simulator.server.tls import make_certificate, server_context
 from pacemark.trace import ABSENT, Exchange, RawExchange
 
 settings.register_profile("shared-machine", deadline=None)
@@ -144,17 +144,8 @@ def address(port: int, **fields: Any) -> Address:
 @functools.cache
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
     """A fresh self-signed certificate for 127.0.0.1 and `pacemark.test`, and a server context that shows it."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    names = "subjectAltName=IP:127.0.0.1,DNS:pacemark.test"
-    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -addext {names}"
-    subprocess.run(
-        [*command.split(), "-subj", "/CN=pacemark.test", "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    return cert, context
+    cert, key = make_certificate(folder, "pacemark.test")
+    return cert, server_context(cert, key)
 
 
 def raw(

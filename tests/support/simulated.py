@@ -16,7 +16,7 @@ JSON = dict[str, Any]
 
 
 @dataclass
-class Reply:
+class Received:
     """A whole answer."""
 
     status: int
@@ -49,7 +49,7 @@ def ask(
     *,
     method: str | None = None,
     headers: dict[str, str] | None = None,
-) -> Reply:
+) -> Received:
     """One request; `body` is bytes, or what becomes JSON."""
     connection = served if isinstance(served, HTTPConnection) else connect(served)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -57,13 +57,13 @@ def ask(
         connection.request(method or ("GET" if data is None else "POST"), path, data, headers or {})
         response: HTTPResponse = connection.getresponse()
         with response:
-            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            return Received(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
     finally:
         if connection is not served:
             connection.close()
 
 
-def chat(served: Served | HTTPConnection, model: str, text: str = "hello", **fields: Any) -> Reply:
+def chat(served: Served | HTTPConnection, model: str, text: str = "hello", **fields: Any) -> Received:
     """One chat request."""
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 4} | fields
     return ask(served, "/v1/chat/completions", body)

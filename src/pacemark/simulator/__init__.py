@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pacemark.simulator.engine.virtual import simulate
     from pacemark.simulator.server.databricks import Workspace
     from pacemark.simulator.server.faults import Fault, read_faults
-    from pacemark.simulator.server.options import Options
+    from pacemark.simulator.server.options import ServerOptions as Options
     from pacemark.simulator.server.process import Served, serving
 
 __all__ = [
@@ -43,4 +43,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    return home.ServerOptions if name == "Options" else getattr(home, name)

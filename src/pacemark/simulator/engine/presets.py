@@ -24,7 +24,7 @@ import msgspec
 from pacemark.errors import BadInput
 from pacemark.simulator.engine.engine import Engine, EngineSpec
 from pacemark.simulator.engine.model import Fixed, FixedSpec, Model, Replica
-from pacemark.simulator.engine.replicas import Fleet, Scaling
+from pacemark.simulator.engine.replicas import Router, Scaling
 
 __all__ = ["PRESETS", "Preset", "build", "customised", "named"]
 
@@ -71,7 +71,7 @@ def build(preset: Preset, *, seed: int = 0) -> Model:
     scaling = preset.scaling or Scaling(min_replicas=preset.replicas, max_replicas=preset.replicas)
     if scaling.min_replicas == scaling.max_replicas == 1:
         return Replica(Engine(spec, seed=seed))
-    return Fleet(scaling, lambda n, ready_ns: Replica(Engine(spec, seed=seed + n), ready_ns=ready_ns), spec.max_batch)
+    return Router(scaling, lambda n, ready_ns: Replica(Engine(spec, seed=seed + n), ready_ns=ready_ns), spec.max_batch)
 
 
 _H100_8B = EngineSpec(

@@ -11,7 +11,7 @@ import msgspec
 from pacemark.errors import BadInput
 from pacemark.simulator.engine.model import Emission, Job, Occupancy, Replica
 
-__all__ = ["Fleet", "Scaling"]
+__all__ = ["Router", "Scaling"]
 
 TARGETS = {"latency": 0.25, "balanced": 0.5, "throughput": 0.9}
 """Share of a replica's batch that each strategy aims to fill: spare room buys latency, full batches throughput."""
@@ -39,7 +39,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
             raise BadInput("scaling needs check_s > 0, and cold_start_s and idle_s not negative")
 
 
-class Fleet:
+class Router:
     """Replicas that share the load: a request goes to the ready one with the fewest outstanding requests.
 
     It stays there, so a new replica relieves the others only of requests to come. The number of replicas is

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 from typing import Any, Literal
 
 import msgspec
@@ -19,7 +18,7 @@ from pacemark.simulator.server.answers import Answer, ChatAnswer, Plan, Usage, a
 from pacemark.simulator.server.asks import Ask, Refusal, read_chat, read_completion, read_embeddings, read_task
 from pacemark.simulator.server.http import Connection, Request, response
 from pacemark.simulator.server.limits import Quota
-from pacemark.simulator.server.prometheus import Histogram
+from pacemark.simulator.server.prometheus import gauge, written
 from pacemark.simulator.server.service import Service
 
 __all__ = ["Databricks", "Workspace"]
@@ -269,22 +268,17 @@ class Databricks:
         """The endpoint's health metrics: counts are those of the last minute, as the service documents them."""
         meter, now = self._service.meter, time.monotonic_ns()
         occupancy = self._service.live.model.occupancy(now)
-        recent = Counter(status // 100 for at, status in meter.recent if at > now - 60_000_000_000)
-        labels = f'endpoint_name="{self._workspace.endpoint}"'
-        gauges = {
-            "request_count_total": sum(recent.values()),
+        recent = meter.last_minute(now)
+        labels = {"endpoint_name": self._workspace.endpoint}
+        values = {
+            "request_count_total": recent.total(),
             "request_4xx_count_total": recent[4],
             "request_5xx_count_total": recent[5],
             "provisioned_concurrent_requests_total": occupancy.replicas,
             "gpu_memory_usage_percentage": round(100 * occupancy.kv_used, 3),
         }
-        lines = []
-        for name, value in gauges.items():
-            lines += [f"# TYPE {name} gauge", f"{name}{{{labels}}} {value}"]
-        latency = Histogram([1000 * bound for bound in meter.latency_s.bounds])
-        latency.counts, latency.sum = meter.latency_s.counts, 1000 * meter.latency_s.sum
-        lines += ["# TYPE request_latency_ms histogram", *latency.lines("request_latency_ms", labels)]
-        return ("\n".join(lines) + "\n").encode()
+        gauges = [gauge(name, "", labels, value) for name, value in values.items()]
+        return written([*gauges, meter.latency_s.scaled(1000).family("request_latency_ms", "", labels)])
 
     def _sign_on(self, request: Request) -> bytes:
         match request.method, request.path:

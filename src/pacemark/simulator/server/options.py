@@ -8,10 +8,10 @@ from pacemark.simulator.engine.presets import Preset
 from pacemark.simulator.server.databricks import Workspace
 from pacemark.simulator.server.faults import Fault
 
-__all__ = ["Options"]
+__all__ = ["ServerOptions"]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to serve. No secret is in it: keys are named by the environment variables that hold them."""
 
     preset: Preset

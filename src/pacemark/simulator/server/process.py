@@ -15,7 +15,7 @@ import msgspec
 
 from pacemark.errors import BadInput, RunFailed
 from pacemark.simulator.engine.presets import Preset, customised, named
-from pacemark.simulator.server.options import Options
+from pacemark.simulator.server.options import ServerOptions
 
 __all__ = ["Served", "serving"]
 
@@ -39,26 +39,26 @@ class Served:
 
 @contextmanager
 def serving(preset: Preset | str = "demo", **options: Any) -> Iterator[Served]:
-    """Serve `preset` from a new process; `options` are fields of `Options`, or of the preset or its timeline.
+    """Serve `preset` from a new process; `options` are fields of `ServerOptions`, or of the preset or its timeline.
 
     The process ends with the block, and with this process, however that ends. Raises BadInput for an unknown
     preset, an unknown option or a wrong value, RunFailed where the endpoint does not start.
     """
     chosen = named(preset) if isinstance(preset, str) else preset
-    ours = {name: options.pop(name) for name in Options.__struct_fields__ if name in options}
+    ours = {name: options.pop(name) for name in ServerOptions.__struct_fields__ if name in options}
     try:
         serve = msgspec.convert(
             {"until_eof": True}
             | msgspec.to_builtins(ours)
             | {"preset": msgspec.to_builtins(customised(chosen, options))},
-            Options,
+            ServerOptions,
         )
     except msgspec.ValidationError as error:
         raise BadInput(str(error)) from None
     source = str(Path(__file__).resolve().parents[4])
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pacemark.simulator.server.server", "--options", "-"],
+        [sys.executable, "-m", "pacemark.simulator.server.server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},

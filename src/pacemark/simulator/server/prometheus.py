@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from pacemark.simulator.engine.engine import EngineSpec
 from pacemark.simulator.engine.model import Occupancy
 from pacemark.simulator.engine.presets import Preset
 
-__all__ = ["Histogram", "Meter", "exposition"]
+__all__ = ["Histogram", "Meter", "exposition", "gauge", "written"]
 
 _TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 _TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
@@ -30,14 +35,19 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def lines(self, name: str, labels: str) -> Iterable[str]:
-        """Samples of the text form, the buckets cumulative."""
-        total = 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            yield f'{name}_bucket{{{labels},le="{bound}"}} {total}'
-        yield f"{name}_count{{{labels}}} {total}"
-        yield f"{name}_sum{{{labels}}} {self.sum:.9g}"
+    def scaled(self, factor: float) -> Histogram:
+        """The same values in another unit."""
+        other = Histogram([factor * bound for bound in self.bounds])
+        other.counts, other.sum = list(self.counts), factor * self.sum
+        return other
+
+    def family(self, name: str, help: str, labels: Mapping[str, str]) -> Metric:
+        """As Prometheus has it: the buckets cumulative."""
+        bounds = [*map(str, self.bounds), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self.counts), strict=True))
+        family = HistogramMetricFamily(name, help, labels=list(labels))
+        family.add_metric(list(labels.values()), buckets, self.sum)
+        return family
 
 
 class Meter:
@@ -60,6 +70,10 @@ class Meter:
         while self.recent[0][0] < now_ns - 60_000_000_000:
             self.recent.popleft()
 
+    def last_minute(self, now_ns: int) -> Counter[int]:
+        """Answers of the minute before `now_ns` by the first digit of their status."""
+        return Counter(status // 100 for at, status in self.recent if at > now_ns - 60_000_000_000)
+
     def served(self, reason: str, prompt: int, cached: int, output: int, ttft_s: float, latency_s: float) -> None:
         """Count a request that got all its tokens."""
         self.finished[reason] += 1
@@ -71,48 +85,65 @@ class Meter:
             self.tpot_s.add((latency_s - ttft_s) / (output - 1))
 
 
+def gauge(name: str, help: str, labels: Mapping[str, str], value: float) -> Metric:
+    """A family of one sample."""
+    family = GaugeMetricFamily(name, help, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
+
+
+def written(families: Iterable[Metric]) -> bytes:
+    """The text form (version 0.0.4)."""
+    return generate_latest(_Collected(list(families)))
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """All that `generate_latest` asks of a registry."""
+
+    families: list[Metric]
+
+    def collect(self) -> list[Metric]:
+        return self.families
+
+
 def exposition(meter: Meter, occupancy: Occupancy, preset: Preset) -> bytes:
-    """The text form (version 0.0.4), under the names that vLLM gives its metrics (vllm/v1/metrics, release 0.11)."""
-    labels = f'engine="0",model_name="{preset.model}"'
-    lines: list[str] = []
+    """The text form, under the names that vLLM gives its metrics (vllm/v1/metrics, release 0.11)."""
+    return written(_families(meter, occupancy, preset))
 
-    def family(name: str, kind: str, help: str, samples: Iterable[str]) -> None:
-        lines.extend((f"# HELP {name} {help}", f"# TYPE {name} {kind}", *samples))
 
-    def gauge(name: str, help: str, value: float) -> None:
-        family(f"vllm:{name}", "gauge", help, [f"vllm:{name}{{{labels}}} {value:.9g}"])
-
-    def counter(name: str, help: str, value: int) -> None:
-        family(f"vllm:{name}", "counter", help, [f"vllm:{name}_total{{{labels}}} {value}"])
-
-    gauge("num_requests_running", "Requests in the batch.", occupancy.running)
-    gauge("num_requests_waiting", "Requests waiting for a place in it.", occupancy.waiting)
-    gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is full.", occupancy.kv_used)
-    counter("num_preemptions", "Requests put back into the queue.", occupancy.preemptions)
-    counter("prompt_tokens", "Prompt tokens of finished requests.", meter.prompt_tokens)
-    counter("generation_tokens", "Tokens generated.", meter.output_tokens)
-    if isinstance(spec := preset.timeline, EngineSpec):
-        if spec.prefix_cache:
-            counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", meter.prompt_tokens)
-            counter("prefix_cache_hits", "Prompt tokens found there.", meter.cached_tokens)
-        if spec.speculation:
-            proposals = occupancy.drafts // spec.speculation.drafts
-            counter("spec_decode_num_drafts", "Proposals made.", proposals)
-            counter("spec_decode_num_draft_tokens", "Tokens proposed.", occupancy.drafts)
-            counter("spec_decode_num_accepted_tokens", "Proposed tokens kept.", occupancy.accepted)
-    family(
-        "vllm:request_success",
-        "counter",
-        "Finished requests.",
-        [
-            f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {meter.finished[reason]}'
-            for reason in ("stop", "length")
-        ],
-    )
-    for name, help, histogram in (
-        ("time_to_first_token_seconds", "Arrival to first token.", meter.ttft_s),
-        ("request_time_per_output_token_seconds", "Mean gap between a request's tokens.", meter.tpot_s),
-        ("e2e_request_latency_seconds", "Arrival to last token.", meter.latency_s),
+def _families(meter: Meter, occupancy: Occupancy, preset: Preset) -> Iterator[Metric]:
+    labels = {"engine": "0", "model_name": preset.model}
+    for name, help, now in (
+        ("num_requests_running", "Requests in the batch.", occupancy.running),
+        ("num_requests_waiting", "Requests waiting for a place in it.", occupancy.waiting),
+        ("kv_cache_usage_perc", "Share of the KV cache in use; 1 is full.", occupancy.kv_used),
     ):
-        family(f"vllm:{name}", "histogram", help, histogram.lines(f"vllm:{name}", labels))
-    return ("\n".join(lines) + "\n").encode()
+        yield gauge(f"vllm:{name}", help, labels, now)
+    for name, help, count in _counts(meter, occupancy, preset):
+        family = CounterMetricFamily(f"vllm:{name}", help, labels=list(labels))
+        family.add_metric(list(labels.values()), count)
+        yield family
+    success = CounterMetricFamily("vllm:request_success", "Finished requests.", labels=[*labels, "finished_reason"])
+    for reason in ("stop", "length"):
+        success.add_metric([*labels.values(), reason], meter.finished[reason])
+    yield success
+    yield meter.ttft_s.family("vllm:time_to_first_token_seconds", "Arrival to first token.", labels)
+    per_token = "Mean gap between a request's tokens."
+    yield meter.tpot_s.family("vllm:request_time_per_output_token_seconds", per_token, labels)
+    yield meter.latency_s.family("vllm:e2e_request_latency_seconds", "Arrival to last token.", labels)
+
+
+def _counts(meter: Meter, occupancy: Occupancy, preset: Preset) -> Iterator[tuple[str, str, int]]:
+    yield "num_preemptions", "Requests put back into the queue.", occupancy.preemptions
+    yield "prompt_tokens", "Prompt tokens of finished requests.", meter.prompt_tokens
+    yield "generation_tokens", "Tokens generated.", meter.output_tokens
+    if not isinstance(spec := preset.timeline, EngineSpec):
+        return
+    if spec.prefix_cache:
+        yield "prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", meter.prompt_tokens
+        yield "prefix_cache_hits", "Prompt tokens found there.", meter.cached_tokens
+    if spec.speculation:
+        yield "spec_decode_num_drafts", "Proposals made.", occupancy.drafts // spec.speculation.drafts
+        yield "spec_decode_num_draft_tokens", "Tokens proposed.", occupancy.drafts
+        yield "spec_decode_num_accepted_tokens", "Proposed tokens kept.", occupancy.accepted

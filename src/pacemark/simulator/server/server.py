@@ -1,8 +1,10 @@
-"""The embedded endpoint as a process: `python -m pacemark.simulator.server.server --preset demo`."""
+"""The embedded endpoint as a process, which reads its `ServerOptions` as one line of JSON from standard input.
+
+By hand it is started with `pacemark serve`.
+"""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -12,28 +14,27 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pacemark.errors import BadInput, PacemarkError
-from pacemark.simulator.engine.presets import PRESETS, customised, named
 from pacemark.simulator.server.access import Access
-from pacemark.simulator.server.databricks import PATHS, Databricks, Workspace
-from pacemark.simulator.server.faults import Fault, Faults, read_faults
+from pacemark.simulator.server.databricks import PATHS, Databricks
+from pacemark.simulator.server.faults import Fault, Faults
 from pacemark.simulator.server.http import Connection, Request
 from pacemark.simulator.server.limits import Limits
 from pacemark.simulator.server.openai import OpenAI
-from pacemark.simulator.server.options import Options
+from pacemark.simulator.server.options import ServerOptions
 from pacemark.simulator.server.service import Service
 from pacemark.simulator.server.tls import make_certificate, server_context
 
-__all__ = ["Options", "main", "run"]
+__all__ = ["ServerOptions", "main", "run"]
 
 
-def run(options: Options) -> None:
+def run(options: ServerOptions) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Prints one line of JSON once ready: `{"url": ..., "model": ..., "ca_file": ...}`, the last empty without TLS.
@@ -46,7 +47,7 @@ def run(options: Options) -> None:
 
 
 @contextlib.contextmanager
-def _tls(options: Options) -> Iterator[tuple[ssl.SSLContext | None, str]]:
+def _tls(options: ServerOptions) -> Iterator[tuple[ssl.SSLContext | None, str]]:
     """The TLS context, if any, and the file by which a client can trust it."""
     if bool(options.certfile) != bool(options.keyfile):
         raise BadInput("a certificate needs its key and a key its certificate: give both --certfile and --keyfile")
@@ -63,7 +64,7 @@ def _tls(options: Options) -> Iterator[tuple[ssl.SSLContext | None, str]]:
 class _Server:
     """The listening socket, its clients, and what befalls them all."""
 
-    def __init__(self, options: Options, context: ssl.SSLContext | None, ca_file: str) -> None:
+    def __init__(self, options: ServerOptions, context: ssl.SSLContext | None, ca_file: str) -> None:
         self._options = options
         self._context = context
         self._ca_file = ca_file
@@ -195,53 +196,18 @@ def _secret(variable: str) -> str:
     return secret
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pacemark.simulator.server.server", description=__doc__)
-    parser.add_argument("--preset", default="demo", help=", ".join(PRESETS))
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the preset")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any that is free")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--strict", action="store_true", help="refuse request fields that OpenAI does not know")
-    parser.add_argument("--api-key-env", default="", metavar="NAME", help="variable with the key clients must send")
-    parser.add_argument("--tls", action="store_true", help="with a certificate made for the occasion")
-    parser.add_argument("--certfile", default="")
-    parser.add_argument("--keyfile", default="")
-    parser.add_argument("--faults", default="", metavar="FILE", help="rules in TOML")
-    parser.add_argument("--databricks", default="", metavar="ENDPOINT", help="be a workspace with this endpoint too")
-    parser.add_argument("--until-eof", action="store_true", help="stop when standard input ends")
-    parser.add_argument("--options", choices=["-"], help="read everything as one line of JSON instead")
-    given = parser.parse_args(arguments)
+def main() -> int:
+    """Serve as one line of JSON on standard input says; returns the exit code."""
     try:
-        run(_options(given))
+        try:
+            options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerOptions)
+        except msgspec.DecodeError as error:
+            raise BadInput(f"options: {error}") from None
+        run(options)
     except PacemarkError as error:
         print(f"pacemark: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _options(given: argparse.Namespace) -> Options:
-    if given.options:
-        try:
-            return msgspec.json.decode(sys.stdin.buffer.readline(), type=Options)
-        except msgspec.DecodeError as error:
-            raise BadInput(f"options: {error}") from None
-    changes: dict[str, Any] = dict(pair.partition("=")[::2] for pair in given.set)
-    return Options(
-        preset=customised(named(given.preset), changes),
-        host=given.host,
-        port=given.port,
-        seed=given.seed,
-        strict=given.strict,
-        api_key_env=given.api_key_env,
-        tls=given.tls,
-        certfile=given.certfile,
-        keyfile=given.keyfile,
-        faults=read_faults(given.faults) if given.faults else [],
-        databricks=Workspace(endpoint=given.databricks) if given.databricks else None,
-        until_eof=given.until_eof,
-    )
 
 
 if __name__ == "__main__":
