@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import msgspec
 
 from pacemark import __version__
+from pacemark.dialects.dialect import DIALECTS, spoken
 from pacemark.endpoint.target import Target, secrets_in
 from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency, Load
@@ -41,7 +42,8 @@ limits and quotas" at docs.databricks.com, as they stood in September 2026."""
 Unit = Literal["input tokens", "output tokens", "tokens", "requests"]
 Kind = Literal["provisioned throughput", "model units", "pay per token", "external", "custom"]
 
-_TASKS = {"llm/v1/chat": "chat", "llm/v1/completions": "completions", "llm/v1/embeddings": "embeddings"}
+_TASK = "llm/v1/"
+"""Before the name of a dialect."""
 _AGENTS = ("agent/v1/chat", "agent/v2/chat")
 
 
@@ -140,7 +142,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def api(self) -> str | None:
         """The dialect that its task speaks; None where it states no task."""
-        return "chat" if self.task in _AGENTS else _TASKS.get(self.task)
+        api = "chat" if self.task in _AGENTS else self.task.removeprefix(_TASK)
+        return api if api in DIALECTS else None
 
     def described(self) -> dict[str, Any]:
         """What is worth knowing of it, for people and for `run.json`."""
@@ -258,8 +261,7 @@ class Serving:
         endpoint = self.endpoint
         if endpoint.task and endpoint.api is None:
             raise BadInput(
-                f"{self._name} is of task {endpoint.task}, which pacemark cannot ask: it asks chat, completions and "
-                "embeddings endpoints"
+                f"{self._name} is of task {endpoint.task}, which pacemark cannot ask: it asks {spoken('and')} endpoints"
             )
         return msgspec.structs.replace(
             plain,
