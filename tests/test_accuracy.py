@@ -21,7 +21,8 @@ import pytest
 import uvloop
 from scipy import stats
 
-from pacemark.dialects.openai import DIALECTS, Options, template, understand
+from pacemark.dialects.dialect import DIALECTS, Options, template
+from pacemark.dialects.reading import understand
 from pacemark.endpoint.target import resolve, target
 from pacemark.figures import metrics
 from pacemark.figures.health import Health

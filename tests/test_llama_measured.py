@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pacemark
-from pacemark.dialects.openai import understand
+from pacemark.dialects.reading import understand
 from pacemark.trace import Exchange, RawExchange
 from support.llama_server import server_counters
 

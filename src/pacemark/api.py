@@ -31,6 +31,7 @@ from pacemark.answers.search import Allowance, Step
 from pacemark.answers.search import find as search_for
 from pacemark.answers.stored import comparable, find_from, meets
 from pacemark.budget import parse as parse_budget
+from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.target import Target, only_model, target
@@ -555,7 +556,7 @@ def _forewarn(serving: Serving, bench: Bench, loads: Sequence[Load]) -> None:
     first = bench.first
     latency_s = (first.ended_ns - first.sent_ns) / 1e9
     input_tokens = first.input_tokens if first.input_tokens > 0 else bench.workload.input_tokens
-    output_tokens = 0 if bench.target.api == "embeddings" else bench.workload.output_tokens
+    output_tokens = bench.workload.output_tokens if DIALECTS[bench.target.api].output_tokens is None else 0
     for line in serving.endpoint.planned(loads, latency_s, input_tokens, output_tokens):
         warnings.warn(line, stacklevel=5)
 
@@ -688,9 +689,9 @@ def _opened(
             place = target(url, model=model, api=api, api_key_env=key, **access)
             if not model:
                 place = msgspec.structs.replace(place, model=only_model(place))
-        if place.api == "embeddings":  # an answer is one vector, whole
-            workload = msgspec.structs.replace(workload, output_tokens=1)
-            settings = msgspec.structs.replace(settings, stream=False)
+        dialect = DIALECTS[place.api]
+        workload = msgspec.structs.replace(workload, output_tokens=dialect.output_of(workload.output_tokens))
+        settings = msgspec.structs.replace(settings, stream=settings.stream and dialect.streams)
         yield place, workload, settings, serving
 
 

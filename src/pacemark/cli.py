@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import msgspec
 import typer
 
+from pacemark.dialects.dialect import DIALECTS
 from pacemark.errors import BadInput, PacemarkError
 from pacemark.reporting.ascii import degrade
 
@@ -35,7 +36,7 @@ Where = Annotated[str, typer.Argument(metavar="TARGET", help=_TARGETS)]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a folder of runs for its newest.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Model = Annotated[str, typer.Option(help="Model name; found out where the endpoint serves just one.")]
-Api = Annotated[str, typer.Option(metavar="chat|completions|embeddings", help="Which API to speak.")]
+Api = Annotated[str, typer.Option(metavar="|".join(DIALECTS), help="Which API to speak.")]
 InputTokens = Annotated[int, typer.Option(help="Prompt length in tokens.")]
 OutputTokens = Annotated[int, typer.Option(help="Answer length in tokens.")]
 InputLengths = Annotated[str, typer.Option("--input-tokens", metavar="N,N,...", help="Prompt length in tokens.")]

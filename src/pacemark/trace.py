@@ -87,6 +87,18 @@ class Exchange(msgspec.Struct, frozen=True):
     lag_ns: NDArray[np.int32]
     """Per read: how long the bytes lay in the kernel before this client took them."""
     coalesced_reads: int
+    hidden_tokens: int = 0
+    """Tokens that the server counted and never streamed (hidden reasoning); output_tokens leaves them out."""
+    reasoning_tokens: int = ABSENT
+    """Tokens of reasoning as the server counted them, shown or hidden."""
+    tpot_off: float = 0.0
+    """By what share TPOT may be off, where it is not known how many tokens the first event held; 0 where it is."""
+    unread_events: int = 0
+    """Events that were passed over because they had no meaning."""
+    in_one_piece: bool = False
+    """Streamed in name only: several tokens, and all came in one read or one event. Its TTFT is none."""
+    done_ns: int = ABSENT
+    """When the event came that said that the answer is complete ([DONE], or else a finish_reason)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacemark.dialects.openai import DIALECTS, Options, attempts, fill, template, understand
+from pacemark.dialects.dialect import DIALECTS, Options, attempts, fill, template
+from pacemark.dialects.reading import understand
 from pacemark.trace import ABSENT
 from support.servers import DONE, MS, delta, event, raw, usage
 
@@ -72,14 +73,10 @@ def test_nor_is_a_header_without_content(header: bytes) -> None:
 
 
 def test_a_server_may_name_the_role_in_every_event() -> None:
-    """An empty delta is a token where the count says so; only the first with a role is the header."""
-    same = {"role": "assistant"}
-    x = understand(
-        each_in_its_read(
-            delta(**same, content=""), delta(**same, content=""), delta(**same, content="b"), usage(7, 2), DONE
-        )
-    )
-    assert ms(x.hi_ns) == [110, 120]
+    """Only the first with a role is the header; an empty delta between texts is a token where the count says so."""
+    texts = [delta(role="assistant", content=text) for text in ("", "a", "", "b")]
+    x = understand(each_in_its_read(*texts, usage(7, 3), DONE))
+    assert ms(x.hi_ns) == [110, 120, 130]
 
 
 def test_an_event_before_the_role_header_does_not_hide_it() -> None:
@@ -89,12 +86,15 @@ def test_an_event_before_the_role_header_does_not_hide_it() -> None:
 
 
 def test_empty_deltas_are_tokens_as_far_as_usage_says() -> None:
-    body = [ROLE, delta(content=""), delta(content=""), delta(content="c"), delta("length", content="")]
-    for counted, times in ((1, [130]), (2, [110, 130]), (3, [110, 120, 130]), (9, [110, 120, 130, 140])):
+    """Between the first text and the last; after it where the count comes out; never before the first."""
+    empty = delta(content="")
+    body = [ROLE, empty, delta(content="b"), empty, empty, delta(content="e"), empty, delta("length", content="")]
+    between = [(2, [120, 150]), (3, [120, 130, 150]), (4, [120, 130, 140, 150])]
+    for counted, times in (*between, (5, [120, 130, 140, 150, 160]), (9, [120, 130, 140, 150])):
         x = understand(each_in_its_read(*body, usage(7, counted), DONE))
         assert ms(x.hi_ns) == times
         assert x.tokens.sum() == pytest.approx(counted)
-    assert ms(understand(each_in_its_read(*body, DONE)).hi_ns) == [130]
+    assert ms(understand(each_in_its_read(*body, DONE)).hi_ns) == [120, 150]
 
 
 def test_reasoning_comes_before_the_answer() -> None:
@@ -143,10 +143,10 @@ def test_without_usage_events_are_counted_and_it_says_so() -> None:
 
 def test_without_usage_a_tokenizer_counts() -> None:
     body = each_in_its_read(ROLE, delta(content="a b"), delta(content=" c"), delta("stop"), DONE)
-    x = understand(body, lambda text: len(text.split()))
+    x = understand(body, "chat", lambda text: len(text.split()))
     assert (x.output_tokens, x.tokens_source) == (3, "tokenizer")
     with_usage = each_in_its_read(ROLE, delta(content="a b"), usage(7, 2), DONE)
-    assert understand(with_usage, lambda text: 99).output_tokens == 2
+    assert understand(with_usage, "chat", lambda text: 99).output_tokens == 2
 
 
 @given(
@@ -163,7 +163,7 @@ def test_events_that_are_alike_are_read_as_if_each_were_decoded(texts: list[str]
 
     events = [ROLE, *(said(text, number) for number, text in enumerate(texts)), delta("stop"), DONE]
     short, long = (
-        understand(each_in_its_read(*(e.replace(b"\n", end) for e in events)), lambda text: len(text))
+        understand(each_in_its_read(*(e.replace(b"\n", end) for e in events)), "chat", lambda text: len(text))
         for end in (b"\n", b"\r\n")
     )
     for name in ("error", "output_tokens", "tokens_source", "answer_ns", "first_event_ns"):
@@ -378,10 +378,8 @@ def test_an_error_object_in_a_stream() -> None:
         assert (y.error, y.detail) == ("server_error", "out of memory")
 
 
-@pytest.mark.parametrize(
-    "payload", [b'{"choices": [', b"\xff\xfe", b"[1]", b"hello", b'{"choices": [{"delta": {"content": {"a": 1}}}]}']
-)
-def test_an_event_that_is_no_chunk(payload: bytes) -> None:
+@pytest.mark.parametrize("payload", [b'{"choices": [', b"\xff\xfe", b"hello", b"data data", b'{"choices": : keepalive'])
+def test_an_event_that_cannot_be_read_at_all(payload: bytes) -> None:
     x = understand(each_in_its_read(ROLE, delta(content="a"), event(payload), delta(content="b"), DONE))
     assert x.error == "bad_stream"
     assert x.output_tokens == 1

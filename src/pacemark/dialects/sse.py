@@ -8,20 +8,32 @@ from collections.abc import Iterator
 # Atomic groups, so that one CRLF is never taken for two line ends.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_DATA = re.compile(rb"(?:^|(?<=[\r\n}\]]))data: ?")
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+_BOM = b"\xef\xbb\xbf"
+
+
+def is_event_stream(body: bytes) -> bool:
+    """Whether `body` begins as an event stream does, whatever its content type says."""
+    return body[:64].removeprefix(_BOM).lstrip(b" \r\n").startswith(_FIELDS)
 
 
 class Events:
     """Goes through the `data` of every event in `body`; `at` is the offset just past the last one, and may be moved on.
 
-    Comments and the fields event, id and retry are passed over; several data lines are joined by a newline. A last
-    event without its blank line counts too: servers that die leave one, and dropping it would drop a token that
-    arrived.
+    Comments and the fields id and retry are passed over; several data lines are joined by a newline. A last event
+    without its blank line counts too: servers that die leave one, and dropping it would drop a token that arrived.
+    An `error:` line, which the standard does not know, is given as an event of the name `error`: llama.cpp reports
+    failures so.
     """
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self.at = 3 if body.startswith(b"\xef\xbb\xbf") else 0
+        self.at = 3 if body.startswith(_BOM) else 0
+        self.event = b""
+        """The name of the last event, empty for none."""
         self._simple = b"\r" not in body
+        self._block = (0, 0)
 
     def __iter__(self) -> Iterator[bytes]:
         """From `at` on."""
@@ -34,14 +46,32 @@ class Events:
             else:
                 match = _BLANK_LINE.search(body, begin)
                 stop, self.at = match.span() if match else (stop, stop)
-            if (payload := _data_of(body[begin:stop])) is not None:
+            if (payload := self._data_of(body[begin:stop])) is not None:
+                self._block = (begin, stop)
                 yield payload
 
+    def pieces(self) -> list[tuple[bytes, int]]:
+        """The last event taken apart at each `data:`, for servers that leave the blank lines out: payloads, and the
+        offset just past each."""
+        begin, stop = self._block
+        block = self.body[begin:stop]
+        starts = list(_DATA.finditer(block))
+        ends = [match.start() for match in starts[1:]] + [len(block)]
+        cut = [(block[m.end() : end].strip(), begin + end) for m, end in zip(starts, ends, strict=True)]
+        return [*cut[:-1], (cut[-1][0], self.at)] if cut else []
 
-def _data_of(block: bytes) -> bytes | None:
-    if block.startswith(b"data: ") and b"\n" not in block and b"\r" not in block:
-        return block[6:]
-    lines = [
-        line[5:].removeprefix(b" ") for line in _LINE_END.split(block) if line.startswith(b"data:") or line == b"data"
-    ]
-    return b"\n".join(lines) if lines else None
+    def _data_of(self, block: bytes) -> bytes | None:
+        self.event = b""
+        if block.startswith(b"data: ") and b"\n" not in block and b"\r" not in block:
+            return block[6:]
+        data: list[bytes] = []
+        for line in _LINE_END.split(block):
+            name, _, value = line.partition(b":")
+            if name == b"data":
+                data.append(value.removeprefix(b" "))
+            elif name == b"event":
+                self.event = value.strip()
+            elif name == b"error":
+                self.event = b"error"
+                data.append(value.strip())
+        return b"\n".join(data) if data else None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from pacemark import __version__
+from pacemark.dialects.dialect import spoken
 from pacemark.endpoint.served import PAY_PER_TOKEN, PROVISIONED, Endpoint, Entity, Kind, Limit, exceeding
 from pacemark.endpoint.target import Target, secrets_in
 from pacemark.errors import BadInput, RunFailed
@@ -57,8 +58,7 @@ class Serving:
         endpoint = self.endpoint
         if endpoint.task and endpoint.api is None:
             raise BadInput(
-                f"{self._name} is of task {endpoint.task}, which pacemark cannot ask: it asks chat, completions and "
-                "embeddings endpoints"
+                f"{self._name} is of task {endpoint.task}, which pacemark cannot ask: it asks {spoken('and')} endpoints"
             )
         return msgspec.structs.replace(
             plain,

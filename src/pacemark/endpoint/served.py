@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pacemark.dialects.dialect import DIALECTS
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Level
 
@@ -36,7 +37,8 @@ limits and quotas" at docs.databricks.com, as they stood in September 2026."""
 Unit = Literal["input tokens", "output tokens", "tokens", "requests"]
 Kind = Literal["provisioned throughput", "model units", "pay per token", "external", "custom"]
 
-_TASKS = {"llm/v1/chat": "chat", "llm/v1/completions": "completions", "llm/v1/embeddings": "embeddings"}
+_TASK = "llm/v1/"
+"""Before the name of a dialect."""
 _AGENTS = ("agent/v1/chat", "agent/v2/chat")
 
 
@@ -135,7 +137,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def api(self) -> str | None:
         """The dialect that its task speaks; None where it states no task."""
-        return "chat" if self.task in _AGENTS else _TASKS.get(self.task)
+        api = "chat" if self.task in _AGENTS else self.task.removeprefix(_TASK)
+        return api if api in DIALECTS else None
 
     def described(self) -> dict[str, Any]:
         """What is worth knowing of it, for people and for `run.json`."""

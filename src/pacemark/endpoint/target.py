@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
+from pacemark.dialects.dialect import DIALECTS, spoken
 from pacemark.errors import BadInput
 from pacemark.instrument.connection import Address, WireError, tls_context
 
@@ -130,8 +131,8 @@ def target(
         raise BadInput(f"{url!r} has no usable port: give a number from 1 to 65535 after the colon")
     if parts.query or parts.fragment:
         raise BadInput("the URL holds a query or a fragment: give the base only, such as http://host:8000/v1")
-    if api not in ("chat", "completions", "embeddings"):
-        raise BadInput(f"--api {api!r} is not known: use chat, completions or embeddings")
+    if api not in DIALECTS:
+        raise BadInput(f"--api {api!r} is not known: use {spoken()}")
     if ca_file and not os.access(ca_file, os.R_OK):
         raise BadInput(f"--ca-file {ca_file!r} cannot be read")
     pairs = dict(headers) if isinstance(headers, Mapping) else dict(_pair(text) for text in headers)

@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from pacemark.dialects.openai import fill
+from pacemark.dialects.dialect import fill
 from pacemark.instrument.clock import Alarm, stamp_reads
 from pacemark.instrument.connection import Address, Answer, Connection, WireError
 from pacemark.pace import Concurrency, Load, Rate, arrivals

@@ -18,7 +18,8 @@ from time import monotonic_ns
 import msgspec
 
 from pacemark.budget import parse as parse_budget
-from pacemark.dialects.openai import DIALECTS, Options, attempts, fill, template, understand
+from pacemark.dialects.dialect import DIALECTS, Options, attempts, fill, template
+from pacemark.dialects.reading import understand
 from pacemark.endpoint.target import Target, resolve
 from pacemark.endpoint.watch import Source, Watcher, watch_of
 from pacemark.errors import BadInput, RunFailed
@@ -408,7 +409,7 @@ class Bench:
 
     def _take(self, batch: Batch) -> None:
         for raw in batch.exchanges:
-            exchange = understand(raw, self._count_tokens)
+            exchange = understand(raw, self._dialect, self._count_tokens)
             if exchange.error:
                 # Redacted before it is cut: half a key would not be recognised.
                 detail = self.target.redacted(exchange.detail)

@@ -1,0 +1,211 @@
+"""How many tokens an answer held, and how many each of its events: from what the server counted, as far as it did.
+
+Output tokens are those that were streamed. Tokens that a server counts and never streams (hidden reasoning) are kept
+apart, for no event brought them: they belong to neither TPOT nor to an event's weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, sound
+from pacemark.trace import ABSENT, Int64
+
+Floats = NDArray[np.float64]
+Counter = Callable[[str], int]
+
+
+class Counted(NamedTuple):
+    """The output of one answer; `events` and `tokens` have one entry per event that carried some."""
+
+    output_tokens: int
+    source: str
+    """usage, tokenizer or events."""
+    hidden_tokens: int
+    reasoning_tokens: int
+    """As the server counted them, or ABSENT."""
+    events: Int64
+    tokens: Floats
+    """They sum to `output_tokens`."""
+    tpot_off: float
+    """By what share (last - first) / (tokens after the first event) may be off."""
+
+
+class _Total(NamedTuple):
+    output: int
+    source: str
+    hidden: int = 0
+    outside: int = 0
+    """Of `output`, reasoning that completion_tokens left out."""
+
+
+def counted(said: Said, count_tokens: Counter | None) -> Counted:
+    """What `said` amounts to. `count_tokens` counts where the server does not, and shares out what it only summed."""
+    kinds = np.asarray(said.kinds, dtype=np.int8)
+    _unsay(said, kinds)
+    total = _total(said, kinds, count_tokens)
+    told = _told(said, kinds, total)
+    if told is not None:
+        events = np.flatnonzero((kinds > EMPTY) | (told > 0))
+        tokens, off = told[events], 0.0
+    else:
+        events = np.flatnonzero(_carries(kinds, total.output))
+        tokens, off = _shared([said.texts[i] for i in events], total, count_tokens)
+    return Counted(
+        output_tokens=total.output,
+        source=total.source,
+        hidden_tokens=total.hidden,
+        reasoning_tokens=ABSENT if said.reasoning_tokens is None else said.reasoning_tokens,
+        events=events,
+        tokens=tokens,
+        tpot_off=off,
+    )
+
+
+def _unsay(said: Said, kinds: NDArray[np.int8]) -> None:
+    """A last event that repeats the whole text brings nothing new: it neither ends the answer nor holds tokens."""
+    for kind in (REASONING, ANSWER):
+        same = np.flatnonzero(kinds == kind)
+        if len(same) < 3 or len(last := said.texts[same[-1]]) < 8:
+            continue
+        if last.strip() == "".join(said.texts[i] for i in same[:-1]).strip():
+            kinds[same[-1]] = NOTHING
+            said.texts[same[-1]] = ""
+
+
+# --- the total
+
+
+def _total(said: Said, kinds: NDArray[np.int8], count_tokens: Counter | None) -> _Total:
+    carrying, reasoning = int((kinds > EMPTY).sum()), int((kinds == REASONING).sum())
+    told = said.completion_tokens
+    if told is None or (told == 0 and carrying):
+        return _estimate("".join(said.texts), carrying, count_tokens)
+    outside, known = _outside(said, carrying, reasoning)
+    if outside and not known:
+        thoughts = "".join(t for t, kind in zip(said.texts, kinds, strict=True) if kind == REASONING)
+        more = _estimate(thoughts, outside, count_tokens)
+        return _Total(told + more.output, more.source, outside=more.output)
+    generated = told + outside
+    thought = outside or said.reasoning_tokens or 0
+    if not carrying:
+        return _Total(generated - thought, "usage", min(thought, generated))
+    hidden = min(thought - _shown(said, kinds, thought), max(0, generated - carrying))
+    return _Total(generated - hidden, "usage", hidden, outside - hidden if outside > hidden else 0)
+
+
+def _shown(said: Said, kinds: NDArray[np.int8], thought: int) -> int:
+    """How many of `thought` tokens of reasoning were streamed: all, none, or those of a summary, which is known by its
+    being shorter than so many tokens can be: each has a byte at least."""
+    texts = [text for text, kind in zip(said.texts, kinds, strict=True) if kind == REASONING]
+    size = sum(len(sound(text).encode()) for text in texts)
+    return thought if size >= thought else min(thought, max(len(texts), size // 4))
+
+
+def _estimate(text: str, events: int, count_tokens: Counter | None) -> _Total:
+    if count_tokens is not None and text:
+        return _Total(count_tokens(sound(text)), "tokenizer")
+    return _Total(events, "events")
+
+
+def _outside(said: Said, carrying: int, reasoning: int) -> tuple[int, bool]:
+    """How many tokens of reasoning completion_tokens leaves out, and whether the server said how many."""
+    told, thought = said.completion_tokens or 0, said.reasoning_tokens
+    spare = None
+    if said.total_tokens is not None and said.prompt_tokens is not None:
+        spare = said.total_tokens - said.prompt_tokens - told
+    if thought:
+        if thought > told or (spare is not None and spare >= 0.9 * thought):
+            return thought, True
+        # Each event holds a token or more, so that so many events cannot have been all that was counted.
+        beyond = reasoning > 0 and told < carrying <= 1.02 * (told + thought) and told <= carrying - reasoning
+        return (thought, True) if beyond else (0, True)
+    if spare is not None and spare > 0 and thought is None:
+        return spare, True
+    if reasoning and told < carrying and abs(told - (carrying - reasoning)) <= 0.02 * told:
+        return reasoning, False
+    return 0, True
+
+
+# --- each event's share
+
+
+def _told(said: Said, kinds: NDArray[np.int8], total: _Total) -> Floats | None:
+    """Tokens (events,) from counts that ran beside the output; None where there are none to go by."""
+    if len(said.running) < 2 or said.completion_tokens is None or total.source != "usage":
+        return None
+    places = np.asarray([place for place, _ in said.running])
+    sums = np.asarray([count for _, count in said.running], dtype=np.float64)
+    steps = np.diff(sums, prepend=0.0)
+    if (steps < 0).any() or sums[-1] < sums[0] or len(set(sums.tolist())) == 1:
+        if sums.sum() != said.completion_tokens:
+            return None
+        steps = sums  # each event's own count
+    # A count beside every event that carried output, or it is not known what the others held.
+    carrying = np.flatnonzero(kinds > EMPTY)
+    if not np.isin(carrying, places).all():
+        return None
+    tokens = np.zeros(len(kinds))
+    np.add.at(tokens, places, steps)
+    tokens[kinds == NOTHING] = 0.0
+    tokens += _thoughts(said, kinds, total.outside)
+    rest = total.output - tokens.sum()
+    if rest > 0:
+        tokens[carrying[-1]] += rest
+    elif rest < 0:  # what was hidden was counted with the first event that was not
+        first = carrying[0]
+        tokens[first] = max(1.0, tokens[first] + rest)
+        tokens *= total.output / tokens.sum()
+    return tokens
+
+
+def _thoughts(said: Said, kinds: NDArray[np.int8], outside: int) -> Floats:
+    """`outside` tokens shared out among the events of reasoning, by the length of their text."""
+    sizes = np.asarray([len(t) if k == REASONING else 0 for t, k in zip(said.texts, kinds, strict=True)], np.float64)
+    return sizes * (outside / sizes.sum()) if sizes.sum() else sizes
+
+
+def _carries(kinds: NDArray[np.int8], tokens: int) -> NDArray[np.bool_]:
+    """Which events hold tokens. An empty delta is one only between the first text and the last, as far as the server
+    counted more tokens than texts; after the last only if that makes the count come out; and before the first never:
+    servers send such deltas to keep a connection."""
+    carries = kinds > EMPTY
+    texts, empty = np.flatnonzero(carries), np.flatnonzero(kinds == EMPTY)
+    spare = tokens - len(texts)
+    if not len(texts):
+        carries[empty if len(empty) <= tokens else empty[:0]] = True
+        return carries
+    if spare <= 0:
+        return carries
+    between = empty[(empty > texts[0]) & (empty < texts[-1])]
+    after = empty[empty > texts[-1]]
+    carries[between[:spare]] = True
+    if len(after) and len(between) + len(after) == spare:
+        carries[after] = True
+    return carries
+
+
+def _shared(texts: list[str], total: _Total, count_tokens: Counter | None) -> tuple[Floats, float]:
+    """`total.output` shared out over events that nobody counted one by one, and how far that may lead TPOT astray."""
+    events, tokens = len(texts), total.output
+    if not events:
+        return np.zeros(0), 0.0
+    even = np.full(events, tokens / events)
+    spare = tokens - events
+    # One token an event, save for one that ends the answer and has no text.
+    if events == 1 or spare <= max(1.0, 0.02 * tokens):
+        return even, 0.0
+    if count_tokens is not None:
+        sizes = np.asarray([count_tokens(sound(text)) for text in texts], dtype=np.float64)
+        return (sizes * (tokens / sizes.sum()) if sizes.sum() else even), 0.0
+    sizes = np.asarray([len(text) for text in texts], dtype=np.float64)
+    shares = sizes * (tokens / sizes.sum()) if sizes.sum() else even
+    # One token alone, as many engines begin, at the least; at the most twice what the text, or an even share, says.
+    first = float(min(shares[0], tokens - events + 1))
+    most = min(float(tokens - events + 1), max(2 * first, tokens / events))
+    rest = tokens - first
+    return shares, max(abs(1 - rest / (tokens - min(1.0, first))), rest / (tokens - most) - 1)

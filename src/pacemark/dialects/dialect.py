@@ -1,0 +1,243 @@
+"""Dialects: how each API is asked, how its answers are read, and which optional fields a server takes.
+
+A new dialect is one file with its body and its `read`, and one line in `DIALECTS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from pacemark.dialects import embeddings, openai
+from pacemark.dialects.said import Said
+
+if TYPE_CHECKING:
+    from pacemark.trace import Exchange  # numpy, which the command line's help does without
+
+
+class Dialect(NamedTuple):
+    """A way of asking: where to post, how the prompt is wrapped, and what the answer means."""
+
+    name: str
+    path: str
+    ask: Callable[[str], dict[str, Any]]
+    read: Callable[[bytes, bool], Said]
+    """Body of an answer of status 200, and whether it is an event stream."""
+    streams: bool = True
+    output_tokens: int | None = None
+    """The length of every answer, where it is not the client's to choose."""
+
+    def output_of(self, asked: int) -> int:
+        """How many tokens an answer has where `asked` are asked for."""
+        return asked if self.output_tokens is None else self.output_tokens
+
+
+DIALECTS = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect("chat", "/chat/completions", openai.chat_body, openai.read),
+        Dialect("completions", "/completions", openai.completions_body, openai.read),
+        Dialect("embeddings", "/embeddings", embeddings.body, embeddings.read, streams=False, output_tokens=1),
+    )
+}
+
+
+def spoken(conjunction: str = "or") -> str:
+    """The names of the dialects, as a sentence lists them."""
+    *names, last = DIALECTS
+    return f"{', '.join(names)} {conjunction} {last}"
+
+
+# --- the request
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What this server accepts, learned by trying once and sent with every request."""
+
+    stream: bool = True
+    include_usage: bool = True
+    ignore_eos: bool = True
+    min_tokens: bool = True
+    max_tokens_field: str = "max_tokens"
+    """Empty: the answer's length is not the client's to choose."""
+    running_usage: bool = False
+    """Ask for the count of tokens so far in every event (`continuous_usage_stats`), as vLLM gives it."""
+
+
+_PROMPT_HOLE = "@prompt@"
+_TOKENS_HOLE = "@tokens@"
+
+
+def template(dialect: Dialect, model: str, options: Options, extra: dict[str, Any]) -> bytes:
+    """The JSON of every request of a run, with holes for the prompt and the tokens asked for."""
+    body: dict[str, Any] = {"model": model} if model else {}
+    body |= dialect.ask(_PROMPT_HOLE)
+    if options.max_tokens_field:
+        body[options.max_tokens_field] = _TOKENS_HOLE
+    if options.stream:
+        body["stream"] = True
+    if options.include_usage:
+        running = {"continuous_usage_stats": True} if options.running_usage else {}
+        body["stream_options"] = {"include_usage": True, **running}
+    if options.ignore_eos:
+        body["ignore_eos"] = True
+    if options.min_tokens:
+        body["min_tokens"] = _TOKENS_HOLE
+    return msgspec.json.encode(body | extra)
+
+
+def fill(template: bytes, prompt: str, tokens: int) -> bytes:
+    """`template` with its holes filled. `prompt` must hold nothing that JSON would escape."""
+    counted = template.replace(b'"%s"' % _TOKENS_HOLE.encode(), b"%d" % tokens)
+    return counted.replace(_PROMPT_HOLE.encode(), prompt.encode("ascii"))
+
+
+# --- which optional fields a server takes
+
+Tried: TypeAlias = "Sequence[tuple[Options, Exchange]]"
+"""What was asked so far, oldest first, and what came of it."""
+
+_OPTIONAL = ("running_usage", "min_tokens", "ignore_eos", "include_usage")
+"""Given up in this order where nothing says which of them is refused."""
+_WIRE = {
+    "running_usage": r"continuous_usage_stats|stream_options",
+    "min_tokens": r"min_tokens",
+    "ignore_eos": r"ignore_eos",
+    "include_usage": r"stream_options|include_usage",
+}
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_UNKNOWN = re.compile(
+    r"un(?:supported|recogni[sz]ed|known|expected|permitted)|not (?:supported|permitted|allowed|recogni[sz]ed)|"
+    r"does(?: not|n't) support|extra|forbidden|deprecated|instead|no such|must not be|cannot be (?:set|used)",
+    re.IGNORECASE,
+)
+_REFUSED = (400, 404, 405, 415, 422, 500, 501)
+
+
+def first_options(dialect: Dialect, stream: bool = True, ignore_eos: bool = True) -> Options:
+    """The most telling way to ask; `ignore_eos` False leaves it to the model when to stop."""
+    if dialect.output_tokens is not None:
+        return Options(False, False, False, False, "")
+    stream = stream and dialect.streams
+    return Options(stream, stream, ignore_eos, ignore_eos, running_usage=stream)
+
+
+def next_options(tried: Tried) -> Options | None:
+    """What to ask next, given what was asked and answered so far; None where there is no more to learn.
+
+    A refusal that names a field drops that field alone. One that names none drops all that can be dropped, and once
+    that is taken each field is tried again by itself. Ends after some ten requests at most.
+    """
+    options, answer = tried[-1]
+    asked = [o for o, _ in tried]
+    if answer.error:
+        found = _without_named(options, answer) or (_plainer(options, answer) if _is_refusal(answer) else None)
+        if found is not None and found not in asked:
+            return found
+    return _richer(tried)
+
+
+def best_options(tried: Tried) -> tuple[Options, Exchange] | None:
+    """The richest way of asking that was answered, the latest of equals; None where none was."""
+    taken = [(o, x) for o, x in tried if not x.error]
+    return max(reversed(taken), key=lambda pair: _worth(pair[0]), default=None)
+
+
+def _worth(options: Options) -> int:
+    return sum(getattr(options, name) for name in _OPTIONAL)
+
+
+def _named(options: Options, answer: Exchange) -> list[str]:
+    """The optional fields in `options` that the refusal names, the most particular first."""
+    found = [
+        name
+        for name in _OPTIONAL
+        if getattr(options, name) and re.search(rf"(?<![a-z_]){_group(name)}(?![a-z_])", answer.detail, re.IGNORECASE)
+    ]
+    if "running_usage" in found:  # it lies inside the other, which may well be taken without it
+        found = [name for name in found if name != "include_usage"]
+    return found
+
+
+def _group(name: str) -> str:
+    return f"(?:{_WIRE[name]})"
+
+
+def _without_named(options: Options, answer: Exchange) -> Options | None:
+    """`options` without what the refusal names, or with the limit in its other field; None where it names neither."""
+    if answer.status not in (*_REFUSED, 200):
+        return None
+    changes: dict[str, Any] = dict.fromkeys(_named(options, answer), False)
+    field = options.max_tokens_field
+    if field and re.search(rf"(?<![a-z_]){field}(?![a-z_])", answer.detail) and _UNKNOWN.search(answer.detail):
+        changes["max_tokens_field"] = _other(field)
+    return msgspec.structs.replace(options, **changes) if changes else None
+
+
+def _other(field: str) -> str:
+    return _LIMITS[1 - _LIMITS.index(field)]
+
+
+def _is_refusal(answer: Exchange) -> bool:
+    return answer.status in (400, 422)
+
+
+def _plainer(options: Options, answer: Exchange) -> Options | None:
+    """Without any optional field; then with the limit in its other field."""
+    plain = msgspec.structs.replace(
+        options, running_usage=False, ignore_eos=False, min_tokens=False, include_usage=False
+    )
+    if plain != options:
+        return plain
+    if options.max_tokens_field == _LIMITS[0]:
+        return msgspec.structs.replace(plain, max_tokens_field=_LIMITS[1])
+    return None
+
+
+def _richer(tried: Tried) -> Options | None:
+    """The best that was taken, with one more field that nobody refused by name and that was not tried with it."""
+    taken = best_options(tried)
+    if taken is None:
+        return None
+    best, asked = taken[0], [o for o, _ in tried]
+    refused = {name for o, x in tried if x.error for name in _named(o, x)}
+    first = tried[0][0]
+    for name in reversed(_OPTIONAL):
+        if not getattr(first, name) or getattr(best, name) or name in refused:
+            continue
+        if name == "running_usage" and not best.include_usage:
+            continue
+        more = msgspec.structs.replace(best, **{name: True})
+        if more not in asked and not _failed_beside(tried, more):
+            return more
+    return None
+
+
+def _failed_beside(tried: Tried, more: Options) -> bool:
+    """Whether fewer fields than `more` were refused already, the limit in the same field."""
+    return any(
+        x.error
+        and o.max_tokens_field == more.max_tokens_field
+        and all(getattr(more, name) for name in _OPTIONAL if getattr(o, name))
+        for o, x in tried
+    )
+
+
+def attempts(stream: bool, api: str = "chat") -> list[Options]:
+    """Options from the most telling to the plainest, for who only goes down a ladder."""
+    full = first_options(DIALECTS[api], stream)
+    if not full.max_tokens_field:
+        return [full]
+    plain = msgspec.structs.replace(full, running_usage=False, ignore_eos=False, min_tokens=False)
+    rich = msgspec.structs.replace(full, running_usage=False)
+    return [
+        *([full] if full.running_usage else []),
+        rich,
+        msgspec.structs.replace(plain, ignore_eos=True),
+        plain,
+        msgspec.structs.replace(plain, max_tokens_field=_LIMITS[1]),
+        *([msgspec.structs.replace(plain, include_usage=False)] if stream else []),
+    ]

@@ -1,0 +1,153 @@
+"""From bytes to an Exchange: which read brought which event, and what the events said.
+
+It runs after a request has ended, in another process than the one that measured it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from pacemark.dialects.counting import Counted, counted
+from pacemark.dialects.dialect import DIALECTS, Dialect
+from pacemark.dialects.said import ANSWER, Said, error_text
+from pacemark.dialects.sse import Events, is_event_stream
+from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
+
+_TRANSPORT_SAID = ("truncated", "bad_stream", "bad_answer", "empty")
+"""What bytes that broke off reveal: the failure of the transport says more."""
+
+
+def understand(
+    raw: RawExchange, dialect: Dialect | str = "chat", count_tokens: Callable[[str], int] | None = None
+) -> Exchange:
+    """The meaning of one request's bytes, as `dialect` (or the one of that name) reads them.
+
+    A failure that the bytes reveal (an HTTP error, an error object inside a stream, a stream that breaks
+    off) becomes the exchange's `error`; nothing is raised. `count_tokens` counts output where the server
+    does not report usage, and shares it out where events hold several tokens.
+    """
+    reads: Int64 = np.frombuffer(raw.reads, dtype=np.int64).reshape(-1, 3)
+    body, ends = raw.body, reads[:, 2]
+    if raw.encoding in ("gzip", "x-gzip", "deflate") and body:
+        body, ends = _inflated(body, ends)
+    streamed = _is_stream(raw, body)
+    said = Said()
+    if raw.status >= 300:
+        said.fail(f"http_{raw.status}", _refusal(body))
+    elif raw.status and (streamed or not raw.error):
+        said = (dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]).read(body, streamed)
+    output = counted(said, count_tokens)
+    error, detail = _failure(raw, said, output)
+    hi, lo, read_of = _arrivals(raw, said, output, reads, ends)
+    chosen = output.events
+    answers = np.flatnonzero(np.asarray(said.kinds, dtype=np.int8) == ANSWER)
+    holding = read_of[chosen]
+    return Exchange(
+        level=raw.level,
+        index=raw.index,
+        stream=raw.stream,
+        scheduled_ns=raw.scheduled_ns,
+        first_byte_sent_ns=raw.first_byte_sent_ns,
+        sent_ns=raw.sent_ns,
+        send_ns=raw.send_ns,
+        headers_ns=raw.headers_ns,
+        first_event_ns=int(hi[0]) if streamed and len(hi) else ABSENT,
+        answer_ns=int(hi[answers[0]]) if streamed and len(answers) else ABSENT,
+        ended_ns=raw.ended_ns,
+        connect_ns=raw.connect_ns,
+        status=raw.status,
+        error=error,
+        detail=detail,
+        finish_reason=said.finish_reason,
+        asked_tokens=raw.asked_tokens,
+        input_tokens=ABSENT if said.prompt_tokens is None else said.prompt_tokens,
+        cached_tokens=ABSENT if said.cached_tokens is None else said.cached_tokens,
+        output_tokens=output.output_tokens,
+        tokens_source=output.source,
+        hi_ns=hi[chosen],
+        lo_ns=lo[chosen],
+        tokens=output.tokens.astype(np.float32),
+        lag_ns=np.clip(reads[:, 1], ABSENT, np.iinfo(np.int32).max).astype(np.int32),
+        coalesced_reads=len(np.unique(holding[1:][holding[1:] == holding[:-1]])),
+        hidden_tokens=output.hidden_tokens,
+        reasoning_tokens=output.reasoning_tokens,
+        tpot_off=output.tpot_off,
+        unread_events=said.unread,
+        in_one_piece=bool(streamed and output.output_tokens > 1 and len(holding) and holding[0] == holding[-1]),
+        done_ns=_stamp_of(said.done_at, reads, ends),
+    )
+
+
+def _is_stream(raw: RawExchange, body: bytes) -> bool:
+    """Whether the answer is an event stream: by how it begins, and by its content type where nothing came."""
+    begun = body.lstrip()[:1]
+    return is_event_stream(body) or (raw.streamed and begun not in (b"{", b"["))
+
+
+def _refusal(body: bytes) -> str:
+    """What an HTTP error says; some servers wrap it in an event."""
+    if is_event_stream(body):
+        body = next(iter(Events(body)), body)
+    return error_text(body)
+
+
+def _failure(raw: RawExchange, said: Said, output: Counted) -> tuple[str, str]:
+    """Kind and detail of what went wrong, the server's own words first; both empty for a success."""
+    if said.error and not (raw.error and said.error in _TRANSPORT_SAID):
+        return said.error, said.detail
+    if raw.error:
+        held_open = said.done_at is not None and raw.error in ("timeout", "stall")
+        return ("", "") if held_open and len(output.events) else (raw.error, raw.detail)
+    if len(output.events):
+        return "", ""
+    if output.hidden_tokens:
+        return (
+            "empty",
+            f"all {output.hidden_tokens} tokens of the answer were reasoning, which is not shown",
+        )
+    return "empty", "the answer ended without any output"
+
+
+def _arrivals(raw: RawExchange, said: Said, output: Counted, reads: Int64, ends: Int64) -> tuple[Int64, Int64, Int64]:
+    """For each event: the latest and the earliest time it can have come, and the read that completed it.
+
+    The stamp is that of the read's last byte: exact for an event that ends there, a bound for one before it. What
+    is followed only by events without output (finish, usage, [DONE]) counts as exact: servers write them together.
+    """
+    offsets = np.asarray(said.ends, dtype=np.int64)
+    read_of = np.minimum(np.searchsorted(ends, offsets), max(len(ends) - 1, 0))
+    if not len(reads):
+        none = np.zeros(0, np.int64)
+        return none, none, none
+    arrivals = reads[:, 0]
+    hi = arrivals[read_of]
+    previous = np.concatenate([[raw.sent_ns], arrivals])[read_of]
+    carries = np.zeros(len(offsets), bool)
+    carries[output.events] = True
+    followed = np.append(carries[1:], False) & (ends[read_of] != offsets)
+    return hi, np.where(followed, previous, hi), read_of
+
+
+def _stamp_of(offset: int | None, reads: Int64, ends: Int64) -> int:
+    if offset is None or not len(reads):
+        return ABSENT
+    return int(reads[min(int(np.searchsorted(ends, offset)), len(reads) - 1), 0])
+
+
+def _inflated(body: bytes, ends: Int64) -> tuple[bytes, Int64]:
+    """A compressed body, inflated read by read, so that events keep the stamps of their reads."""
+    for wbits in (47, -15):  # gzip or zlib by its head; then a bare deflate, as some servers send
+        machine = zlib.decompressobj(wbits=wbits)
+        plain, sizes, begin = bytearray(), [], 0
+        try:
+            for end in ends.tolist():
+                plain += machine.decompress(body[begin:end])
+                sizes.append(len(plain))
+                begin = end
+        except zlib.error:
+            continue
+        return bytes(plain), np.asarray(sizes, dtype=np.int64)
+    return body, ends

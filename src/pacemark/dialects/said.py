@@ -1,0 +1,130 @@
+"""What the events of one answer said, whatever the dialect: a reader fills it, `counting` and `reading` take it up."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+NOTHING, EMPTY, REASONING, ANSWER = range(4)
+"""What an event carried: no output at all, an empty delta, reasoning, text (or tool arguments) for the reader."""
+
+
+class Said:
+    """Gathered while reading. `kinds`, `ends` and `texts` have one entry per event that could be read."""
+
+    def __init__(self) -> None:
+        self.kinds: list[int] = []
+        self.ends: list[int] = []
+        """Offset just past the event, in the body."""
+        self.texts: list[str] = []
+        self.running: list[tuple[int, int]] = []
+        """(event, completion tokens so far) of each event that carried output and a count beside it."""
+        self.prompt_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
+        self.total_tokens: int | None = None
+        self.finish_reason = ""
+        self.opened = False
+        """The role header was seen."""
+        self.done_at: int | None = None
+        """Offset just past the event that said that the answer is complete."""
+        self.unread = 0
+        """Events without a meaning that were passed over."""
+        self.error = ""
+        self.detail = ""
+
+    def add(self, kind: int, end: int, text: str = "") -> None:
+        """One more event, which ended at the offset `end`."""
+        self.kinds.append(kind)
+        self.ends.append(end)
+        self.texts.append(text)
+
+    def fail(self, error: str, detail: str) -> None:
+        """The answer is no success; the first failure said is kept."""
+        if not self.error:
+            self.error, self.detail = error, detail
+
+
+def loosely(payload: bytes) -> Any:
+    """JSON as lenient clients read it: NaN, lone surrogates and cut UTF-8 are let pass. Raises ValueError."""
+    try:
+        return json.loads(payload.decode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+_WORDS = ("error", "errors", "message", "error_message", "detail", "details", "reason", "msg", "fault", "title")
+
+
+def error_text(body: bytes) -> str:
+    """What the server said went wrong, in one line; with the field that it names, if its message does not."""
+    try:
+        value = loosely(body)
+    except ValueError:
+        return one_line(re.sub(r"<[^>]*>", " ", body.decode("utf-8", "replace")))
+    text, named = _words_of(value), _field_of(value)
+    return f"{text} ({named})" if named and named not in text else text
+
+
+def _words_of(value: Any, depth: int = 4) -> str:
+    """The message of an error object, however deep it lies."""
+    if isinstance(value, dict):
+        for key in _WORDS:
+            inner = value.get(key)
+            if not inner or isinstance(inner, bool) or (isinstance(inner, int | float) and len(value) > 1):
+                continue
+            return _words_of(inner, depth - 1) if depth else one_line(str(inner))
+    if isinstance(value, str):
+        return one_line(value)
+    return one_line(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def _field_of(value: Any) -> str:
+    error = value.get("error") if isinstance(value, dict) else None
+    named = error.get("param") if isinstance(error, dict) else None
+    return one_line(named) if isinstance(named, str) else ""
+
+
+def one_line(text: str) -> str:
+    """Printable and on one line; whole, because half a secret could not be recognised and masked any more."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+_BUSY = {
+    429: ("rate_limit", "ratelimit", "quota", "too_many_requests", "throttl"),
+    503: ("overloaded", "unavailable", "engine_busy"),
+}
+
+
+def busy_code(value: Any) -> int | None:
+    """429 or 503 where an error object under status 200 says that there is no room now; None for other failures."""
+    error = value.get("error", value) if isinstance(value, dict) else None
+    if not isinstance(error, dict):
+        return None
+    named = [str(error.get(key, "")).lower() for key in ("code", "status", "type")]
+    for code, words in _BUSY.items():
+        if str(code) in named or any(word in name for name in named for word in words):
+            return code
+    return 503 if "529" in named else None
+
+
+def says_failure(value: Any) -> bool:
+    """Whether JSON without any output is an error object: the shapes that servers and gateways use."""
+    if not isinstance(value, dict):
+        return False
+    if any(value.get(key) for key in ("error", "errors", "error_code", "error_message", "detail", "fault")):
+        return True
+    kind = str(value.get("object") or value.get("type") or "").lower()
+    if "error" in kind or str(value.get("status", "")).lower() in ("error", "failed", "failure"):
+        return True
+    code, message = value.get("code"), value.get("message") or value.get("msg")
+    if code is None:
+        return isinstance(message, str) and not kind
+    return str(code) not in ("0", "200", "", "None", "False")
+
+
+def sound(text: str) -> str:
+    """`text` without lone surrogates, which no tokenizer takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
