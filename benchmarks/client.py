@@ -1,13 +1,16 @@
 """pacemark's client beside an aiohttp and an httpx client, against one fixed timeline, in one run.
 
     python benchmarks/client.py [--streams 1,32,128,512,1024] [--clients pacemark,aiohttp,httpx] [--repeats 3]
+                                [--against DIR] [--one-core]
 
 Truth: TTFT 200 ms, ITL 20 ms, 128 tokens; every stream starts its next request when its answer has ended. Latencies are
 of the requests that began in the window, throughput is of the tokens that came in it, for every client alike. Each
 client runs in a process of its own; its CPU time is of the whole process with its children, analysis included.
 "of it endpoint" is how far the endpoint itself was off, by the time it sent each event: what is left is the client's.
-"pacemark-2" has two worker processes. With --repeats every figure is the median over that many runs. "stolen" is the
-share of the machine's time that its hypervisor gave to others meanwhile.
+"pacemark-2" has two worker processes; "before" is the pacemark of another checkout, DIR (--against), measured in turn
+with this one: the last line says what share of the CPU time per event of before is spent now (the median over pairs).
+With --one-core all of a client is held on the first core and its endpoint on the others. With --repeats every figure is
+the median over that many runs. "stolen" is the share of the machine's time that its hypervisor gave to others meanwhile.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,13 +176,25 @@ def ticks() -> tuple[int, int]:
     return fields[7], sum(fields)
 
 
-def once(name: str, streams: int, seconds: float) -> dict[str, Any]:
+def once(name: str, streams: int, seconds: float, against: str = "", one_core: bool = False) -> dict[str, Any]:
     """One client against an endpoint of its own. Raises RuntimeError where the client fails."""
     stolen, total = ticks()
+    cores = sorted(os.sched_getaffinity(0)) if one_core else []
+    home = Path(against) if name == "before" else Path(__file__).resolve().parents[1]
     with serving("fixed", ttft_ms=TTFT_MS, itl_ms=ITL_MS) as served:
-        command = [sys.executable, __file__, "--seconds", str(seconds)]
-        command += ["--child", name, served.url, served.model, str(streams)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if one_core:
+            os.sched_setaffinity(served.pid, set(cores[1:]))
+        # A checkout is measured by its own benchmark: it knows its own names.
+        command = [sys.executable, str(home / "benchmarks" / "client.py"), "--seconds", str(seconds)]
+        command += ["--child", "pacemark" if name == "before" else name, served.url, served.model, str(streams)]
+        done = subprocess.run(
+            ["taskset", "-c", str(cores[0]), *command] if one_core else command,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(home / "src")},
+        )
         if done.returncode:
             raise RuntimeError("".join(done.stderr.strip().splitlines()[-1:]))
         late = json.loads(urllib.request.urlopen(served.url.removesuffix("/v1") + "/lateness").read())
@@ -194,6 +211,8 @@ def main() -> None:
     parser.add_argument("--clients", default=",".join(CLIENTS))
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--against", default="", metavar="DIR", help="a checkout to measure beside this one")
+    parser.add_argument("--one-core", action="store_true", help="hold a client on one core, its endpoint on the others")
     parser.add_argument("--child", nargs=4, metavar=("NAME", "URL", "MODEL", "STREAMS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -202,17 +221,33 @@ def main() -> None:
         return
     print(f"| streams | client | {' | '.join(title for title, _, _ in COLUMNS)} | verdict |")
     print("| ---: | --- |" + " ---: |" * len(COLUMNS) + " --- |")
+    names = [*(["before"] if given.against else []), *given.clients.split(",")]
     for count in (int(c) for c in given.streams.split(",")):
-        for name in given.clients.split(","):
-            try:
-                runs = [once(name, count, given.seconds) for _ in range(given.repeats)]
-            except (RuntimeError, subprocess.TimeoutExpired) as error:
-                print(f"| {count} | {name} | failed: {error} |", flush=True)
-                continue
-            middle = {k: float(np.median([run[k] for run in runs])) for k in runs[0] if k != "verdict"}
-            shown = " | ".join(f"{middle[key]:{form}}" for _, key, form in COLUMNS)
-            verdicts = ", ".join(sorted({run["verdict"] for run in runs}))
-            print(f"| {count} | {name} | {shown} | {verdicts} |", flush=True)
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        failed: dict[str, str] = {}
+        for number in range(given.repeats):
+            for name in [n for n in names[:: -1 if number % 2 else 1] if n not in failed]:
+                try:
+                    runs[name].append(once(name, count, given.seconds, given.against, given.one_core))
+                except (RuntimeError, subprocess.TimeoutExpired) as error:
+                    failed[name] = str(error)
+        for name in names:
+            show(count, name, runs[name], failed.get(name, ""))
+        if given.against and not failed.keys() & {"before", "pacemark"}:
+            pairs = zip(runs["pacemark"], runs["before"], strict=True)
+            share = float(np.median([now["cpu_us"] / before["cpu_us"] for now, before in pairs]))
+            print(f"CPU per event at {count} streams: {share:.1%} of before", flush=True)
+
+
+def show(streams: int, name: str, runs: list[dict[str, Any]], failed: str) -> None:
+    """One row of the table."""
+    if failed:
+        print(f"| {streams} | {name} | failed: {failed} |", flush=True)
+        return
+    middle = {k: float(np.median([run[k] for run in runs])) for k in runs[0] if k != "verdict"}
+    shown = " | ".join(f"{middle[key]:{form}}" for _, key, form in COLUMNS)
+    verdicts = ", ".join(sorted({run["verdict"] for run in runs}))
+    print(f"| {streams} | {name} | {shown} | {verdicts} |", flush=True)
 
 
 if __name__ == "__main__":

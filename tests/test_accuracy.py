@@ -27,7 +27,8 @@ from pacemark.endpoint.target import resolve, target
 from pacemark.figures import metrics
 from pacemark.figures.health import Health
 from pacemark.figures.level import LevelResult, sum_up
-from pacemark.instrument.generator import Asking, Batch, Begin, LoadGenerator, Setup
+from pacemark.instrument.commands import Asking, Begin, RawBatch, Setup, decode_raw_batch
+from pacemark.instrument.generator import LoadGenerator
 from pacemark.pace import Concurrency, Rate
 from pacemark.runs.bench import Bench, Settings
 from pacemark.simulator import Served, serving, simulate
@@ -173,10 +174,10 @@ class _Outbox:
     """Takes what a worker would send to its coordinator."""
 
     def __init__(self) -> None:
-        self.batches: list[Batch] = []
+        self.batches: list[RawBatch] = []
 
     def write(self, data: bytes) -> None:
-        self.batches.append(msgspec.msgpack.decode(data[4:], type=Batch))
+        self.batches.append(decode_raw_batch(data[4:]))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity, which only Linux has")

@@ -49,6 +49,7 @@ from pacemark.runs.tables import Rows
 from pacemark.runs.timeline import timeline_of
 from pacemark.summary import Asked, Confirmation, Find, Fits, Level, OperatingPoints, Spent, Summary
 from pacemark.trace import ABSENT, Window
+from pacemark.workload.tokenizer import Tokenizer
 from pacemark.workload.words import Workload
 
 if TYPE_CHECKING:
@@ -729,20 +730,11 @@ def _silent(status: Status) -> None:
     """The default observer."""
 
 
-def _counter(options: Options) -> Callable[[str], int] | None:
+def _counter(options: Options) -> Tokenizer | None:
     path = options.get("tokenizer")
     if path is None:
         return None
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise BadInput("--tokenizer needs the extra: pip install 'pacemark[tokenizers]'") from None
-    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare exceptions
-        raise BadInput(f"--tokenizer {path}: cannot be read as a tokenizer.json ({error})") from None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    return Tokenizer(path)
 
 
 def _concurrency(value: int) -> Concurrency:

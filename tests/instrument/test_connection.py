@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pacemark.endpoint.address import Address, WireError
 from pacemark.instrument.clock import stamp_reads
-from pacemark.instrument.connection import Address, Answer, Connection, WireError
+from pacemark.instrument.connection import Answer, Connection
 from pacemark.trace import ABSENT
 from support.servers import (
     STREAM_HEAD,

@@ -13,8 +13,8 @@ import pytest
 
 from pacemark.endpoint.target import target
 from pacemark.errors import RunFailed
-from pacemark.instrument.fleet import Workers
-from pacemark.instrument.generator import Batch, Setup
+from pacemark.instrument.commands import Batch, Setup
+from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency
 from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench, Settings
@@ -39,7 +39,7 @@ def wait_for(done: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def receive(workers: Workers, done: Callable[[list[Batch]], bool]) -> list[Batch]:
+def receive(workers: Processes, done: Callable[[list[Batch]], bool]) -> list[Batch]:
     batches: list[Batch] = []
 
     def more() -> bool:
@@ -51,8 +51,8 @@ def receive(workers: Workers, done: Callable[[list[Batch]], bool]) -> list[Batch
 
 
 def test_every_worker_has_a_pulse() -> None:
-    with Workers(2) as workers:
-        workers.set_up(SETUP)
+    with Processes(2) as workers:
+        workers.send(SETUP)
         batches = receive(workers, lambda bs: {b.beat.worker for b in bs} == {0, 1} and len(bs) > 6)
         pids = [w.pid for w in workers.workers]
         for number in (0, 1):
@@ -64,8 +64,8 @@ def test_every_worker_has_a_pulse() -> None:
 
 
 def test_a_worker_told_to_finish_has_not_died() -> None:
-    with Workers(2) as workers:
-        workers.set_up(SETUP)
+    with Processes(2) as workers:
+        workers.send(SETUP)
         receive(workers, lambda bs: len(bs) > 2)
         list(workers.finish(drain=True, grace_s=1.0))
         assert workers.died == []
@@ -73,8 +73,8 @@ def test_a_worker_told_to_finish_has_not_died() -> None:
 
 
 def test_a_killed_worker_is_named() -> None:
-    with Workers(2) as workers:
-        workers.set_up(SETUP)
+    with Processes(2) as workers:
+        workers.send(SETUP)
         receive(workers, lambda bs: len(bs) > 2)
         victim = workers.workers[1]
         os.kill(victim.pid, signal.SIGKILL)
@@ -84,8 +84,8 @@ def test_a_killed_worker_is_named() -> None:
 
 
 def test_when_all_have_died_the_run_has_failed() -> None:
-    with Workers(2) as workers:
-        workers.set_up(SETUP)
+    with Processes(2) as workers:
+        workers.send(SETUP)
         receive(workers, lambda bs: len(bs) > 2)
         for worker in workers.workers:
             os.kill(worker.pid, signal.SIGKILL)
@@ -94,10 +94,10 @@ def test_when_all_have_died_the_run_has_failed() -> None:
 
 
 def test_a_worker_that_breaks_says_why() -> None:
-    with Workers(2) as workers:
-        workers.set_up(SETUP)
+    with Processes(2) as workers:
+        workers.send(SETUP)
         receive(workers, lambda bs: len(bs) > 2)
-        workers.workers[0].socket.sendall(b"\0\0\0\x01\x01")  # no command
+        workers.workers[0].control.sendall(b"\0\0\0\x01\x01")  # no command
         receive(workers, lambda _: bool(workers.died))
         assert "worker 0" in workers.died[0]
         assert "exit code 1: " in workers.died[0]
@@ -108,9 +108,9 @@ COORDINATOR = """
 import sys
 sys.path[:0] = [sys.argv[1]]
 from test_fleet import SETUP
-from pacemark.instrument.fleet import Workers
-with Workers(2) as workers:
-    workers.set_up(SETUP)
+from pacemark.instrument.fleet import Processes
+with Processes(2) as workers:
+    workers.send(SETUP)
     print(*(w.pid for w in workers.workers), flush=True)
     sys.stdin.read()
 """

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator
 import numpy as np
 import pytest
 
+from pacemark.endpoint.address import Address
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.level import LevelResult
-from pacemark.instrument.connection import Address
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.bench import Bench, Settings
 from pacemark.workload.words import Workload

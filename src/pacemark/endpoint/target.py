@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import msgspec
 
 from pacemark.dialects.dialect import DIALECTS, spoken
+from pacemark.endpoint.address import Address, WireError, tls_context
 from pacemark.errors import BadInput
-from pacemark.instrument.connection import Address, WireError, tls_context
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _OPEN_HEADERS = {"x-databricks-workspace-id"}

@@ -10,7 +10,6 @@ The arrival of a read is the kernel's receive stamp. It is CLOCK_REALTIME, so it
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import socket
 import ssl
@@ -19,36 +18,12 @@ from collections.abc import Callable
 from time import monotonic_ns
 
 import httptools
-import msgspec
 
+from pacemark.endpoint.address import Address, WireError, tls_context
 from pacemark.instrument.clock import read_stamped, stamp_reads
 from pacemark.trace import ABSENT
 
 READ_BYTES = 65536
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where to connect: a resolved address and what to do once there."""
-
-    family: int
-    sockaddr: tuple[str, int]
-    host: str
-    """Name for TLS, and for a proxy's CONNECT."""
-    port: int
-    tls: bool = False
-    ca_file: str = ""
-    insecure: bool = False
-    proxy_header: str = ""
-    """Non-empty: the socket address is a proxy; this is the CONNECT request to send it."""
-
-
-class WireError(Exception):
-    """A transport failure of a known kind."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind = kind
-        self.detail = detail
 
 
 class Answer:
@@ -72,23 +47,6 @@ class Answer:
         self.complete = False
         self.error = ""
         self.detail = ""
-
-
-@functools.cache
-def tls_context(ca_file: str, insecure: bool) -> ssl.SSLContext:
-    """A client context: verification on unless `insecure`, ALPN http/1.1.
-
-    Raises WireError (kind `tls`) if `ca_file` cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise WireError("tls", f"cannot use CA file {ca_file!r}: {error}") from None
-    context.set_alpn_protocols(["http/1.1"])
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class Connection:

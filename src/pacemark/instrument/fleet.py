@@ -7,39 +7,67 @@ import selectors
 import socket
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Protocol
 
 import msgspec
 
 from pacemark.errors import RunFailed
-from pacemark.instrument.generator import Batch, Command, Finish, Setup
+from pacemark.instrument.commands import Batch, Command, Finish, Inbox, Probe, Reading, Setup, decode_batch, framed
 from pacemark.trace import Beat
+
+READ_BYTES = 1 << 20
+
+
+class Fleet(Protocol):
+    """Whatever carries the load: processes of this machine, or of many."""
+
+    died: list[str]
+    """A line for every worker that ended without being told to."""
+
+    @property
+    def beats(self) -> list[Beat]:
+        """The last pulse of every worker that lives."""
+
+    def send(self, command: Command) -> None:
+        """Have every worker obey `command`: a `Setup` by its own part of it, a `Probe` by one worker alone."""
+
+    def receive(self, timeout_s: float) -> Iterator[Batch]:
+        """Batches from all workers, waiting at most `timeout_s` for the first. Raises RunFailed if all died."""
+
+    def finish(self, drain: bool, grace_s: float) -> Iterator[Batch]:
+        """Let workers end; yields what they still send."""
 
 
 class Worker:
-    """One worker process and the socket to it."""
+    """One worker process with the reader beside it, and the sockets to both."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, reading: Reading) -> None:
         self.number = number
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self.control, control = socket.socketpair()
+        self.results, results = socket.socketpair()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill, and hold the worker
+        with control, results:
+            passed = [control.fileno(), results.fileno()]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pacemark.instrument.generator", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", "pacemark.instrument.worker", *map(str, passed)],
+                pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stderr=self._said,
                 # Ctrl-C is for the coordinator, which then ends the workers in order.
                 start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                # Threads for linear algebra, of which there is none, would only be in the way of a fork.
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(_paths()), "OPENBLAS_NUM_THREADS": "1"},
             )
-        self.socket = ours
-        self._buffer = bytearray()
-        self._decode = msgspec.msgpack.Decoder(Batch).decode
+        self._inbox = Inbox()
         self.last: Beat | None = None
         self.ended = False
+        self.results.sendall(framed(msgspec.msgpack.encode(reading)))
 
     @property
     def pid(self) -> int:
@@ -48,31 +76,23 @@ class Worker:
 
     def send(self, command: Command) -> None:
         """Hand over a command."""
-        data = msgspec.msgpack.encode(command)
         try:
-            self.socket.sendall(len(data).to_bytes(4, "big") + data)
+            self.control.sendall(framed(msgspec.msgpack.encode(command)))
         except OSError:
             self.ended = True
 
     def receive(self) -> Iterator[Batch]:
-        """Batches that have arrived whole. Call when the socket is readable."""
+        """Batches that have arrived whole. Call when `results` is readable."""
         try:
-            data = self.socket.recv(1 << 20)
+            data = self.results.recv(READ_BYTES)
         except OSError:
             data = b""
         if not data:
             self.ended = True
-        self._buffer += data
-        start = 0
-        while len(self._buffer) - start >= 4:
-            size = int.from_bytes(self._buffer[start : start + 4], "big")
-            if len(self._buffer) - start - 4 < size:
-                break
-            batch = self._decode(memoryview(self._buffer)[start + 4 : start + 4 + size])
-            start += 4 + size
+        for message in self._inbox.take(data):
+            batch = decode_batch(message)
             self.last = batch.beat
             yield batch
-        del self._buffer[:start]
 
     def post_mortem(self) -> str:
         """Why the process ended, in one line."""
@@ -80,35 +100,44 @@ class Worker:
             code = self._process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
             return "it closed its socket but still runs"
-        said = self._process.stderr.read().decode("utf-8", "replace") if self._process.stderr else ""
-        lines = said.strip().splitlines()
+        self._said.seek(0)
+        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        if len(lines) > 1 and lines[-1].startswith("its reader "):
+            lines[-1] += f": {lines[-2]}"
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"{how}{': ' + lines[-1] if lines else ''}"
 
     def close(self) -> None:
         """End the process, by force if it does not leave."""
-        self.socket.close()
+        self.control.close()
+        self.results.close()
         try:
             self._process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+        self._said.close()
 
 
-class Workers:
-    """All workers of a run. A context manager; leaving it ends every process."""
+def _paths() -> list[str]:
+    """Where a worker finds its modules: where this process does, but in Python's own library first, so that a file
+    named random.py beside a user's script is not taken for it."""
+    own = sysconfig.get_path("stdlib")
+    library = [p for p in sys.path if p.startswith(own) and "site-packages" not in p]
+    return library + [os.path.abspath(p) for p in sys.path if p and p not in library]
 
-    def __init__(self, count: int) -> None:
-        self.workers = [Worker(n) for n in range(count)]
+
+class Processes:
+    """A `Fleet` of this machine: worker processes. A context manager; leaving it ends every process."""
+
+    def __init__(self, count: int, reading: Reading = Reading()) -> None:  # noqa: B008
+        self.workers = [Worker(n, reading) for n in range(count)]
         self._selector = selectors.DefaultSelector()
         for worker in self.workers:
-            self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+            self._selector.register(worker.results, selectors.EVENT_READ, worker)
         self.died: list[str] = []
-        """A line for every worker that ended without being told to."""
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Processes:
         return self
 
     def __exit__(
@@ -118,29 +147,27 @@ class Workers:
             worker.close()
         self._selector.close()
 
-    def set_up(self, setup: Setup) -> None:
-        """Give every worker its part of `setup`."""
-        for worker in self.workers:
-            worker.send(msgspec.structs.replace(setup, worker=worker.number, workers=len(self.workers)))
-
     def send(self, command: Command) -> None:
-        """Give every worker the same command."""
-        for worker in self.workers:
-            worker.send(command)
+        """See `Fleet`."""
+        for worker in self.workers[: 1 if isinstance(command, Probe) else None]:
+            if isinstance(command, Setup):
+                worker.send(msgspec.structs.replace(command, worker=worker.number, workers=len(self.workers)))
+            else:
+                worker.send(command)
 
     def receive(self, timeout_s: float) -> Iterator[Batch]:
-        """Batches from all workers, waiting at most `timeout_s` for the first. Raises RunFailed if all died."""
+        """See `Fleet`."""
         for key, _ in self._selector.select(timeout_s):
             worker: Worker = key.data
             yield from worker.receive()
             if worker.ended:
-                self._selector.unregister(worker.socket)
+                self._selector.unregister(worker.results)
                 self.died.append(f"worker {worker.number} (process {worker.pid}) ended: {worker.post_mortem()}")
         if len(self.died) == len(self.workers):
             raise RunFailed("; ".join(self.died))
 
     def finish(self, drain: bool, grace_s: float) -> Iterator[Batch]:
-        """Let workers end; yields what they still send."""
+        """See `Fleet`."""
         self.send(Finish(drain, grace_s))
         limit = time.monotonic() + grace_s + 5.0
         waiting = {worker.number for worker in self.workers if not worker.ended}
@@ -149,10 +176,10 @@ class Workers:
                 worker: Worker = key.data
                 yield from worker.receive()
                 if worker.ended:
-                    self._selector.unregister(worker.socket)
+                    self._selector.unregister(worker.results)
                     waiting.discard(worker.number)
 
     @property
     def beats(self) -> list[Beat]:
-        """The last pulse of every worker that lives."""
+        """See `Fleet`."""
         return [w.last for w in self.workers if w.last is not None and not w.ended]

@@ -1,7 +1,7 @@
-"""Drives connections by a pace. One worker process runs one `LoadGenerator`; `workers.py` runs the workers.
+"""Drives connections by a pace. One worker process (`worker.py`) runs one `LoadGenerator`.
 
-The worker only sends and stamps. It does not look into an answer: raw exchanges go back over a socket to the
-coordinating process, which understands, stores and counts them.
+It only sends and stamps. It does not look into an answer: raw exchanges go over a socket to the worker's reader
+(`reader.py`), which understands them and hands them on to the coordinating process.
 """
 
 from __future__ import annotations
@@ -11,12 +11,8 @@ import contextlib
 import gc
 import itertools
 import math
-import os
 import random
 import re
-import resource
-import socket
-import sys
 from collections import deque
 from collections.abc import Coroutine
 from time import monotonic_ns, process_time_ns
@@ -24,17 +20,29 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import uvloop
 
 from pacemark.dialects.dialect import fill
-from pacemark.instrument.clock import Alarm, stamp_reads
-from pacemark.instrument.connection import Address, Answer, Connection, WireError
-from pacemark.pace import Concurrency, Load, Rate, arrivals
+from pacemark.endpoint.address import WireError
+from pacemark.instrument.clock import Alarm
+from pacemark.instrument.commands import (
+    PROBE_LEVEL,
+    Asking,
+    Begin,
+    Command,
+    Finish,
+    Probe,
+    RawBatch,
+    Setup,
+    expected_in_flight,
+    framed,
+)
+from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.pulse import Cores, waited_ns
+from pacemark.pace import Concurrency, Rate, arrivals
 from pacemark.trace import ABSENT, Beat, RawExchange
 from pacemark.workload.words import prompt
 
 BEAT_NS = 50_000_000
-PROBE_LEVEL = -1
 CONNECT_S = 15.0
 _BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -45,59 +53,6 @@ FORGIVEN = 3
 """Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
 
 
-class Setup(msgspec.Struct, frozen=True, tag=True):
-    """What a worker needs to know for a whole run. Holds the request head, secrets included."""
-
-    worker: int
-    workers: int
-    addresses: list[Address]
-    timeout_s: float
-    seed: int
-    fresh_connections: bool = False
-    max_in_flight: int = 0
-
-
-class Asking(msgspec.Struct, frozen=True, tag=True):
-    """From now on, ask like this: the request's head, its body with holes, and the lengths to fill in."""
-
-    head: bytes
-    template: bytes
-    words: int
-    tokens: int
-
-
-class Probe(msgspec.Struct, frozen=True, tag=True):
-    """Send these requests one after the other and report them under PROBE_LEVEL."""
-
-    requests: list[bytes]
-
-
-class Begin(msgspec.Struct, frozen=True, tag=True):
-    """Go over to this load. Streams that run on keep running; new ones start spread over `spread_ns`."""
-
-    level: int
-    load: Load
-    start_ns: int
-    spread_ns: int
-
-
-class Finish(msgspec.Struct, frozen=True, tag=True):
-    """Start nothing new; end what is in flight (`drain`) or cut it off; then exit."""
-
-    drain: bool
-    grace_s: float
-
-
-Command = Setup | Asking | Probe | Begin | Finish
-
-
-class Batch(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker sends back: requests that ended, then its pulse at that moment."""
-
-    exchanges: list[RawExchange]
-    beat: Beat
-
-
 class Request(NamedTuple):
     """A request ready to be sent."""
 
@@ -105,41 +60,6 @@ class Request(NamedTuple):
     number: int
     tokens: int
     data: bytes
-
-
-class Cores:
-    """How idle the cores are that this process may run on (Linux, /proc/stat)."""
-
-    EVERY_NS = 500_000_000
-
-    def __init__(self) -> None:
-        self._read_ns = 0
-        self._before: dict[str, tuple[int, int]] = {}
-        self._share = float(ABSENT)
-
-    def idle_share(self) -> float:
-        """Idle share since the last look, which is at most half a second ago; ABSENT where it cannot be known."""
-        now = monotonic_ns()
-        if now - self._read_ns < self.EVERY_NS:
-            return self._share
-        self._read_ns = now
-        try:
-            mine = {f"cpu{n}" for n in os.sched_getaffinity(0)}
-            with open("/proc/stat") as file:
-                rows = [line.split() for line in file if line.startswith("cpu")]
-        except (OSError, AttributeError):
-            return self._share
-        ticks = {name: (int(t[3]) + int(t[4]), sum(map(int, t[:8]))) for name, *t in rows if name in mine}
-        known = ticks.keys() & self._before.keys()
-        idle, total = (sum(ticks[name][i] - self._before[name][i] for name in known) for i in (0, 1))
-        self._before = ticks
-        self._share = idle / total if total > 0 else float(ABSENT)
-        return self._share
-
-
-def expected_in_flight(rate: Rate, latency_s: float) -> int:
-    """Connections to open before an open loop begins: what Little's law expects to be in use, and some to spare."""
-    return min(1024, int(1.2 * rate.value * latency_s))
 
 
 class LoadGenerator:
@@ -410,18 +330,8 @@ class LoadGenerator:
             idle=not self._tasks,
         )
         self._stall_ns = 0
-        data = self._encode(Batch(self._ended, beat))
+        self._outbox.write(framed(self._encode(RawBatch(self._ended, beat))))
         self._ended, self._ended_bytes = [], 0
-        self._outbox.write(len(data).to_bytes(4, "big") + data)
-
-
-def waited_ns() -> int:
-    """Time this process spent on a run queue (Linux, Documentation/scheduler/sched-stats); 0 where that is unknown."""
-    try:
-        with open("/proc/self/schedstat", "rb") as file:
-            return int(file.read().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 def failed(answer: Answer) -> bool:
@@ -432,44 +342,3 @@ def failed(answer: Answer) -> bool:
 def given_up(answer: Answer) -> bool:
     """Whether a kept connection turned out to be closed before a byte of the answer came."""
     return answer.error in ("closed", "reset") and not answer.reads
-
-
-async def _work(control: socket.socket) -> None:
-    """Obey commands from `control` until it says `Finish` or its other end is gone."""
-    loop = asyncio.get_running_loop()
-    with socket.socket() as always_on:
-        # The kernel's first stamps after stamping is switched on are late; this socket keeps it on.
-        stamp_reads(always_on)
-        inbox, outbox = await asyncio.open_connection(sock=control)
-        decode = msgspec.msgpack.Decoder(Command).decode
-        generator: LoadGenerator | None = None
-        while True:
-            try:
-                size = int.from_bytes(await inbox.readexactly(4), "big")
-                command = decode(await inbox.readexactly(size))
-            except (asyncio.IncompleteReadError, ConnectionError):
-                os._exit(0)  # the coordinator is gone: stop loading the endpoint at once
-            if isinstance(command, Setup):
-                generator = LoadGenerator(command, loop, outbox)
-                pulse = loop.create_task(generator.beat())
-                gc.disable()
-                continue
-            assert generator is not None
-            await generator.obey(command)
-            if isinstance(command, Finish):
-                pulse.cancel()
-                await outbox.drain()
-                outbox.close()
-                await outbox.wait_closed()
-                return
-
-
-def main() -> None:
-    """Entry of a worker process: argv holds the file descriptor of its control socket."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard) if hard > soft else (soft, hard))
-    uvloop.run(_work(socket.socket(fileno=int(sys.argv[1]))))
-
-
-if __name__ == "__main__":
-    main()

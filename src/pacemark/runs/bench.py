@@ -19,19 +19,19 @@ import msgspec
 
 from pacemark.budget import parse as parse_budget
 from pacemark.dialects.dialect import DIALECTS, Options, attempts, fill, template
-from pacemark.dialects.reading import understand
 from pacemark.endpoint.target import Target, resolve
 from pacemark.endpoint.watch import Source, Watcher, watch_of
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.health import health_of
 from pacemark.figures.level import Enough, LevelResult, precise, sum_up
-from pacemark.instrument.fleet import Workers
-from pacemark.instrument.generator import PROBE_LEVEL, Asking, Batch, Begin, Probe, Setup, expected_in_flight
+from pacemark.instrument.commands import PROBE_LEVEL, Asking, Batch, Begin, Probe, Reading, Setup, expected_in_flight
+from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.summary import Asked, EndedBy
 from pacemark.trace import ABSENT, Beat, Exchange, Sight, Window, trace_of
+from pacemark.workload.tokenizer import Tokenizer
 from pacemark.workload.words import (
     PROBES,
     Prompts,
@@ -85,7 +85,7 @@ class Bench:
         target: Target,
         workload: Workload,
         settings: Settings,
-        count_tokens: Callable[[str], int] | None = None,
+        count_tokens: Tokenizer | None = None,
         observe: Callable[[Status], None] = lambda status: None,
         source: Source | None = None,
     ) -> None:
@@ -102,7 +102,8 @@ class Bench:
         self._source = source
         self._watcher = Watcher(source, target.headers) if source is not None else None
         self.sights: list[Sight] = []
-        self._workers = Workers(settings.workers)
+        reading = Reading(target.api, count_tokens.path if count_tokens is not None else "")
+        self._workers = Processes(settings.workers, reading)
         self._ended: dict[int, list[Exchange]] = {}
         self._failed: Counter[int] = Counter()
         self._probed: tuple[int, Exchange] | None = None
@@ -117,7 +118,7 @@ class Bench:
         self._last: Callable[[], LevelResult] | None = None
         self.levels_planned: int | None = None
         self._prepared = False
-        self._workers.set_up(
+        self._workers.send(
             Setup(
                 worker=0,
                 workers=settings.workers,
@@ -217,7 +218,7 @@ class Bench:
     def _ask(self, requests: list[bytes]) -> list[Exchange]:
         """Send a few requests one after the other, outside any level."""
         self._ended[PROBE_LEVEL] = []
-        self._workers.workers[0].send(Probe(requests))
+        self._workers.send(Probe(requests))
         while len(self._ended[PROBE_LEVEL]) < len(requests):
             self._pump()
         return self._ended[PROBE_LEVEL]
@@ -408,16 +409,15 @@ class Bench:
             self._say_how()
 
     def _take(self, batch: Batch) -> None:
-        for raw in batch.exchanges:
-            exchange = understand(raw, self._dialect, self._count_tokens)
+        for exchange in batch.exchanges:
             if exchange.error:
                 # Redacted before it is cut: half a key would not be recognised.
                 detail = self.target.redacted(exchange.detail)
                 if len(detail) > DETAIL_LETTERS:
                     detail = f"{detail[:DETAIL_LETTERS]} ..."
                 exchange = msgspec.structs.replace(exchange, detail=detail)
-            self._ended.setdefault(raw.level, []).append(exchange)
-            self._failed[raw.level] += bool(exchange.error)
+            self._ended.setdefault(exchange.level, []).append(exchange)
+            self._failed[exchange.level] += bool(exchange.error)
             if self.folder is not None:
                 self.folder.add(exchange)
         self._beats.append(batch.beat)
