@@ -49,6 +49,8 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     reads: bytes
     """int64 rows (arrival_ns, lag_ns, body bytes so far), one per socket read."""
     body: bytes
+    retry_after_s: float = ABSENT
+    """How long a refusal asked to be left alone; ABSENT where it did not."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -87,6 +89,8 @@ class Exchange(msgspec.Struct, frozen=True):
     lag_ns: NDArray[np.int32]
     """Per read: how long the bytes lay in the kernel before this client took them."""
     coalesced_reads: int
+    retry_after_s: float = ABSENT
+    """How long a refusal asked to be left alone; ABSENT where it did not. It is not stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,7 @@ def understand(raw: RawExchange, count_tokens: Callable[[str], int] | None = Non
         tokens=np.full(len(chosen), weight, dtype=np.float32),
         lag_ns=np.clip(reads[:, 1], ABSENT, np.iinfo(np.int32).max).astype(np.int32),
         coalesced_reads=len(np.unique(holding[1:][holding[1:] == holding[:-1]])),
+        retry_after_s=raw.retry_after_s,
     )
 
 

@@ -13,7 +13,6 @@ import itertools
 import math
 import os
 import random
-import re
 import resource
 import socket
 import sys
@@ -27,6 +26,7 @@ import numpy as np
 import uvloop
 
 from pacemark.dialects.openai import fill
+from pacemark.endpoint.retry import told_s
 from pacemark.instrument.clock import Alarm, stamp_reads
 from pacemark.instrument.connection import Address, Answer, Connection, WireError
 from pacemark.pace import Concurrency, Load, Rate, arrivals
@@ -40,7 +40,6 @@ _BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
 that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
-_RETRY_AFTER = re.compile(rb'"retry_after"\s*:\s*(\d+)')
 FORGIVEN = 3
 """Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
 
@@ -55,6 +54,15 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     seed: int
     fresh_connections: bool = False
     max_in_flight: int = 0
+    stall_timeout_s: float = 0.0
+    """Longest silence inside an answer; 0 for no limit."""
+
+
+class Limits(msgspec.Struct, frozen=True, tag=True):
+    """From the next request on, cut what takes longer, or is silent for longer once it has begun to answer."""
+
+    timeout_s: float
+    stall_timeout_s: float
 
 
 class Asking(msgspec.Struct, frozen=True, tag=True):
@@ -88,7 +96,7 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
     grace_s: float
 
 
-Command = Setup | Asking | Probe | Begin | Finish
+Command = Setup | Limits | Asking | Probe | Begin | Finish
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -179,6 +187,9 @@ class LoadGenerator:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
             self._asking = command
+        elif isinstance(command, Limits):
+            limits = {"timeout_s": command.timeout_s, "stall_timeout_s": command.stall_timeout_s}
+            self._setup = msgspec.structs.replace(self._setup, **limits)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)
@@ -254,10 +265,8 @@ class LoadGenerator:
 
     def _pause_s(self, answer: Answer, failures: int) -> float:
         """Without a pause a refusing server would be hammered thousands of times a second."""
-        # Whole seconds (RFC 9110, 10.2.3); Databricks documents them in the body of a 429.
-        said = answer.headers.get(b"retry-after") or b"".join(_RETRY_AFTER.findall(answer.body)[:1])
-        with contextlib.suppress(ValueError):
-            return float(min(60, max(1, int(said))))
+        if (told := told_s(answer.headers, answer.body)) is not None:
+            return min(60.0, max(1.0, told))
         return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * self._jitter.uniform(0.5, 1.0)
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
@@ -342,6 +351,7 @@ class LoadGenerator:
                 asked_tokens=request.tokens,
                 reads=answer.reads.tobytes(),
                 body=answer.body,
+                retry_after_s=_told_s(answer),
             )
         )
         self._ended_bytes += len(answer.body)
@@ -427,6 +437,11 @@ def waited_ns() -> int:
 def failed(answer: Answer) -> bool:
     """Whether the transport or the status says that this request came to nothing."""
     return bool(answer.error) or answer.status >= 300
+
+
+def _told_s(answer: Answer) -> float:
+    told = told_s(answer.headers, answer.body) if answer.status >= 300 else None
+    return float(ABSENT) if told is None else told
 
 
 def given_up(answer: Answer) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pacemark.pace import Load
 
-Phase = Literal["warm-up", "ramp", "measuring", "finishing"]
+Phase = Literal["preparing", "warm-up", "ramp", "measuring", "finishing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +28,5 @@ class Status:
     in_flight: int
     completed: int
     errors: int
+    note: str = ""
+    """A line for the user, told once; all else of such a status is of no account while it is `preparing`."""

@@ -145,6 +145,8 @@ class Progress:
 
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
+        if status.note:
+            return self.note(status.note)
         stage = (status.level_index, status.load, status.phase)
         now = self._clock()
         wait = _PLAIN_EVERY_S if self._live is None else _LIVE_EVERY_S
