@@ -35,6 +35,8 @@ REFUSALS = (400, 404, 405, 422, 500, 501)
 """Statuses with which servers turn down a field that they do not know."""
 PATIENCE_S = 60.0
 """How long a server is waited for in all that says when to come back, where the user did not say how long."""
+LEAST_TOKENS = 16
+"""The least limit of servers that have one (OpenAI's Responses API and Azure name it)."""
 AGAIN_S = 1.0
 """Time between two looks at a server that is not there yet."""
 _LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|available)|unavailable", re.IGNORECASE)
@@ -90,6 +92,8 @@ class Found:
     """A whole request, as the run will send them."""
     known: float | None
     """See `recognised`; None also where nobody asked."""
+    least_tokens: int = 1
+    """Answers shorter than this were refused, or came back empty."""
 
 
 def first_contact(
@@ -116,7 +120,8 @@ def first_contact(
     if way.stream and whole.first_event_ns == ABSENT:
         raise BadInput(f"{way.target.url} does not stream: its answer is no event stream; add --no-stream")
     known = recognised(way, form, probed, workload.seed) if seed_given and probed is not None else None
-    return Found(options, form, prompts, whole, known)
+    least = min(LEAST_TOKENS, workload.output_tokens) if probed is not None and probed[1] > 1 else 1
+    return Found(options, form, prompts, whole, known, least)
 
 
 def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
@@ -199,7 +204,7 @@ def learn_prompts(
         for i, n in enumerate(sizes):
             text = probe_prompt(seed, i, n)
             answer = way.patiently(fill(form, text, short))
-            if answer.input_tokens <= 0 and short == 1 < workload.output_tokens:
+            if (answer.error or answer.input_tokens <= 0) and short == 1 < workload.output_tokens:
                 # One token is less than some servers give; a whole answer was given before.
                 short = workload.output_tokens
                 answer = way.patiently(fill(form, text, short))

@@ -72,6 +72,8 @@ class Asking(msgspec.Struct, frozen=True, tag=True):
     template: bytes
     words: int
     tokens: int
+    least_tokens: int = 1
+    """No answer is asked to be shorter than this."""
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True):
@@ -293,7 +295,7 @@ class LoadGenerator:
 
     def _next(self, share: float = 1.0) -> Request:
         asking, level, index = self._asking, self._level, next(self._indices)
-        tokens = math.ceil(asking.tokens * share)
+        tokens = max(asking.least_tokens, math.ceil(asking.tokens * share))
         body = fill(asking.template, prompt(self._setup.seed, level, index, asking.words), tokens)
         return Request(level, index, tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(body), body))
 

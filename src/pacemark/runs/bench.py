@@ -180,6 +180,7 @@ class Bench:
         )
         found = first_contact(way, self.workload, self._count_tokens, self.settings.seed_given)
         self.options, self.prompts, self._template = found.options, found.prompts, found.template
+        self._least_tokens = found.least_tokens
         self.first, self.connect_ns, self.known_prompts = found.first, found.first.connect_ns, found.known
         self._latency_s = (found.first.ended_ns - found.first.sent_ns) / 1e9
         if len(found.first.hi_ns) > 1:
@@ -199,7 +200,9 @@ class Bench:
 
     def _say_how(self) -> None:
         """Tell the workers how to ask from now on."""
-        self._workers.send(Asking(self._head, self._template, self.prompts.words, self.workload.output_tokens))
+        tokens = self.workload.output_tokens
+        least = min(self._least_tokens, tokens)
+        self._workers.send(Asking(self._head, self._template, self.prompts.words, tokens, least))
 
     def _say_limits(self) -> None:
         """Tell the workers how long to wait, if the longest gap seen has grown by much since."""

@@ -17,7 +17,7 @@ HOPELESS = 12
 """A level whose first requests all fail is given up after this many (or one per stream, if that is more)."""
 GONE_NS = 5_000_000_000
 """An endpoint that has refused every connection for so long is gone."""
-SILENT_NS = 15_000_000_000
+SILENT_NS = 10_000_000_000
 """An endpoint that has answered nothing for so long, and for ten times as long as any request took, is gone too."""
 STUCK_NS = 5_000_000_000
 LEAST_STALL_S = 30.0
@@ -96,7 +96,7 @@ class Doubts:
         if turned != self._turned:
             self._turned, self._turned_ns, self._done_then = turned, now, page.completed
         since = page.completed - self._done_then
-        if not turned or turned >= self._load.value or since < max(10, 2 * turned):
+        if not turned or turned >= self._load.value or since < max(6, 2 * turned):
             return None
         if now - self._turned_ns < max(STUCK_NS, 10 * max(self._usual_ns, page.slowest_ns)):
             return None
