@@ -10,7 +10,7 @@ client runs in a process of its own; its CPU time is of the whole process with i
 "pacemark-2" has two worker processes; "before" is the pacemark of another checkout, DIR (--against), measured in turn
 with this one: the last line says what share of the CPU time per event of before is spent now (the median over pairs).
 With --one-core all of a client is held on the first core and its endpoint on the others. With --repeats every figure is
-the median over that many runs. "stolen" is the share of the machine's time that its hypervisor gave to others meanwhile.
+the median over that many runs. "stolen" is the share of the machine's time that its hypervisor gave to others then.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     reads: bytes
     """int64 rows (arrival_ns, lag_ns, body bytes so far), one per socket read."""
     body: bytes
+    retry_after_s: float = ABSENT
+    """How long a refusal asked to be left alone; ABSENT where it did not."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -99,6 +101,8 @@ class Exchange(msgspec.Struct, frozen=True):
     """Streamed in name only: several tokens, and all came in one read or one event. Its TTFT is none."""
     done_ns: int = ABSENT
     """When the event came that said that the answer is complete ([DONE], or else a finish_reason)."""
+    retry_after_s: float = ABSENT
+    """How long a refusal asked to be left alone; ABSENT where it did not. It is not stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ import numpy as np
 import uvloop
 from hypothesis import settings
 
-from pacemark.simulator.server.tls import make_certificate, server_context
 from pacemark.endpoint.address import Address
+from pacemark.simulator.server.tls import make_certificate, server_context
 from pacemark.trace import ABSENT, Exchange, RawExchange
 
 settings.register_profile("shared-machine", deadline=None)

@@ -78,6 +78,7 @@ def understand(
         unread_events=said.unread,
         in_one_piece=bool(streamed and output.output_tokens > 1 and len(holding) and holding[0] == holding[-1]),
         done_ns=_stamp_of(said.done_at, reads, ends),
+        retry_after_s=raw.retry_after_s,
     )
 
 

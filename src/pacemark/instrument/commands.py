@@ -28,6 +28,15 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     seed: int
     fresh_connections: bool = False
     max_in_flight: int = 0
+    stall_timeout_s: float = 0.0
+    """Longest silence inside an answer; 0 for no limit."""
+
+
+class Limits(msgspec.Struct, frozen=True, tag=True):
+    """From the next request on, cut what takes longer, or is silent for longer once it has begun to answer."""
+
+    timeout_s: float
+    stall_timeout_s: float
 
 
 class Asking(msgspec.Struct, frozen=True, tag=True):
@@ -37,6 +46,8 @@ class Asking(msgspec.Struct, frozen=True, tag=True):
     template: bytes
     words: int
     tokens: int
+    least_tokens: int = 1
+    """No answer is asked to be shorter than this."""
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True):
@@ -61,7 +72,7 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
     grace_s: float
 
 
-Command = Setup | Asking | Probe | Begin | Finish
+Command = Setup | Limits | Asking | Probe | Begin | Finish
 
 
 class Reading(msgspec.Struct, frozen=True):

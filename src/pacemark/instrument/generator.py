@@ -12,7 +12,6 @@ import gc
 import itertools
 import math
 import random
-import re
 from collections import deque
 from collections.abc import Coroutine
 from time import monotonic_ns, process_time_ns
@@ -23,6 +22,7 @@ import numpy as np
 
 from pacemark.dialects.dialect import fill
 from pacemark.endpoint.address import WireError
+from pacemark.endpoint.retry import told_s
 from pacemark.instrument.clock import Alarm
 from pacemark.instrument.commands import (
     PROBE_LEVEL,
@@ -30,6 +30,7 @@ from pacemark.instrument.commands import (
     Begin,
     Command,
     Finish,
+    Limits,
     Probe,
     RawBatch,
     Setup,
@@ -48,7 +49,6 @@ _BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
 that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
-_RETRY_AFTER = re.compile(rb'"retry_after"\s*:\s*(\d+)')
 FORGIVEN = 3
 """Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
 
@@ -99,6 +99,9 @@ class LoadGenerator:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
             self._asking = command
+        elif isinstance(command, Limits):
+            limits = {"timeout_s": command.timeout_s, "stall_timeout_s": command.stall_timeout_s}
+            self._setup = msgspec.structs.replace(self._setup, **limits)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)
@@ -174,10 +177,8 @@ class LoadGenerator:
 
     def _pause_s(self, answer: Answer, failures: int) -> float:
         """Without a pause a refusing server would be hammered thousands of times a second."""
-        # Whole seconds (RFC 9110, 10.2.3); Databricks documents them in the body of a 429.
-        said = answer.headers.get(b"retry-after") or b"".join(_RETRY_AFTER.findall(answer.body)[:1])
-        with contextlib.suppress(ValueError):
-            return float(min(60, max(1, int(said))))
+        if (told := told_s(answer.headers, answer.body)) is not None:
+            return min(60.0, max(1.0, told))
         return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * self._jitter.uniform(0.5, 1.0)
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
@@ -204,7 +205,7 @@ class LoadGenerator:
 
     def _next(self, share: float = 1.0) -> Request:
         asking, level, index = self._asking, self._level, next(self._indices)
-        tokens = math.ceil(asking.tokens * share)
+        tokens = max(asking.least_tokens, math.ceil(asking.tokens * share))
         body = fill(asking.template, prompt(self._setup.seed, level, index, asking.words), tokens)
         return Request(level, index, tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(body), body))
 
@@ -262,6 +263,7 @@ class LoadGenerator:
                 asked_tokens=request.tokens,
                 reads=answer.reads.tobytes(),
                 body=answer.body,
+                retry_after_s=_told_s(answer),
             )
         )
         self._ended_bytes += len(answer.body)
@@ -337,6 +339,11 @@ class LoadGenerator:
 def failed(answer: Answer) -> bool:
     """Whether the transport or the status says that this request came to nothing."""
     return bool(answer.error) or answer.status >= 300
+
+
+def _told_s(answer: Answer) -> float:
+    told = told_s(answer.headers, answer.body) if answer.status >= 300 else None
+    return float(ABSENT) if told is None else told
 
 
 def given_up(answer: Answer) -> bool:

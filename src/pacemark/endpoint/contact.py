@@ -1,0 +1,270 @@
+"""First contact: what a server accepts, how many words make a prompt, and whether it knows the prompts already.
+
+Nothing here opens a connection. All is asked through `Way.ask`, which takes the body of a request and gives what came
+of it, so that the rules can be tried on any answer.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import msgspec
+
+from pacemark.dialects.dialect import DIALECTS, Options, attempts, fill, template
+from pacemark.endpoint.target import Target
+from pacemark.errors import BadInput
+from pacemark.trace import ABSENT, Exchange
+from pacemark.workload.words import (
+    PROBES,
+    Prompts,
+    Workload,
+    estimated,
+    learn,
+    probe_prompt,
+    probe_sizes,
+    prompt,
+    tokenized,
+)
+
+REFUSALS = (400, 404, 405, 422, 500, 501)
+"""Statuses with which servers turn down a field that they do not know."""
+PATIENCE_S = 60.0
+"""How long a server is waited for in all that says when to come back, where the user did not say how long."""
+LEAST_TOKENS = 16
+"""The least limit of servers that have one (OpenAI's Responses API and Azure name it)."""
+AGAIN_S = 1.0
+"""Time between two looks at a server that is not there yet."""
+_LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|available)|unavailable", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to an endpoint, and what the user said of it."""
+
+    target: Target
+    ask: Callable[[bytes], Exchange]
+    """Send a request with this body; gives its answer."""
+    stream: bool = True
+    ignore_eos: bool = True
+    wait_s: float = 0.0
+    """How long to wait for a server that is not ready yet."""
+    timeout_s: float = 600.0
+    tell: Callable[[str], None] = lambda line: None
+    pause: Callable[[float], None] = lambda seconds: None
+    advice: Callable[[str], str | None] = lambda error: None
+    """What an error means at this very endpoint."""
+
+    def patiently(self, body: bytes) -> Exchange:
+        """The answer to `body`, after as many tries as the server asked for and the user allowed."""
+        begun_s = monotonic()
+        while True:
+            answer = self.ask(body)
+            left_s = max(self.wait_s, PATIENCE_S if answer.retry_after_s >= 0 else 0.0) - (monotonic() - begun_s)
+            if not comes_back(answer) or not answer.error or left_s <= 0 or answer.retry_after_s > left_s:
+                return answer
+            rest_s = min(left_s, answer.retry_after_s if answer.retry_after_s > 0 else AGAIN_S)
+            said = self.target.redacted(f": {answer.detail}" if answer.detail else "")
+            self.tell(f"{self.target.url} is not ready ({answer.error}{said}); trying again in {rest_s:.0f} s")
+            self.pause(rest_s)
+
+
+def comes_back(answer: Exchange) -> bool:
+    """Whether the failure is one that passes by itself: no server there yet, a model being loaded, a rate limit."""
+    if answer.error == "http_404":
+        return bool(_LOADING.search(answer.detail))
+    return answer.error in ("refused", "connect", "connect_timeout", "http_429", "http_502", "http_503", "http_504")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What first contact found out."""
+
+    options: Options
+    template: bytes
+    """The body of every request, with holes."""
+    prompts: Prompts
+    first: Exchange
+    """A whole request, as the run will send them."""
+    known: float | None
+    """See `recognised`; None also where nobody asked."""
+    least_tokens: int = 1
+    """Answers shorter than this were refused, or came back empty."""
+
+
+def first_contact(
+    way: Way, workload: Workload, count_tokens: Callable[[str], int] | None = None, seed_given: bool = False
+) -> Found:
+    """Find out how to ask. Raises BadInput where the target cannot be used as asked.
+
+    `seed_given`: an earlier run may have sent the same prompts, so that it is worth asking whether they are known.
+    """
+    options, form, answer = negotiate(way, workload)
+    prompts, probed = learn_prompts(way, form, workload, answer, count_tokens)
+    text = prompt(workload.seed, PROBES, 100, prompts.words)
+    whole = way.patiently(fill(form, text, workload.output_tokens))
+    if options.ignore_eos and may_be_ignore_eos(whole.error):
+        # Past the end of its text a model may write what its server's parser cannot read.
+        tamer = msgspec.structs.replace(options, ignore_eos=False, min_tokens=False)
+        plainer = template(DIALECTS[way.target.api], way.target.model, tamer, workload.extra)
+        again = way.patiently(fill(plainer, text, workload.output_tokens))
+        if not again.error:
+            why = way.target.redacted(f"{whole.error}: {whole.detail}")
+            way.tell(f"{way.target.url} fails with ignore_eos ({why}), so it is left out; answers may be short")
+            options, form, whole = tamer, plainer, again
+    refuse_if_bad(way, whole)
+    if way.stream and whole.first_event_ns == ABSENT:
+        raise BadInput(f"{way.target.url} does not stream: its answer is no event stream; add --no-stream")
+    known = recognised(way, form, probed, workload.seed) if seed_given and probed is not None else None
+    least = min(LEAST_TOKENS, workload.output_tokens) if probed is not None and probed[1] > 1 else 1
+    return Found(options, form, prompts, whole, known, least)
+
+
+def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
+    """The richest options that the server takes, the body that says them, and its answer to a few words.
+
+    It is asked for as many tokens as the run will ask for: some servers refuse small limits, and a reasoning parser
+    may swallow a short answer whole.
+    """
+    options: Options | None = attempts(way.stream, way.target.api)[0]
+    assert options is not None
+    if not way.ignore_eos:
+        options = msgspec.structs.replace(options, ignore_eos=False, min_tokens=False)
+    tried: list[Options] = []
+    while options is not None:
+        tried.append(options)
+        form = template(DIALECTS[way.target.api], way.target.model, options, workload.extra)
+        text = prompt(workload.seed, PROBES, 199 + len(tried), 4)
+        answer = way.patiently(fill(form, text, workload.output_tokens))
+        options = next_options(tried, answer, way.stream, way.target.api)
+    refuse_if_bad(way, answer)
+    return tried[-1], form, answer
+
+
+def next_options(tried: list[Options], answer: Exchange, stream: bool, api: str = "chat") -> Options | None:
+    """What to try after the last of `tried` was answered so: without the fields that the refusal names, each on its
+    own; where it names none and is a 400 or a 422, the next plainer ones. None: leave it at that."""
+    last = tried[-1]
+    if answer.status not in REFUSALS or not last.max_tokens_field:
+        return None
+    fewer = _without_named(last, answer.detail)
+    if fewer is not None and fewer not in tried:
+        return fewer
+    if answer.status not in (400, 422):
+        return None
+    plainer = [msgspec.structs.replace(o, ignore_eos=o.ignore_eos and last.ignore_eos) for o in attempts(stream, api)]
+    return next((o for o in plainer if o not in tried and _no_richer(o, last)), None)
+
+
+def _without_named(options: Options, text: str) -> Options | None:
+    """`options` less the fields that `text` names; None where it names none of those sent."""
+    drop = {name: False for name in ("ignore_eos", "min_tokens") if getattr(options, name) and _names(text, name)}
+    if options.include_usage and (_names(text, "stream_options") or _names(text, "include_usage")):
+        drop["include_usage"] = False
+    if drop:
+        return msgspec.structs.replace(options, **drop)
+    if _names(text, options.max_tokens_field):
+        other = "max_completion_tokens" if options.max_tokens_field == "max_tokens" else "max_tokens"
+        return msgspec.structs.replace(options, max_tokens_field=other)
+    return None
+
+
+def _names(text: str, field: str) -> bool:
+    return re.search(rf"(?<![a-zA-Z_]){field}(?![a-zA-Z_])", text) is not None
+
+
+def _no_richer(a: Options, b: Options) -> bool:
+    names = ("include_usage", "ignore_eos", "min_tokens")
+    return all(getattr(a, name) <= getattr(b, name) for name in names) or a.max_tokens_field != b.max_tokens_field
+
+
+def learn_prompts(
+    way: Way,
+    form: bytes,
+    workload: Workload,
+    first: Exchange,
+    count_tokens: Callable[[str], int] | None = None,
+) -> tuple[Prompts, tuple[int, int, Exchange] | None]:
+    """How many words make a prompt of the wanted length, from the server's own counts where `first` had one.
+
+    With it the longest probe: its number of words, the tokens it asked for, its answer.
+    """
+    wanted, seed = workload.input_tokens, workload.seed
+    if count_tokens is not None:
+        return tokenized(count_tokens, wanted, seed), None
+    if first.input_tokens == ABSENT:
+        return estimated(wanted, seed), None
+    short = 1
+    for sizes in probe_sizes(wanted):
+        answers: list[Exchange] = []
+        for i, n in enumerate(sizes):
+            text = probe_prompt(seed, i, n)
+            answer = way.patiently(fill(form, text, short))
+            if (answer.error or answer.input_tokens <= 0) and short == 1 < workload.output_tokens:
+                # One token is less than some servers give; a whole answer was given before.
+                short = workload.output_tokens
+                answer = way.patiently(fill(form, text, short))
+            if answer.input_tokens <= 0:
+                break
+            answers.append(answer)
+        if len(answers) == len(sizes):
+            prompts = learn(sizes, [a.input_tokens for a in answers], wanted, seed)
+            return prompts, (sizes[-1], short, answers[-1])
+    way.tell("the server did not count probes of the prompt's length, so that lengths are an estimate")
+    return estimated(wanted, seed), None
+
+
+def recognised(way: Way, form: bytes, probed: tuple[int, int, Exchange], seed: int) -> float | None:
+    """TTFT of this seed's probe over that of probes that nobody ever sent.
+
+    None where the server shows no memory for prompts, which is that it answers one sooner the second time, and
+    where it tells what it had in its cache: then there is no need to guess.
+    """
+    words, tokens, before = probed
+    if before.cached_tokens != ABSENT:
+        return None
+    texts = [probe_prompt(secrets.randbits(63), 0, words) for _ in range(3)]
+    answers = [before, *(way.ask(fill(form, text, tokens)) for text in texts * 2)]
+    if any(x.error or not len(x.hi_ns) for x in answers):
+        return None
+    known, *rest = (int(x.hi_ns[0]) - x.sent_ns for x in answers)
+    once, again = rest[:3], rest[3:]
+    return known / statistics.median(once) if max(again) < 0.7 * min(once) else None
+
+
+def may_be_ignore_eos(error: str) -> bool:
+    """Whether a failure of this kind can come of tokens past the end of the text."""
+    return error in ("stream_error", "server_error", "bad_stream", "bad_answer", "truncated", "http_400", "http_500")
+
+
+def refuse_if_bad(way: Way, answer: Exchange) -> None:
+    """Turn a failed first request into one line about what to do. Raises BadInput with it."""
+    if not answer.error or (answer.error == "empty" and not way.stream):
+        return
+    where, said = way.target.url, f": {answer.detail}" if answer.detail else ""
+    hints = {
+        "refused": f"no server at {where} (connection refused); is it running, and is the port right? See --wait",
+        "connect": f"cannot connect to {where}{said}",
+        "connect_timeout": f"cannot connect to {where}{said}",
+        "tls": f"no TLS connection to {where}{said}; see --ca-file and --insecure",
+        "timeout": f"{where} did not answer a first request within {way.timeout_s:g} s; a server that needs longer: "
+        "--timeout, and --wait where it has to load its model first",
+        "empty": f"{where} answered a first request with nothing; a reasoning model may need more --output-tokens",
+        "http_401": f"{where} answered 401, not authorised{said}; name the variable with the key: --api-key-env",
+        "http_403": f"{where} answered 403, forbidden{said}; this key may not use the endpoint",
+        "http_404": f"{where} answered 404{said}; check the URL (does it end in /v1?), --model and --api",
+        "http_429": f"{where} answered 429, rate limit reached{said}; wait, or ask for a higher limit",
+        "http_503": f"{where} did not answer a first request (http_503){said}; is it still loading? See --wait",
+        "bad_http": f"{where} does not speak HTTP/1.1{said}",
+        "bad_answer": f"{where} is no {way.target.api} endpoint{said}; check the URL and --api",
+    }
+    text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
+    if answer.retry_after_s > 0:
+        text += f"; it says to come back in {answer.retry_after_s:.0f} s"
+    if advice := way.advice(answer.error):
+        text = f"{advice}{said and f' (it said{said})'}"
+    raise BadInput(way.target.redacted(text))

@@ -1,0 +1,126 @@
+"""When a level cannot come to anything, and how to say so: rules on what has come back, without a process in sight.
+
+Each gives a line for the user, or None while there is hope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic_ns
+
+from pacemark.endpoint.contact import may_be_ignore_eos
+from pacemark.pace import Concurrency, Load
+from pacemark.runs.ledger import Page
+from pacemark.trace import ABSENT, Beat
+
+HOPELESS = 12
+"""A level whose first requests all fail is given up after this many (or one per stream, if that is more)."""
+GONE_NS = 5_000_000_000
+"""An endpoint that has refused every connection for so long is gone."""
+SILENT_NS = 10_000_000_000
+"""An endpoint that has answered nothing for so long, and for ten times as long as any request took, is gone too."""
+STUCK_NS = 5_000_000_000
+LEAST_STALL_S = 30.0
+_UNREACHED = {"refused", "connect", "connect_timeout"}
+IGNORE_EOS = "ignore_eos may be the cause: try --no-ignore-eos"
+
+
+def answered(beats: Sequence[Beat], end_ns: int) -> bool:
+    """Whether every request begun by `end_ns` has ended and has been reported."""
+    return all(b.now_ns > end_ns and not ABSENT < b.oldest_ns <= end_ns for b in beats)
+
+
+class Doubts:
+    """Watches over one level."""
+
+    def __init__(
+        self,
+        load: Load,
+        page: Page,
+        *,
+        usual_s: float = 0.0,
+        ignore_eos: bool = False,
+        fresh_connections: bool = False,
+    ) -> None:
+        """`usual_s` is what a request took before; `ignore_eos` and `fresh_connections` tell how it is asked."""
+        self._load = load
+        self._page = page
+        self._usual_ns = int(usual_s * 1e9)
+        self._ignore_eos = ignore_eos
+        self._fresh = fresh_connections
+        self._begun_ns = monotonic_ns()
+        self._hopeless_ns = 0
+        self._turned = 0
+        self._turned_ns = self._begun_ns
+        self._done_then = 0
+
+    def hopeless(self, beats: Sequence[Beat]) -> str | None:
+        """Every request failed: those that had failed first, and all that were in flight meanwhile.
+
+        Refusals end sooner than answers do, so a server with a limit says no many times before its first yes.
+        """
+        page = self._page
+        enough = max(HOPELESS, self._load.value if isinstance(self._load, Concurrency) else 0)
+        if page.completed or page.failed < enough:
+            return None
+        self._hopeless_ns = self._hopeless_ns or monotonic_ns()
+        if not answered(beats, self._hopeless_ns):
+            return None
+        kind = page.kinds.most_common(1)[0][0]
+        hint = f"; {IGNORE_EOS}" if self._ignore_eos and may_be_ignore_eos(kind) else ""
+        hint = "; allow more with --timeout" if kind == "timeout" else hint
+        return f"all of the first {page.failed} requests at {self._load} failed ({kind}): {page.said[kind]}{hint}"
+
+    def gone(self, beats: Sequence[Beat], now_ns: int | None = None) -> str | None:
+        """It answered, and answers no more: connections are refused, or nothing comes at all."""
+        page, now = self._page, monotonic_ns() if now_ns is None else now_ns
+        if not page.completed:
+            return None
+        silent_ns, failures = now - page.good_ns, sum(page.in_a_row.values())
+        if silent_ns > GONE_NS and failures >= HOPELESS and set(page.in_a_row) <= _UNREACHED:
+            kind = page.in_a_row.most_common(1)[0][0]
+            return f"the endpoint is gone: each of the last {failures} requests failed ({kind}) for {_s(silent_ns)}"
+        in_flight = sum(b.in_flight for b in beats)
+        slowest_ns = max(self._usual_ns, page.slowest_ns)
+        if now - page.last_ns > max(SILENT_NS, 10 * slowest_ns) and in_flight:
+            longest = f"none took longer than {slowest_ns / 1e9:.1f} s before"
+            return f"the endpoint went silent: {in_flight} requests wait, none has ended for {_s(silent_ns)}, {longest}"
+        return None
+
+    def one_at_a_time(self, beats: Sequence[Beat], now_ns: int | None = None) -> str | None:
+        """Some streams never get an answer while others get one after the other: closed loop, in the ramp."""
+        if not isinstance(self._load, Concurrency):
+            return None
+        page, now = self._page, monotonic_ns() if now_ns is None else now_ns
+        turned = sum(b.turned for b in beats)
+        if turned != self._turned:
+            self._turned, self._turned_ns, self._done_then = turned, now, page.completed
+        since = page.completed - self._done_then
+        if not turned or turned >= self._load.value or since < max(6, 2 * turned):
+            return None
+        if now - self._turned_ns < max(STUCK_NS, 10 * max(self._usual_ns, page.slowest_ns)):
+            return None
+        waiting = self._load.value - turned
+        text = f"{waiting} of {self._load.value} streams get no answer while the others had {page.completed}"
+        advice = "" if self._fresh else "; if the server looks at one connection at a time: --fresh-connections"
+        return f"{text}: connections beyond the first {turned} are not served{advice}"
+
+    def afterthought(self) -> str | None:
+        """What to say of the failures of a level that came to its end."""
+        page = self._page
+        kinds = [kind for kind, count in page.kinds.items() if may_be_ignore_eos(kind) and count >= 2]
+        if not self._ignore_eos or not kinds:
+            return None
+        worst = max(kinds, key=lambda kind: page.kinds[kind])
+        total = page.completed + page.failed
+        return f"{page.kinds[worst]} of {total} requests failed ({worst}): {page.said[worst]}; {IGNORE_EOS}"
+
+
+def stall_limit_s(gap_ns: int) -> float:
+    """How long an answer may be silent once it has begun, after the longest gap seen so far: 20 times that, and
+    never less than what a busy server may need."""
+    return max(LEAST_STALL_S, 20 * gap_ns / 1e9)
+
+
+def _s(ns: int) -> str:
+    return f"{ns / 1e9:.0f} s"

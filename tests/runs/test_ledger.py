@@ -1,0 +1,77 @@
+"""The trace as it grows is the trace that would be built at once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacemark.runs.ledger import DETAIL_LETTERS, Ledger, Page, merged
+from pacemark.trace import Exchange, Trace, trace_of
+from support.servers import MS, exchange
+
+requests = st.lists(st.tuples(st.integers(0, 20), st.lists(st.integers(21, 60), max_size=4).map(sorted)), max_size=30)
+
+
+def made(index: int, sent_ms: int, events_ms: list[int]) -> Exchange:
+    return exchange(sent_ms, events_ms, index=index, stream=index % 3, error="" if events_ms else "http_500")
+
+
+def same(a: Trace, b: Trace) -> None:
+    for field in dataclasses.fields(Trace):
+        got, wanted = getattr(a, field.name), getattr(b, field.name)
+        assert np.array_equal(got, wanted), field.name
+        if isinstance(wanted, np.ndarray) and wanted.dtype.kind != "U":
+            assert got.dtype == wanted.dtype, field.name
+
+
+@given(requests, st.integers(1, 7))
+def test_looks_in_between_change_nothing(rows: list[tuple[int, list[int]]], every: int) -> None:
+    exchanges = [made(n, sent, events) for n, (sent, events) in enumerate(rows)]
+    page = Page(open_loop=True)
+    for n, one in enumerate(exchanges):
+        page.add(one)
+        if n % every == 0:
+            page.trace()
+    same(page.trace(), trace_of(exchanges, open_loop=True))
+    assert page.completed == sum(not x.error for x in exchanges)
+    assert page.failed == page.kinds["http_500"] == len(exchanges) - page.completed
+
+
+def test_longer_error_names_are_not_cut() -> None:
+    one = trace_of([exchange(0, error="http_429")])
+    other = trace_of([exchange(1, error="connect_timeout")])
+    assert merged(one, other).error.tolist() == ["http_429", "connect_timeout"]
+
+
+def test_what_is_counted_along_the_way() -> None:
+    page = Page()
+    for one in (exchange(10, [20, 25, 60]), exchange(0, [30, 31], scheduled_ms=-50), exchange(5, error="refused")):
+        page.add(one)
+    assert page.gap_ns == 35 * MS
+    assert page.slowest_ns == 81 * MS
+    assert page.in_a_row == {"refused": 1}
+    page.add(exchange(70, [80]))
+    assert not page.in_a_row
+
+
+def test_secrets_are_masked_before_the_text_is_cut() -> None:
+    ledger = Ledger(lambda text: text.replace("secret-key", "***"))
+    said = "x" * (DETAIL_LETTERS - 5) + "secret-key" + "y" * 50
+    written = ledger.add(exchange(0, error="http_400", detail=said))
+    assert "secret" not in written.detail
+    assert written.detail == "x" * (DETAIL_LETTERS - 5) + "***yy ..."
+
+
+def test_what_ends_after_its_level_is_counted_by_itself() -> None:
+    ledger = Ledger(str)
+    page = ledger.open(0)
+    ledger.add(exchange(0, [1]))
+    ledger.close(0)
+    ledger.add(exchange(1, [2]))
+    ledger.add(exchange(1, error="closed"))
+    assert (page.completed, page.failed) == (1, 0)
+    assert (ledger.late(0).completed, ledger.late(0).failed) == (1, 1)
+    assert ledger.late(7).completed == 0
