@@ -237,6 +237,17 @@ def test_on_a_terminal_the_display_is_live_and_goes_away() -> None:
     assert "\x1b[?25h" in text  # the cursor is back
 
 
+def test_a_note_is_told_at_once_and_leaves_the_plain_lines_alone() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with terminal.Progress(console, lambda: 0.0) as progress:
+        progress.update(status(phase="measuring"))
+        progress.update(status(phase="measuring", note="waiting for a first answer, 12 s so far"))
+        progress.update(status(phase="measuring"))
+    first, note = shown(console).splitlines()
+    assert "measuring" in first
+    assert note == "waiting for a first answer, 12 s so far"
+
+
 def test_progress_goes_to_standard_error_only(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.Progress() as progress:
         progress.update(status())

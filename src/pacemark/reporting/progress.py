@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PLAIN_EVERY_S = 5.0
 _LIVE_EVERY_S = 0.2
 
-Phase = Literal["warm-up", "ramp", "measuring", "finishing"]
+Phase = Literal["preparing", "warm-up", "ramp", "measuring", "finishing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Status:
     in_flight: int
     completed: int
     errors: int
+    note: str = ""
+    """A line for the user, told once; all else of such a status is of no account while it is `preparing`."""
 
 
 class Progress:
@@ -79,6 +81,8 @@ class Progress:
 
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
+        if status.note:
+            return self.note(status.note)
         stage = (status.level_index, status.load, status.phase)
         now = self._clock()
         wait = _PLAIN_EVERY_S if self._live is None else _LIVE_EVERY_S
