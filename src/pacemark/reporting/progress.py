@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-_PLAIN_EVERY_S = 5.0
-_LIVE_EVERY_S = 0.2
-
 Phase = Literal["preparing", "warm-up", "ramp", "measuring", "finishing"]
 
 
@@ -45,6 +42,10 @@ class Status:
     errors: int
     note: str = ""
     """A line for the user, told once; all else of such a status is of no account while it is `preparing`."""
+
+
+_PLAIN_EVERY_S = 5.0
+_LIVE_EVERY_S = 0.2
 
 
 class Progress:
