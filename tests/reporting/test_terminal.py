@@ -1,6 +1,7 @@
 import io
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,9 +10,11 @@ from rich.console import Console
 from pacemark.answers.curve import operating_points
 from pacemark.pace import Concurrency
 from pacemark.reporting import terminal
+from pacemark.reporting.answer import search_of
 from pacemark.reporting.progress import Status
-from pacemark.summary import Find, Level, Reason, Spent, Summary
+from pacemark.summary import Figure, Find, Level, Reason, Spent, Summary
 from support import samples
+from support.samples import known
 
 ALL = ["sweep", "troubled", "single", "open_loop", "found"]
 
@@ -127,6 +130,39 @@ def test_after_a_search_its_result_is_the_answer() -> None:
     assert text.count("Recommended") == 1
 
 
+def test_a_stored_search_is_told_as_it_was() -> None:
+    stored = msgspec.json.decode(msgspec.json.encode(samples.found()), type=Summary)
+    assert terminal.answer(stored) == terminal.answer(samples.found())
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Figure(26), "Concurrency 26 is the most"),
+        (Figure(26, 24), "Concurrency 26 (95% interval 24 up) is the most"),
+        (Figure(26, 24, 27), "Concurrency 26 (95% interval 24 to 27) is the most"),
+    ],
+)
+def test_an_interval_may_be_open(answer: Figure, said: str) -> None:
+    find = msgspec.structs.replace(known(search_of(samples.found())), answer=answer)
+    text = " ".join(terminal.answer(msgspec.structs.replace(samples.found(), find=find)).split())
+    assert said.lower() in text.lower()
+
+
+@pytest.mark.parametrize("status", ["suspect", "invalid"])
+def test_a_long_reason_is_whole_and_within_80_columns(status: Literal["suspect", "invalid"]) -> None:
+    message = (
+        "events hold unequal numbers of tokens, so TPOT is only known to lie between 8.41 and 9.72 ms: let the server "
+        "send usage with every event (stream_options.continuous_usage_stats), or give --tokenizer"
+    )
+    reasons = [Reason("event_tokens_unknown", message)]
+    times: dict[str, Any] = {"ttft_ms": (9, 9), "tpot_ms": (5, 6), "latency_ms": (80, 90)}
+    level = samples.level(Concurrency(4), tokens_per_s=100, **times, status=status, reasons=reasons)
+    text = drawn(Summary(target={}, workload={}, levels=[level]))
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"{status}: {message}" in " ".join(text.split())
+
+
 def test_a_search_without_result_recommends_nothing() -> None:
     find = Find("ttft p95 < 1ms", "concurrency", True, None, None, [], Spent(9, 9.0), "TTFT is 40 ms at concurrency 1.")
     summary = samples.sweep()
@@ -235,6 +271,17 @@ def test_on_a_terminal_the_display_is_live_and_goes_away() -> None:
     assert "99 in flight" not in text
     assert "level 3 done" in text
     assert "\x1b[?25h" in text  # the cursor is back
+
+
+def test_a_note_is_told_at_once_and_leaves_the_plain_lines_alone() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with terminal.Progress(console, lambda: 0.0) as progress:
+        progress.update(status(phase="measuring"))
+        progress.update(status(phase="measuring", note="waiting for a first answer, 12 s so far"))
+        progress.update(status(phase="measuring"))
+    first, note = shown(console).splitlines()
+    assert "measuring" in first
+    assert note == "waiting for a first answer, 12 s so far"
 
 
 def test_progress_goes_to_standard_error_only(capsys: pytest.CaptureFixture[str]) -> None:

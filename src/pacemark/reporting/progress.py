@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-_PLAIN_EVERY_S = 5.0
-_LIVE_EVERY_S = 0.2
-
 Phase = Literal["preparing", "warm-up", "ramp", "measuring", "finishing"]
 
 
@@ -45,6 +42,10 @@ class Status:
     errors: int
     note: str = ""
     """A line for the user, told once; all else of such a status is of no account while it is `preparing`."""
+
+
+_PLAIN_EVERY_S = 5.0
+_LIVE_EVERY_S = 0.2
 
 
 class Progress:
@@ -82,8 +83,7 @@ class Progress:
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
         if status.note:
-            self.note(status.note)
-            return
+            return self.note(status.note)
         stage = (status.level_index, status.load, status.phase)
         now = self._clock()
         wait = _PLAIN_EVERY_S if self._live is None else _LIVE_EVERY_S
