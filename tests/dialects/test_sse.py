@@ -20,8 +20,8 @@ def split_events(body: bytes) -> tuple[list[bytes], list[int]]:
 
 
 def reference(body: bytes) -> tuple[list[bytes], list[int]]:
-    """One line at a time, as the standard words it, save that a last event needs no blank line and that `error:` is read as
-    data is."""
+    """One line at a time, as the standard words it, save that a last event needs no blank line and that `error:` is
+    read as data is."""
     payloads: list[bytes] = []
     ends: list[int] = []
     data: list[bytes] = []
