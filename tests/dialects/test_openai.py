@@ -1,32 +1,27 @@
 """What the bytes of an answer mean, for the servers that people use and the ways in which they fail."""
 
-import gzip
 import json
-import zlib
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacemark.dialects.dialect import DIALECTS, Options, attempts, fill, template
+from pacemark.dialects.dialect import (
+    DIALECTS,
+    Options,
+    attempts,
+    best_options,
+    fill,
+    first_options,
+    next_options,
+    template,
+)
 from pacemark.dialects.reading import understand
-from pacemark.trace import ABSENT
-from support.servers import DONE, MS, delta, event, raw, usage
-
-ROLE = delta(role="assistant", content="")
-
-
-def each_in_its_read(*events: bytes, start: int = 100, step: int = 10, **fields: Any) -> Any:
-    """An answer of which every event arrived alone, the first after `start` ms."""
-    sizes = np.cumsum([len(e) for e in events]).tolist()
-    return raw(b"".join(events), [(start + step * i, size) for i, size in enumerate(sizes)], **fields)
-
-
-def ms(times: Any) -> list[float]:
-    return [float(t) / MS for t in times]
-
+from pacemark.trace import ABSENT, Exchange
+from support.events import ROLE, each_in_its_read, ms
+from support.servers import DONE, delta, event, raw, usage
 
 # --- requests
 
@@ -53,6 +48,106 @@ def test_options_go_from_the_most_telling_to_the_plainest() -> None:
     assert [b.get("max_completion_tokens") for b in bodies if "max_tokens" not in b] == [3]
     assert bodies[-1] == {"model": "m", "prompt": "hi", "max_tokens": 3, "stream": True}
     assert not any("stream" in template(DIALECTS["chat"], "m", o, {}).decode() for o in attempts(False))
+
+
+OPTIONAL = ("running_usage", "include_usage", "ignore_eos", "min_tokens")
+WIRE = {"running_usage": "continuous_usage_stats", "include_usage": "stream_options"}
+REFUSALS = [
+    (400, "unknown field {}"),
+    (422, "'{}': extra inputs are not permitted"),
+    (500, "unexpected '{}'"),
+    (404, "{} is not supported"),
+    (501, "unsupported: {}"),
+    (405, "{} is not allowed"),
+    (400, "bad request"),
+    (422, "invalid"),
+]
+
+
+def server(refused: set[str], limit: str, status: int, words: str) -> Callable[[Options], Exchange]:
+    """Answers as a server that takes none of the `refused` and one field for the limit; it names one at a time, or
+    none where `words` has no place for it."""
+
+    def answer(options: Options) -> Exchange:
+        wrong = [WIRE.get(name, name) for name in OPTIONAL if getattr(options, name) and name in refused]
+        if options.max_tokens_field != limit:
+            wrong.append(options.max_tokens_field)
+        if not wrong:
+            return understand(each_in_its_read(ROLE, delta(content="a"), DONE))
+        payload = {"error": {"message": words.format(wrong[-1])}}
+        return understand(raw(json.dumps(payload).encode(), status=status, streamed=False))
+
+    return answer
+
+
+def negotiated(answer: Callable[[Options], Exchange], first: Options) -> tuple[Options | None, int]:
+    tried: list[tuple[Options, Exchange]] = []
+    options: Options | None = first
+    while options is not None and len(tried) < 20:
+        tried.append((options, answer(options)))
+        options = next_options(tried)
+    best = best_options(tried)
+    return (best[0] if best else None), len(tried)
+
+
+@given(
+    st.sets(st.sampled_from(OPTIONAL)),
+    st.sampled_from(["max_tokens", "max_completion_tokens"]),
+    st.sampled_from(REFUSALS),
+)
+def test_every_field_is_dropped_by_itself_whichever_are_refused(
+    refused: set[str], limit: str, said: tuple[int, str]
+) -> None:
+    best, requests = negotiated(server(refused, limit, *said), first_options(DIALECTS["chat"]))
+    assert best is not None
+    assert best.max_tokens_field == limit
+    taken = {name for name in OPTIONAL if getattr(best, name)}
+    beside = {"running_usage"} if "include_usage" in refused else set()
+    assert taken == set(OPTIONAL) - refused - beside
+    assert requests <= 12
+
+
+def test_a_server_that_takes_everything_is_asked_once() -> None:
+    first = first_options(DIALECTS["chat"])
+    assert negotiated(server(set(), "max_tokens", 400, "no"), first) == (first, 1)
+
+
+def refusing(status: int, message: Any) -> Callable[[Options], Exchange]:
+    body = json.dumps({"error": message}).encode()
+    return lambda _: understand(raw(body, status=status, streamed=False))
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "The model `x` does not exist"), (401, "no key"), (429, "slow down"), (500, "out of memory"), (503, "wait")],
+)
+def test_what_names_no_field_and_is_no_refusal_is_asked_once(status: int, words: str) -> None:
+    assert negotiated(refusing(status, words), first_options(DIALECTS["chat"])) == (None, 1)
+
+
+def test_a_complaint_about_the_limits_value_is_no_reason_to_rename_it() -> None:
+    words = "Invalid 'max_tokens': integer below minimum value. Expected >= 16, got 1."
+    assert negotiated(refusing(500, words), first_options(DIALECTS["chat"])) == (None, 1)
+
+
+def test_a_field_may_be_named_beside_the_message() -> None:
+    first = first_options(DIALECTS["chat"])
+    x = refusing(400, {"message": "Unsupported parameter", "param": "ignore_eos"})(first)
+    assert x.detail == "Unsupported parameter (ignore_eos)"
+    changed = next_options([(first, x)])
+    assert changed is not None
+    assert (changed.ignore_eos, changed.min_tokens, changed.running_usage) == (False, True, True)
+
+
+def test_the_model_may_decide_when_to_stop() -> None:
+    first = first_options(DIALECTS["chat"], ignore_eos=False)
+    assert (first.ignore_eos, first.min_tokens, first.include_usage) == (False, False, True)
+    assert not first_options(DIALECTS["chat"], stream=False).include_usage
+
+
+def test_running_usage_is_asked_for_inside_stream_options() -> None:
+    body = json.loads(fill(template(DIALECTS["chat"], "m", first_options(DIALECTS["chat"]), {}), "hi", 3))
+    assert body["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
 
 
 # --- tokens and their times
@@ -209,73 +304,6 @@ def test_comments_and_blank_data_are_passed_over() -> None:
     assert (x.error, ms(x.hi_ns), ms([x.first_event_ns])) == ("", [130], [110])
 
 
-# --- arrival as an interval
-
-
-def test_an_event_alone_in_its_read_has_an_exact_time() -> None:
-    x = understand(each_in_its_read(ROLE, delta(content="a"), delta(content="b"), delta("stop"), DONE))
-    assert np.array_equal(x.lo_ns, x.hi_ns)
-    assert x.coalesced_reads == 0
-
-
-def test_events_read_at_once_can_have_come_since_the_read_before() -> None:
-    parts = [ROLE, delta(content="a"), delta(content="b"), delta(content="c"), delta("stop"), DONE]
-    sizes = np.cumsum([len(p) for p in parts]).tolist()
-    x = understand(raw(b"".join(parts), [(100, sizes[0]), (150, sizes[3]), (160, sizes[4]), (170, sizes[5])]))
-    assert ms(x.hi_ns) == [150, 150, 150]
-    assert ms(x.lo_ns) == [100, 100, 150]
-    assert x.coalesced_reads == 1
-
-
-def test_the_first_read_is_bounded_by_the_sending() -> None:
-    body = delta(content="a") + delta(content="b")
-    x = understand(raw(body + delta("stop") + DONE, [(100, len(body)), (110, 10**6)]))
-    assert ms(x.lo_ns) == [0, 100]
-
-
-def test_an_event_split_over_reads_arrives_with_its_last_byte() -> None:
-    a, b = delta(content="a"), delta(content="b")
-    end = len(a) + len(b)
-    x = understand(raw(a + b + DONE, [(100, 3), (110, len(a)), (120, len(a) + 5), (130, end), (140, end + len(DONE))]))
-    assert ms(x.hi_ns) == ms(x.lo_ns) == [110, 130]
-
-
-def test_the_stamp_of_a_read_is_that_of_its_last_byte() -> None:
-    """Where half of the next event follows in the same read, this event can have come earlier."""
-    a, b = delta(content="a"), delta(content="b")
-    end = len(a) + len(b)
-    x = understand(raw(a + b + DONE, [(100, 1), (120, len(a) + 5), (130, end), (140, end + len(DONE))]))
-    assert ms(x.hi_ns) == [120, 130]
-    assert ms(x.lo_ns) == [100, 130]
-    assert x.coalesced_reads == 0
-
-
-@given(st.lists(st.integers(1, 400), max_size=12), st.integers(1, 9))
-def test_any_cutting_into_reads_bounds_the_true_times(cuts: list[int], tokens: int) -> None:
-    """Each byte truly arrives at its offset in ms; whatever the reads, lo and hi enclose the event's last byte."""
-    events = [delta(content=str(i)) for i in range(tokens)]
-    body = b"".join(events) + DONE
-    sizes = sorted({c % len(body) for c in cuts if c % len(body)} | {len(body)})
-    x = understand(raw(body, [(size, size) for size in sizes]))
-    true = np.cumsum([len(e) for e in events])
-    # The last token is taken to have come with the [DONE] that was read with it: servers write them together.
-    assert np.all(x.lo_ns[:-1] // MS <= true[:-1])
-    assert np.all(x.hi_ns // MS >= true)
-    assert np.all(x.lo_ns <= x.hi_ns)
-    assert np.all(np.diff(x.hi_ns) >= 0)
-    assert x.output_tokens == tokens
-
-
-def test_a_lag_beyond_reason_stays_in_its_column() -> None:
-    record = raw(delta(content="a") + DONE)
-    rows = np.frombuffer(record.reads, np.int64).copy()
-    for lag in (2**40, -(2**40)):
-        rows[1] = lag
-        changed = type(record)(**{**{f: getattr(record, f) for f in record.__struct_fields__}, "reads": rows.tobytes()})
-        assert -1 <= understand(changed).lag_ns[0] <= 2**31 - 1
-        assert (understand(changed).lag_ns[0] > 0) == (lag > 0)
-
-
 # --- answers that do not stream
 
 
@@ -302,28 +330,6 @@ def test_what_is_no_completion_is_a_bad_answer(body: bytes) -> None:
     x = understand(raw(body, streamed=False))
     assert x.error == "bad_answer"
     assert x.output_tokens == 0
-
-
-# --- compression
-
-
-@pytest.mark.parametrize(("encoding", "wbits"), [("gzip", 31), ("deflate", 15)])
-def test_a_compressed_stream_keeps_the_times_of_its_reads(encoding: str, wbits: int) -> None:
-    machine = zlib.compressobj(wbits=wbits)
-    body, reads = b"", []
-    for i, part in enumerate((ROLE, delta(content="a"), delta(content="b"), usage(7, 2) + DONE)):
-        body += machine.compress(part) + machine.flush(zlib.Z_SYNC_FLUSH)
-        reads.append((100 + 10 * i, len(body)))
-    body += machine.flush()
-    x = understand(raw(body, [*reads, (150, len(body))], encoding=encoding))
-    assert (x.error, ms(x.hi_ns), x.output_tokens) == ("", [110, 120], 2)
-
-
-def test_a_broken_compression_is_an_error_and_not_a_crash() -> None:
-    assert understand(raw(b"not gzip at all", encoding="gzip")).error == "truncated"
-    assert understand(raw(b"not gzip at all", encoding="gzip", streamed=False)).error == "bad_answer"
-    whole = gzip.compress(b'{"message": "no such model"}')
-    assert understand(raw(whole, status=404, encoding="gzip", streamed=False)).detail == "no such model"
 
 
 # --- failures
@@ -413,3 +419,221 @@ def test_a_transport_failure_before_the_answer() -> None:
 def test_no_bytes_at_all_raise(body: bytes, streams: bool, status: int) -> None:
     x = understand(raw(body, status=status, streamed=streams))
     assert x.error or len(x.hi_ns) or status == 0
+
+
+# --- odd events in an otherwise good stream
+
+TEXT = {"choices": [{"delta": {"content": "x"}, "finish_reason": None}]}
+
+
+def one(**fields: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": {}, "finish_reason": None} | fields]})
+
+
+MEANINGLESS = [
+    event(None),
+    event([1]),
+    event(7),
+    event("hello"),
+    event({}),
+    event({"choices": None}),
+    event({"choices": 3}),
+    event({"choices": {"0": {}}}),
+    event({"type": "ping"}),
+    event({"object": "chat.completion.chunk", "message": "processing"}),
+    event({"code": 0, "message": "ok"}),
+    event({"code": "200", "msg": "success"}),
+    b'event: metrics\ndata: {"latency": 1, "usage": "n/a"}\n\n',
+    b"event: ping\ndata: {}\n\n",
+    one(delta={"content": {"a": 1}}),
+    one(delta={"content": 7}),
+]
+HARMLESS = [
+    b"data:\n\n",
+    b"data: \n\n",
+    b"data\n\n",
+    b": ping\nid: 7\n\n",
+    b"event: message\n\n",
+    event({"choices": []}),
+    event({"choices": [None, 3, "x"]}),
+    event({"choices": [{"delta": {}}], "usage": []}),
+    event({"choices": [{"delta": {}}], "usage": {"completion_tokens": "many"}}),
+    event({"choices": [{"delta": {}}], "usage": {"completion_tokens": None}}),
+    event({"choices": [{"delta": {}}], "error": None}),
+    event({"choices": [{"delta": {}}], "error": ""}),
+    one(delta=[]),
+    one(delta="text"),
+    one(delta={"tool_calls": {}}),
+    one(delta={"tool_calls": 3}),
+    one(delta={"role": 3}),
+    one(finish_reason=3),
+    one(finish_reason=["stop"]),
+    b'data: {"choices":[{"delta":{"content":""},"logprobs":{"x":NaN,"y":-Infinity}}]}\n\n',
+    b'data: {"choices":[{"delta":{}}],"x":"\xff\xfe"}\n\n',
+    b'data: {"choices":[{"delta":{}}],"created":1e999}\n\n',
+]
+
+
+@pytest.mark.parametrize(("odd", "unread"), [*((x, 1) for x in MEANINGLESS), *((x, 0) for x in HARMLESS)])
+def test_an_event_without_meaning_is_passed_over(odd: bytes, unread: int) -> None:
+    a, b = delta(content="a"), delta(content="b")
+    x = understand(each_in_its_read(ROLE, a, odd, b, delta("stop"), usage(7, 2), DONE))
+    assert (x.error, x.output_tokens, len(x.hi_ns), x.unread_events) == ("", 2, 2, unread)
+    assert (x.finish_reason, x.tokens_source, x.input_tokens) == ("stop", "usage", 7)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"\xf0\x9f"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"x"},"logprobs":NaN}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"x","tool_calls":{}}}],"usage":7}\n\n',
+        b'data: {"choices":[{"delta":{"content":"x","role":7}}],"object":7}\n\n',
+        b'data: {"choices":[{"delta":{"content":"x"},"text":3,"finish_reason":{}}]}\n\n',
+        event(TEXT | {"error": None, "id": None, "data": 3, "usage": []}),
+    ],
+)
+def test_a_token_in_an_odd_event_counts(odd: bytes) -> None:
+    x = understand(each_in_its_read(ROLE, delta(content="a"), odd, delta("stop"), DONE))
+    assert (x.error, x.output_tokens, ms(x.hi_ns)) == ("", 2, [110, 120])
+    counted = understand(each_in_its_read(odd, DONE), "chat", lambda text: len(text.encode()))
+    assert counted.output_tokens >= 1
+
+
+@pytest.mark.parametrize("done", [b"data: [DONE] \n\n", b"data:[DONE]\n\n", b"data:  [DONE]\n\n", b"data: [DONE]"])
+def test_done_however_it_is_spaced(done: bytes) -> None:
+    x = understand(each_in_its_read(ROLE, delta(content="a"), done))
+    assert (x.error, x.unread_events) == ("", 0)
+
+
+@pytest.mark.parametrize(("finish", "kept"), [({"type": "length"}, "length"), ({"reason": "stop"}, "stop"), (True, "")])
+def test_a_finish_reason_of_another_type(finish: Any, kept: str) -> None:
+    x = understand(each_in_its_read(ROLE, delta(content="a"), one(finish_reason=finish), DONE))
+    assert (x.error, x.finish_reason) == ("", kept)
+
+
+def test_usage_in_other_types() -> None:
+    counts = {"prompt_tokens": 7.0, "completion_tokens": "2"}
+    for last in ({"choices": [], "usage": counts}, {"usage": counts | {"total_tokens": None}}):
+        x = understand(each_in_its_read(ROLE, *[delta(content="a")] * 2, event(last), DONE))
+        assert (x.input_tokens, x.output_tokens, x.tokens_source) == (7, 2, "usage")
+
+
+@given(st.integers(1, 9))
+def test_events_without_the_blank_line_keep_their_times(tokens: int) -> None:
+    events = [ROLE, *(delta(content=str(i)) for i in range(tokens)), delta("stop"), usage(7, tokens), DONE]
+    times = [110 + 10 * i for i in range(tokens)]
+    x = understand(each_in_its_read(*(e[:-1] for e in events), b"\n"))
+    assert (x.error, x.output_tokens) == ("", tokens)
+    assert ms(x.hi_ns) == ms(x.lo_ns) == times
+    glued = understand(each_in_its_read(*(e[:-2] for e in events), b"\n\n"))
+    assert (glued.error, ms(glued.hi_ns)) == ("", times)
+
+
+def test_json_over_several_data_lines_is_one_event() -> None:
+    pretty = b"".join(b"data: %b\n" % line for line in json.dumps(TEXT, indent=1).encode().splitlines()) + b"\n"
+    x = understand(each_in_its_read(pretty, pretty, DONE))
+    assert (x.error, x.output_tokens, ms(x.hi_ns)) == ("", 2, [100, 110])
+
+
+# --- failures that look like success
+
+
+@pytest.mark.parametrize(
+    ("failure", "detail"),
+    [
+        (event({"error": {"message": "no room"}}), "no room"),
+        (event({"error": "no room"}), "no room"),
+        (event({"error": {"error": {"message": "no room"}}}), "no room"),
+        (event({"error": True, "message": "no room"}), "no room"),
+        (event({"choices": [], "error": {"code": 500, "message": "no room"}}), "no room"),
+        (one(error={"code": 502, "message": "no room"}, finish_reason="error"), "no room"),
+        (event({"object": "error", "message": "no room"}), "no room"),
+        (event({"error_code": "X", "message": "no room"}), "no room"),
+        (event({"code": 500, "message": "no room"}), "no room"),
+        (event({"code": "internal", "msg": "no room"}), "no room"),
+        (event({"detail": "no room"}), "no room"),
+        (event({"errors": [{"message": "no room"}]}), '[{"message":"no room"}]'),
+        (event({"type": "error", "message": "no room"}), "no room"),
+        (event({"message": "no room"}), "no room"),
+        (event({"status": "failed", "reason": "no room"}), "no room"),
+        (b'event: error\ndata: {"type": "overloaded", "message": "no room"}\n\n', "no room"),
+        (b"event: error\ndata: no room\n\n", "no room"),
+        (b'error: {"code":400,"message":"no room"}\n\n', "no room"),
+        (b"error: no room\n\n", "no room"),
+        (b'error:{"message":"no room"}\n\n', "no room"),
+    ],
+)
+def test_a_failure_after_good_tokens_is_one_in_the_servers_words(failure: bytes, detail: str) -> None:
+    events = [ROLE, delta(content="a"), delta(content="b"), failure]
+    for tail in ((DONE,), (delta("stop"), usage(7, 2), DONE), ()):
+        x = understand(each_in_its_read(*events, *tail))
+        assert (x.error, x.detail, ms(x.hi_ns)) == ("stream_error", detail, [110, 120])
+    assert understand(each_in_its_read(*events, error="closed")).detail == detail
+    assert understand(each_in_its_read(ROLE, failure, DONE)).error in ("stream_error", "said_503")
+
+
+REASONS = ["error", "abort", "content_filter", "cancelled", "ERROR", "SAFETY", "insufficient_system_resource"]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_finish_reason_that_is_a_failure(reason: str) -> None:
+    x = understand(each_in_its_read(ROLE, delta(content="a"), delta(reason), usage(7, 1), DONE))
+    assert (x.error, x.finish_reason, x.output_tokens) == (f"finish_{reason.lower()}", reason, 1)
+    assert reason in x.detail
+    body = json.dumps({"choices": [{"message": {"content": "a"}, "finish_reason": reason}]}).encode()
+    assert understand(raw(body, streamed=False)).error == f"finish_{reason.lower()}"
+
+
+def test_a_failing_finish_reason_takes_the_words_that_follow_it() -> None:
+    x = understand(each_in_its_read(ROLE, delta(content="a"), delta("error"), event({"error": {"message": "no room"}})))
+    assert (x.error, x.detail) == ("finish_error", "no room")
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "eos_token", "stop_sequence", "end_turn", "STOP"])
+def test_a_finish_reason_that_is_none(reason: str) -> None:
+    assert understand(each_in_its_read(ROLE, delta(content="a"), delta(reason), DONE)).error == ""
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        ({"error": {"code": 429, "message": "quota exceeded"}}, "said_429"),
+        ({"error": {"code": "429", "message": "quota exceeded"}}, "said_429"),
+        ({"error": {"type": "rate_limit_error", "message": "quota exceeded"}}, "said_429"),
+        ({"error": {"code": "insufficient_quota", "message": "quota exceeded"}}, "said_429"),
+        ({"code": 429, "message": "quota exceeded"}, "said_429"),
+        ({"error": {"code": 503, "message": "quota exceeded"}}, "said_503"),
+        ({"error": {"type": "overloaded_error", "message": "quota exceeded"}}, "said_503"),
+        ({"error": {"code": 500, "message": "quota exceeded"}}, None),
+    ],
+)
+def test_a_refusal_under_status_200_is_told_from_a_failure(failure: dict[str, Any], error: str | None) -> None:
+    for events in ((event(failure), DONE), (ROLE, event(failure))):
+        x = understand(each_in_its_read(*events))
+        assert (x.error, x.detail) == (error or "stream_error", "quota exceeded")
+    y = understand(raw(json.dumps(failure).encode(), streamed=False))
+    assert (y.error, y.detail) == (error or "server_error", "quota exceeded")
+    late = understand(each_in_its_read(ROLE, delta(content="a"), event(failure), DONE))
+    assert late.error == "stream_error"
+
+
+NAMES = (
+    "choices delta message content text usage completion_tokens error finish_reason reasoning reasoning_details "
+    "tool_calls role code detail object type"
+).split()
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.lists(anything, max_size=4), st.booleans())
+def test_json_of_any_shape_raises_nothing(values: list[Any], streams: bool) -> None:
+    """A good token before it counts, whatever follows."""
+    body = b"".join([delta(content="good"), *map(event, values), delta("stop"), DONE])
+    x = understand(raw(body if streams else json.dumps(values).encode(), streamed=streams), "chat", len)
+    assert len(x.hi_ns) >= 1 if streams else x.error
+    assert x.tokens.sum() == pytest.approx(x.output_tokens if len(x.hi_ns) else 0)

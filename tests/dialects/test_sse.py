@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pacemark.dialects.sse import Events
+from pacemark.dialects.sse import Events, is_event_stream
 
 BOM = b"\xef\xbb\xbf"
 
@@ -20,7 +20,8 @@ def split_events(body: bytes) -> tuple[list[bytes], list[int]]:
 
 
 def reference(body: bytes) -> tuple[list[bytes], list[int]]:
-    """One line at a time, as the standard words it, save that a last event needs no blank line."""
+    """One line at a time, as the standard words it, save that a last event needs no blank line and that `error:` is
+    read as data is."""
     payloads: list[bytes] = []
     ends: list[int] = []
     data: list[bytes] = []
@@ -33,6 +34,8 @@ def reference(body: bytes) -> tuple[list[bytes], list[int]]:
             field, _, value = line.partition(b":")
             if field == b"data":
                 data.append(value[1:] if value[:1] == b" " else value)
+            elif field == b"error" and value:
+                data.append(value.strip())
         elif data:
             payloads.append(b"\n".join(data))
             ends.append(at)
@@ -127,3 +130,25 @@ def test_spare_blank_lines_do_not_delay_an_event() -> None:
     """The end of an event is what its arrival is read from: a newline that comes later is not part of it."""
     assert split_events(b"data: a\n\n\n\ndata: b\n\n")[1][0] == 9
     assert split_events(b"data: a\r\n\r\n\r\ndata: b\r\n\r\n")[1][0] == 11
+
+
+def test_the_name_of_an_event_is_known() -> None:
+    events = Events(b"event: error\ndata: a\n\ndata: b\n\nerror: c\n\n")
+    assert [(payload, events.event) for payload in events] == [(b"a", b"error"), (b"b", b""), (b"c", b"error")]
+
+
+@given(plain)
+def test_what_no_blank_line_parts_can_be_taken_apart(stream: bytes) -> None:
+    payloads, _ = split_events(stream)
+    events = Events(stream.replace(b"\n\n", b"\n"))
+    assert len(list(events)) == bool(payloads)
+    pieces = events.pieces() if payloads else []
+    assert [piece for piece, _ in pieces] == [payload.strip() for payload in payloads]
+    assert not pieces or pieces[-1][1] == len(events.body)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_stream"), [(b"data: x", True), (b"\n: hi", True), (b'{"data": 1}', False), (b"", False)]
+)
+def test_a_stream_is_known_by_its_beginning(body: bytes, is_stream: bool) -> None:
+    assert is_event_stream(body) is is_stream

@@ -54,7 +54,7 @@ def counted(said: Said, count_tokens: Counter | None) -> Counted:
         tokens, off = told[events], 0.0
     else:
         events = np.flatnonzero(_carries(kinds, total.output))
-        tokens, off = _shared([said.texts[i] for i in events], total, count_tokens)
+        tokens, off = _shared(said, events, total, count_tokens)
     return Counted(
         output_tokens=total.output,
         source=total.source,
@@ -66,11 +66,17 @@ def counted(said: Said, count_tokens: Counter | None) -> Counted:
     )
 
 
+_TAIL = 8
+"""A text that repeats all others is at least so long, and is among so many last events."""
+
+
 def _unsay(said: Said, kinds: NDArray[np.int8]) -> None:
     """A last event that repeats the whole text brings nothing new: it neither ends the answer nor holds tokens."""
+    if max(map(len, said.texts[-_TAIL:]), default=0) < _TAIL:
+        return
     for kind in (REASONING, ANSWER):
         same = np.flatnonzero(kinds == kind)
-        if len(same) < 3 or len(last := said.texts[same[-1]]) < 8:
+        if len(same) < 3 or len(last := said.texts[same[-1]]) < _TAIL:
             continue
         if last.strip() == "".join(said.texts[i] for i in same[:-1]).strip():
             kinds[same[-1]] = NOTHING
@@ -81,7 +87,7 @@ def _unsay(said: Said, kinds: NDArray[np.int8]) -> None:
 
 
 def _total(said: Said, kinds: NDArray[np.int8], count_tokens: Counter | None) -> _Total:
-    carrying, reasoning = int((kinds > EMPTY).sum()), int((kinds == REASONING).sum())
+    carrying, reasoning = int(np.count_nonzero(kinds > EMPTY)), int(np.count_nonzero(kinds == REASONING))
     told = said.completion_tokens
     if told is None or (told == 0 and carrying):
         return _estimate("".join(said.texts), carrying, count_tokens)
@@ -94,7 +100,7 @@ def _total(said: Said, kinds: NDArray[np.int8], count_tokens: Counter | None) ->
     thought = outside or said.reasoning_tokens or 0
     if not carrying:
         return _Total(generated - thought, "usage", min(thought, generated))
-    hidden = min(thought - _shown(said, kinds, thought), max(0, generated - carrying))
+    hidden = min(thought - _shown(said, kinds, thought), max(0, generated - carrying)) if thought else 0
     return _Total(generated - hidden, "usage", hidden, outside - hidden if outside > hidden else 0)
 
 
@@ -174,6 +180,8 @@ def _carries(kinds: NDArray[np.int8], tokens: int) -> NDArray[np.bool_]:
     counted more tokens than texts; after the last only if that makes the count come out; and before the first never:
     servers send such deltas to keep a connection."""
     carries = kinds > EMPTY
+    if EMPTY not in kinds:
+        return carries
     texts, empty = np.flatnonzero(carries), np.flatnonzero(kinds == EMPTY)
     spare = tokens - len(texts)
     if not len(texts):
@@ -189,9 +197,9 @@ def _carries(kinds: NDArray[np.int8], tokens: int) -> NDArray[np.bool_]:
     return carries
 
 
-def _shared(texts: list[str], total: _Total, count_tokens: Counter | None) -> tuple[Floats, float]:
+def _shared(said: Said, chosen: Int64, total: _Total, count_tokens: Counter | None) -> tuple[Floats, float]:
     """`total.output` shared out over events that nobody counted one by one, and how far that may lead TPOT astray."""
-    events, tokens = len(texts), total.output
+    events, tokens = len(chosen), total.output
     if not events:
         return np.zeros(0), 0.0
     even = np.full(events, tokens / events)
@@ -199,6 +207,7 @@ def _shared(texts: list[str], total: _Total, count_tokens: Counter | None) -> tu
     # One token an event, save for one that ends the answer and has no text.
     if events == 1 or spare <= max(1.0, 0.02 * tokens):
         return even, 0.0
+    texts = [said.texts[i] for i in chosen]
     if count_tokens is not None:
         sizes = np.asarray([count_tokens(sound(text)) for text in texts], dtype=np.float64)
         return (sizes * (tokens / sizes.sum()) if sizes.sum() else even), 0.0

@@ -341,6 +341,8 @@ def _is_regular(chunk: _Chunk) -> bool:
 
 _PLAIN = re.compile(rb"[ !#-\[\]-~]+").fullmatch
 """ASCII text that JSON writes as it is."""
+_LONGEST = 400
+"""Bytes of an event's text up to which it is read as those before it."""
 
 
 def _read_alike(events: Events, payload: bytes, chunk: _Chunk, said: Said) -> None:
@@ -356,15 +358,16 @@ def _read_alike(events: Events, payload: bytes, chunk: _Chunk, said: Said) -> No
         return
     opening, closing = b'data: %b"' % before, b'"%b\n\n' % after
     body, at, skip = events.body, events.at, len(opening)
-    while body.startswith(opening, at):
-        stop = body.find(b'"', at + skip)
+    end, say, size = said.ends.append, said.texts.append, len(closing)
+    reach = skip + size + _LONGEST  # or a stream whose ends differ would be searched to its end for each event
+    while body.startswith(opening, at) and (stop := body.find(closing, at + skip, at + reach)) >= 0:
         plain = body[at + skip : stop]
-        if not body.startswith(closing, stop) or not _PLAIN(plain):
+        if not _PLAIN(plain):
             break
-        at = stop + len(closing)
-        said.kinds.append(kind)
-        said.ends.append(at)
-        said.texts.append(plain.decode("ascii"))
+        at = stop + size
+        end(at)
+        say(plain.decode("ascii"))
+    said.kinds.extend([kind] * (len(said.ends) - len(said.kinds)))
     events.at = at
 
 
@@ -375,13 +378,11 @@ def _read_single(body: bytes) -> Said:
     except ValueError as problem:
         said.fail("bad_answer", f"the answer is not the JSON of a completion: {problem}")
         return said
-    if chunk.error or chunk.error_code or chunk.object == "error":
-        code = busy_code(loosely(body))
-        said.fail("server_error" if code is None else f"said_{code}", error_text(body))
-    elif chunk.choices is None:
-        value = loosely(body)
-        kind = "server_error" if says_failure(value) else "bad_answer"
-        said.fail(kind, error_text(body) if kind == "server_error" else "the answer is not the JSON of a completion")
-    else:
+    if chunk.choices is not None and not (chunk.error or chunk.error_code):
         _take(said, chunk, len(body))
+    elif says_failure(value := loosely(body)):
+        code = busy_code(value)
+        said.fail("server_error" if code is None else f"said_{code}", error_text(body))
+    else:
+        said.fail("bad_answer", "the answer is not the JSON of a completion")
     return said

@@ -71,7 +71,7 @@ class Events:
                 data.append(value.removeprefix(b" "))
             elif name == b"event":
                 self.event = value.strip()
-            elif name == b"error":
+            elif name == b"error" and value:
                 self.event = b"error"
                 data.append(value.strip())
         return b"\n".join(data) if data else None
