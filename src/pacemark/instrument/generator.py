@@ -55,14 +55,17 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     fresh_connections: bool = False
     max_in_flight: int = 0
     stall_timeout_s: float = 0.0
-    """Longest silence inside an answer; 0 for no limit."""
+    """See `Patience`."""
 
 
-class Limits(msgspec.Struct, frozen=True, tag=True):
-    """From the next request on, cut what takes longer, or is silent for longer once it has begun to answer."""
+class Patience(msgspec.Struct, frozen=True, tag=True):
+    """From now on, cut off an answer that has begun when nothing more of it comes for so long; 0: never."""
 
-    timeout_s: float
     stall_timeout_s: float
+
+
+class Hush(msgspec.Struct, frozen=True, tag=True):
+    """Send nothing new until the next `Begin`; what is in flight goes on, and so do requests that are held back."""
 
 
 class Asking(msgspec.Struct, frozen=True, tag=True):
@@ -98,7 +101,7 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
     grace_s: float
 
 
-Command = Setup | Limits | Asking | Probe | Begin | Finish
+Command = Setup | Patience | Hush | Asking | Probe | Begin | Finish
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -189,9 +192,11 @@ class LoadGenerator:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
             self._asking = command
-        elif isinstance(command, Limits):
-            limits = {"timeout_s": command.timeout_s, "stall_timeout_s": command.stall_timeout_s}
-            self._setup = msgspec.structs.replace(self._setup, **limits)
+        elif isinstance(command, Patience):
+            self._setup = msgspec.structs.replace(self._setup, stall_timeout_s=command.stall_timeout_s)
+        elif isinstance(command, Hush):
+            self._stop_arrivals()
+            self._streams = 0
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)
