@@ -48,7 +48,11 @@ def test_longer_error_names_are_not_cut() -> None:
 
 def test_what_is_counted_along_the_way() -> None:
     page = Page()
-    for one in (exchange(10, [20, 25, 60]), exchange(0, [30, 31], scheduled_ms=-50), exchange(5, error="refused")):
+    for one in (
+        exchange(10, [20, 25, 60]),
+        exchange(0, [30, 31], scheduled_ms=-50),
+        exchange(5, error="refused", status=0),
+    ):
         page.add(one)
     assert page.gap_ns == 35 * MS
     assert page.slowest_ns == 81 * MS

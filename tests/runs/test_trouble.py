@@ -21,7 +21,8 @@ def beat(*, in_flight: int = 0, oldest_ns: int = ABSENT, turned: int = 0) -> Bea
 
 def failing(page: Page, count: int, kind: str = "http_429") -> None:
     for n in range(count):
-        page.add(exchange(n, error=kind, detail="no"))
+        status = int(kind.removeprefix("http_")) if kind.startswith("http_") else 0
+        page.add(exchange(n, error=kind, detail="no", status=status))
 
 
 class TestHopeless:

@@ -241,6 +241,12 @@ def may_be_ignore_eos(error: str) -> bool:
     return error in ("stream_error", "server_error", "bad_stream", "bad_answer", "truncated", "http_400", "http_500")
 
 
+def too_late(url: str, seconds: float) -> str:
+    """What to say where no answer came in time."""
+    needs = "a server that needs longer: --timeout, and --wait where it has to load its model first"
+    return f"{url} did not answer a first request within {seconds:g} s; {needs}"
+
+
 def refuse_if_bad(way: Way, answer: Exchange) -> None:
     """Turn a failed first request into one line about what to do. Raises BadInput with it."""
     if not answer.error or (answer.error == "empty" and not way.stream):
@@ -251,8 +257,7 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
         "connect": f"cannot connect to {where}{said}",
         "connect_timeout": f"cannot connect to {where}{said}",
         "tls": f"no TLS connection to {where}{said}; see --ca-file and --insecure",
-        "timeout": f"{where} did not answer a first request within {way.timeout_s:g} s; a server that needs longer: "
-        "--timeout, and --wait where it has to load its model first",
+        "timeout": too_late(where, way.timeout_s),
         "empty": f"{where} answered a first request with nothing; a reasoning model may need more --output-tokens",
         "http_401": f"{where} answered 401, not authorised{said}; name the variable with the key: --api-key-env",
         "http_403": f"{where} answered 403, forbidden{said}; this key may not use the endpoint",

@@ -18,11 +18,10 @@ from time import monotonic_ns, process_time_ns
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
+from numpy.random import default_rng
 
 from pacemark.dialects.dialect import fill
 from pacemark.endpoint.address import WireError
-from pacemark.endpoint.retry import told_s
 from pacemark.instrument.clock import Alarm
 from pacemark.instrument.commands import (
     PROBE_LEVEL,
@@ -30,7 +29,8 @@ from pacemark.instrument.commands import (
     Begin,
     Command,
     Finish,
-    Limits,
+    Hush,
+    Patience,
     Probe,
     RawBatch,
     Setup,
@@ -38,12 +38,14 @@ from pacemark.instrument.commands import (
     framed,
 )
 from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.patience import failed, told_s
 from pacemark.instrument.pulse import Cores, waited_ns
 from pacemark.pace import Concurrency, Rate, arrivals
 from pacemark.trace import ABSENT, Beat, RawExchange
 from pacemark.workload.words import prompt
 
 BEAT_NS = 50_000_000
+STALL_LOOK_NS = 250_000_000
 CONNECT_S = 15.0
 _BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -78,6 +80,10 @@ class LoadGenerator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: asyncio.Task[None] | None = None
         self._in_flight: dict[int, int] = {}
+        self._asked: set[Connection] = set()
+        """Connections with a request in flight."""
+        self._stall_timeout_ns = int(setup.stall_timeout_s * 1e9)
+        self._looked_ns = 0
         self._held: dict[int, int] = {}
         self._running: set[int] = set()
         self._turned: set[int] = set()
@@ -85,6 +91,8 @@ class LoadGenerator:
         self._level = PROBE_LEVEL
         self._streams = 0
         self._asking = Asking(b"", b"", 0, 0)
+        self.broken: BaseException | None = None
+        """What ended a stream that should have gone on: a fault of pacemark's own."""
         self._reads = 0
         self._reconnects = 0
         self._stall_ns = 0
@@ -99,15 +107,17 @@ class LoadGenerator:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
             self._asking = command
-        elif isinstance(command, Limits):
-            limits = {"timeout_s": command.timeout_s, "stall_timeout_s": command.stall_timeout_s}
-            self._setup = msgspec.structs.replace(self._setup, **limits)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)
             self._ship()
         elif isinstance(command, Begin):
             await self._begin(command)
+        elif isinstance(command, Patience):
+            self._stall_timeout_ns = int(command.stall_timeout_s * 1e9)
+        elif isinstance(command, Hush):
+            self._stop_arrivals()
+            self._streams = 0
         elif isinstance(command, Finish):
             await self._finish(command)
 
@@ -152,8 +162,13 @@ class LoadGenerator:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.broken = self.broken or task.exception()
 
     # --- paces
 
@@ -177,13 +192,14 @@ class LoadGenerator:
 
     def _pause_s(self, answer: Answer, failures: int) -> float:
         """Without a pause a refusing server would be hammered thousands of times a second."""
-        if (told := told_s(answer.headers, answer.body)) is not None:
-            return min(60.0, max(1.0, told))
+        told = told_s(answer)
+        if told is not None:
+            return told
         return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * self._jitter.uniform(0.5, 1.0)
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
         """Open loop: requests leave when the schedule says, however many are still unanswered."""
-        rng = np.random.default_rng([self._setup.seed, self._level])
+        rng = default_rng([self._setup.seed, self._level])
         mine = itertools.islice(arrivals(rate, rng), self._setup.worker, None, self._setup.workers)
         for offset_ns in mine:
             request = self._next()
@@ -217,7 +233,7 @@ class LoadGenerator:
         try:
             connection = self._idle()
             if connection is not None:
-                answer = await connection.request(request.data, self._setup.timeout_s)
+                answer = await self._ask(connection, request.data)
             if connection is None or given_up(answer):
                 # The server closed a kept connection just as it was used: send again, and let the first
                 # attempt's clock run on, so that the detour is part of what was measured.
@@ -227,7 +243,7 @@ class LoadGenerator:
                     self._keeps = self._reconnects < FORGIVEN
                 connection = await self._open()
                 connect_ns = connection.connect_ns
-                answer = await connection.request(request.data, self._setup.timeout_s)
+                answer = await self._ask(connection, request.data)
                 if first_ns != ABSENT:
                     answer.sent_ns = first_ns
             self._keep(connection)
@@ -239,6 +255,13 @@ class LoadGenerator:
             del self._in_flight[id(request)]
         self._note(request, due_ns, stream, connect_ns, answer)
         return answer
+
+    async def _ask(self, connection: Connection, data: bytes) -> Answer:
+        self._asked.add(connection)
+        try:
+            return await connection.request(data, self._setup.timeout_s)
+        finally:
+            self._asked.discard(connection)
 
     def _note(self, request: Request, due_ns: int, stream: int, connect_ns: int, answer: Answer) -> None:
         headers = answer.headers
@@ -274,7 +297,7 @@ class LoadGenerator:
 
     def _idle(self) -> Connection | None:
         while self._pool:
-            connection = self._pool.pop()
+            connection = self._pool.popleft()  # the one that has rested longest: behind a balancer all get their share
             if not connection.closed:
                 return connection
             self._reconnects += 1
@@ -312,6 +335,12 @@ class LoadGenerator:
             due_ns += BEAT_NS
             await self._alarm.until(due_ns)
             self._stall_ns = max(self._stall_ns, monotonic_ns() - due_ns)
+            if self.broken is not None:
+                raise self.broken
+            if self._stall_timeout_ns and due_ns - self._looked_ns > STALL_LOOK_NS:
+                self._looked_ns = due_ns
+                for connection in list(self._asked):
+                    connection.cut_off_if_stalled(self._stall_timeout_ns)
             self._ship()
             due_ns = max(due_ns, monotonic_ns() - BEAT_NS)
 
@@ -336,13 +365,8 @@ class LoadGenerator:
         self._ended, self._ended_bytes = [], 0
 
 
-def failed(answer: Answer) -> bool:
-    """Whether the transport or the status says that this request came to nothing."""
-    return bool(answer.error) or answer.status >= 300
-
-
 def _told_s(answer: Answer) -> float:
-    told = told_s(answer.headers, answer.body) if answer.status >= 300 else None
+    told = told_s(answer) if answer.status >= 300 else None
     return float(ABSENT) if told is None else told
 
 

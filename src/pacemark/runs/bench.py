@@ -16,17 +16,18 @@ import msgspec
 
 from pacemark.budget import parse as parse_budget
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.endpoint.contact import Way, first_contact
+from pacemark.endpoint.contact import Way, first_contact, too_late
 from pacemark.endpoint.target import Target, resolve
 from pacemark.endpoint.watch import Source, Watcher
-from pacemark.errors import RunFailed
+from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.level import Enough, LevelResult, precise, sum_up
 from pacemark.instrument.commands import (
     PROBE_LEVEL,
     Asking,
     Batch,
     Begin,
-    Limits,
+    Hush,
+    Patience,
     Probe,
     Reading,
     Setup,
@@ -133,7 +134,7 @@ class Bench:
             worker=0,
             workers=settings.workers,
             addresses=resolve(target),
-            timeout_s=self._prepare_s,
+            timeout_s=settings.timeout_s,
             seed=workload.seed,
             fresh_connections=settings.fresh_connections,
             max_in_flight=settings.max_in_flight,
@@ -201,7 +202,7 @@ class Bench:
             took, limit = f"{self._latency_s:.1f} s", f"{self.settings.timeout_s:g} s"
             self._tell(f"one request alone took {took}; under load many may not end within the {limit} of --timeout")
         self._prepared = True
-        self._say_limits()
+        self._say_patience()
         self._say_how()
 
     def ask_for(self, asked: Asked) -> None:
@@ -212,16 +213,15 @@ class Bench:
 
     def _say_how(self) -> None:
         """Tell the workers how to ask from now on."""
-        tokens = self.workload.output_tokens
-        least = min(self._least_tokens, tokens)
-        self._workers.send(Asking(self._head, self._template, self.prompts.words, tokens, least))
+        words, tokens = self.prompts.words, self.workload.output_tokens
+        self._workers.send(Asking(self._head, self._template, words, tokens, min(self._least_tokens, tokens)))
 
-    def _say_limits(self) -> None:
-        """Tell the workers how long to wait, if the longest gap seen has grown by much since."""
+    def _say_patience(self) -> None:
+        """Tell the workers how long an answer may be silent, if the longest gap seen has grown by much since."""
         stall_s = self.settings.stall_timeout_s or stall_limit_s(self._gap_ns)
         if not self._stall_s or stall_s > 1.5 * self._stall_s:
             self._stall_s = stall_s
-            self._workers.send(Limits(self.settings.timeout_s, stall_s))
+            self._workers.send(Patience(stall_s))
 
     def _ask(self, body: bytes) -> Exchange:
         """Send one request outside any level, and tell the user of a long wait for its answer."""
@@ -233,6 +233,8 @@ class Bench:
             if self._workers.died:
                 raise RunFailed("; ".join(self._workers.died))
             waited_s = (monotonic_ns() - begun_ns) / 1e9
+            if waited_s > self._prepare_s + 0.5:
+                raise BadInput(self.target.redacted(too_late(self.target.url, self._prepare_s)))
             if waited_s > SAY_AFTER_S and monotonic_ns() - said_ns > 10_000_000_000:
                 said_ns = monotonic_ns()
                 limit = f"for {self._prepare_s:.0f} s at most"
@@ -314,7 +316,7 @@ class Bench:
             nonlocal sending
             if sending and monotonic_ns() > end_ns + longest_ns:
                 sending = False
-                self._workers.send(Begin(level.number, Concurrency(0), monotonic_ns(), 0))  # a load of nothing
+                self._workers.send(Hush())
             return answered(self._workers.beats, end_ns)
 
         self._pump_until(done, level, "finishing")
@@ -392,7 +394,7 @@ class Bench:
             raise RunFailed(line)
         if level.page.gap_ns > self._gap_ns:
             self._gap_ns = level.page.gap_ns
-            self._say_limits()
+            self._say_patience()
 
     def _pump_until(self, done: Callable[[], bool], level: _Level, phase: Phase, end_ns: int = 0) -> None:
         while not done():
@@ -400,9 +402,8 @@ class Bench:
             left_s = (end_ns - monotonic_ns()) / 1e9 if end_ns else 0.05
             self._pump(min(0.05, max(0.001, left_s)))
             beats = self._workers.beats
-            self._observe(
-                self._teller.status(level.number, level.load, phase, level.page, beats, end_ns, self._latency_s)
-            )
+            number, load, page, *_ = level
+            self._observe(self._teller.status(number, load, phase, page, beats, end_ns, self._latency_s))
 
     def _pump(self, timeout_s: float = 0.05) -> None:
         for batch in self._workers.receive(timeout_s):

@@ -37,11 +37,11 @@ class Page:
         self.said: dict[str, str] = {}
         """Per kind of failure: what the server said with the first."""
         self.in_a_row: Counter[str] = Counter()
-        """Failures since the last success, by kind."""
+        """Failures since the last answer of any status, by kind."""
         self.last_ns = 0
         """When the last request came in, success or not."""
-        self.good_ns = 0
-        """When the last success came in."""
+        self.reached_ns = 0
+        """When the last answer of any status came in."""
         self.slowest_ns = 0
         """Longest time of a success from when it was due."""
         self.gap_ns = 0
@@ -57,15 +57,17 @@ class Page:
         """Take in a request that ended."""
         self._new.append(exchange)
         self.last_ns = monotonic_ns()
+        if exchange.status > 0:
+            self.reached_ns = self.last_ns
+            self.in_a_row.clear()
+        else:
+            self.in_a_row[exchange.error] += 1
         if exchange.error:
             self.failed += 1
             self.kinds[exchange.error] += 1
             self.said.setdefault(exchange.error, exchange.detail)
-            self.in_a_row[exchange.error] += 1
             return
         self.completed += 1
-        self.good_ns = self.last_ns
-        self.in_a_row.clear()
         self.slowest_ns = max(self.slowest_ns, exchange.ended_ns - exchange.scheduled_ns)
         if len(exchange.hi_ns) > 1:
             self.gap_ns = max(self.gap_ns, int((exchange.hi_ns[1:] - exchange.hi_ns[:-1]).max()))

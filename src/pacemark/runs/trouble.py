@@ -76,10 +76,10 @@ class Doubts:
         page, now = self._page, monotonic_ns() if now_ns is None else now_ns
         if not page.completed:
             return None
-        silent_ns, failures = now - page.good_ns, sum(page.in_a_row.values())
-        if silent_ns > GONE_NS and failures >= HOPELESS and set(page.in_a_row) <= _UNREACHED:
-            kind = page.in_a_row.most_common(1)[0][0]
-            return f"the endpoint is gone: each of the last {failures} requests failed ({kind}) for {_s(silent_ns)}"
+        silent_ns, failures = now - page.reached_ns, sum(page.in_a_row.values())
+        kind, count = page.in_a_row.most_common(1)[0] if failures else ("", 0)
+        if silent_ns > GONE_NS and count >= HOPELESS and kind in _UNREACHED:
+            return f"the endpoint is gone: each of the last {failures} requests failed ({kind}), for {_s(silent_ns)}"
         in_flight = sum(b.in_flight for b in beats)
         slowest_ns = max(self._usual_ns, page.slowest_ns)
         if now - page.last_ns > max(SILENT_NS, 10 * slowest_ns) and in_flight:

@@ -1,0 +1,237 @@
+"""First contact: the rules on answers by hand, and the whole way over real sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from pacemark.dialects.openai import Options, attempts
+from pacemark.endpoint.contact import Way, first_contact, learn_prompts, negotiate, next_options, recognised
+from pacemark.endpoint.target import target
+from pacemark.errors import BadInput
+from pacemark.trace import ABSENT, Exchange
+from pacemark.workload.words import Workload
+from support.servers import exchange
+
+JSON = dict[str, Any]
+WORKLOAD = Workload(input_tokens=40, output_tokens=24, seed=3)
+BODY = b'{"p":"hello","max_tokens":3}'
+FORM = b'{"p":"@prompt@","max_tokens":"@tokens@"}'
+
+
+def good(body: JSON, **fields: Any) -> Exchange:
+    """An answer as long as was asked for, to a prompt of so many words and 5 tokens more."""
+    count = body.get("max_tokens") or body.get("max_completion_tokens") or 1
+    words = len((body.get("p") or body["messages"][0]["content"]).split())
+    return exchange(0, [10 + n for n in range(count)], **({"input_tokens": words + 5} | fields))
+
+
+def refusal(status: int, detail: str = "", **fields: Any) -> Exchange:
+    return exchange(0, status=status, error=f"http_{status}", detail=detail, input_tokens=ABSENT, **fields)
+
+
+class Server:
+    """Answers by `rule`, and remembers what it was asked."""
+
+    def __init__(self, rule: Callable[[JSON], Exchange]) -> None:
+        self.rule = rule
+        self.asked: list[JSON] = []
+        self.told: list[str] = []
+        self.rests: list[float] = []
+
+    def way(self, **fields: Any) -> Way:
+        place = target("http://127.0.0.1:9/v1", model="m")
+        return Way(place, self.ask, tell=self.told.append, pause=self.rests.append, **fields)
+
+    def ask(self, body: bytes) -> Exchange:
+        self.asked.append(json.loads(body))
+        return self.rule(self.asked[-1])
+
+
+def without(*fields: str, status: int = 400, text: str = "unknown field {}") -> Callable[[JSON], Exchange]:
+    """A server that refuses these fields, the first one it meets."""
+
+    def rule(body: JSON) -> Exchange:
+        found = next((field for field in fields if field in body), None)
+        return refusal(status, text.format(found)) if found else good(body)
+
+    return rule
+
+
+class TestNegotiation:
+    @pytest.mark.parametrize("status", [400, 404, 405, 422, 500, 501])
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ("ignore_eos",),
+            ("min_tokens",),
+            ("stream_options",),
+            ("max_tokens",),
+            ("min_tokens", "max_tokens"),
+            ("ignore_eos", "stream_options"),
+            ("ignore_eos", "min_tokens", "stream_options", "max_tokens"),
+        ],
+    )
+    def test_each_refused_field_is_left_out_and_no_other(self, fields: tuple[str, ...], status: int) -> None:
+        server = Server(without(*fields, status=status))
+        options, _, answer = negotiate(server.way(), WORKLOAD)
+        assert not answer.error
+        assert options == Options(
+            ignore_eos="ignore_eos" not in fields,
+            min_tokens="min_tokens" not in fields,
+            include_usage="stream_options" not in fields,
+            max_tokens_field="max_completion_tokens" if "max_tokens" in fields else "max_tokens",
+        )
+        limits = {body.get("max_tokens", body.get("max_completion_tokens")) for body in server.asked}
+        assert limits == {WORKLOAD.output_tokens}
+
+    @pytest.mark.parametrize("fields", [("ignore_eos", "min_tokens"), ("stream_options", "ignore_eos", "min_tokens")])
+    def test_a_refusal_without_a_name_leads_to_the_plainer(self, fields: tuple[str, ...]) -> None:
+        server = Server(without(*fields, text="extra inputs are not permitted"))
+        options, _, answer = negotiate(server.way(), WORKLOAD)
+        assert not answer.error
+        assert not any(field in server.asked[-1] for field in fields)
+        assert options.stream
+
+    @pytest.mark.parametrize("status", [401, 404, 500])
+    def test_what_no_field_can_mend_is_said_at_once(self, status: int) -> None:
+        server = Server(lambda body: refusal(status, "the model `m` does not exist"))
+        with pytest.raises(BadInput, match="the model `m` does not exist"):
+            negotiate(server.way(), WORKLOAD)
+        assert len(server.asked) == 1
+
+    def test_a_context_too_small_ends(self) -> None:
+        server = Server(lambda body: refusal(400, "max_tokens is too large: the context has 16 tokens"))
+        with pytest.raises(BadInput, match="the context has 16 tokens"):
+            negotiate(server.way(), WORKLOAD)
+        assert len(server.asked) <= 10
+
+    def test_no_ignore_eos(self) -> None:
+        server = Server(good)
+        options, _, _ = negotiate(server.way(ignore_eos=False), WORKLOAD)
+        assert (options.ignore_eos, options.min_tokens) == (False, False)
+        assert "ignore_eos" not in server.asked[0]
+
+    def test_embeddings_have_nothing_to_leave_out(self) -> None:
+        tried = attempts(False, "embeddings")
+        assert next_options(tried, refusal(400, "input"), False, "embeddings") is None
+
+
+class TestPatience:
+    def once(self, *first: Exchange) -> Server:
+        answers = list(first)
+        return Server(lambda body: answers.pop(0) if answers else good(body))
+
+    def test_it_waits_as_long_as_it_is_told_and_says_so(self) -> None:
+        server = self.once(refusal(429, "slow down", retry_after_s=7.0), refusal(503, retry_after_s=0.5))
+        assert not server.way().patiently(BODY).error
+        assert server.rests == [7.0, 0.5]
+        assert "http_429: slow down" in server.told[0]
+        assert "trying again in 7 s" in server.told[0]
+
+    def test_an_hour_is_not_waited_for(self) -> None:
+        server = self.once(refusal(429, retry_after_s=3600.0))
+        assert server.way().patiently(BODY).error == "http_429"
+        with pytest.raises(BadInput, match="come back in 3600 s"):
+            negotiate(self.once(refusal(429, retry_after_s=3600.0)).way(), WORKLOAD)
+        assert server.rests == []
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            exchange(0, error="refused"),
+            exchange(0, error="connect_timeout"),
+            refusal(502),
+            refusal(503, "loading model"),
+            refusal(504),
+            refusal(404, "model is loading"),
+        ],
+    )
+    def test_not_ready_is_waited_for_only_if_asked(self, answer: Exchange) -> None:
+        assert self.once(answer).way().patiently(BODY).error == answer.error
+        assert not self.once(answer, answer, answer).way(wait_s=60).patiently(BODY).error
+
+    @pytest.mark.parametrize("answer", [refusal(404, "no such path"), refusal(401), exchange(0, error="tls")])
+    def test_what_does_not_pass_is_not_waited_for(self, answer: Exchange) -> None:
+        server = self.once(answer)
+        assert server.way(wait_s=60).patiently(BODY).error == answer.error
+        assert server.rests == []
+
+
+class TestPromptLengths:
+    def test_they_are_learned_from_one_token_answers(self) -> None:
+        server = Server(good)
+        prompts, probed = learn_prompts(server.way(), FORM, WORKLOAD, good({"p": "a"}))
+        assert prompts.source == "usage"
+        assert (prompts.words, round(prompts.tokens_per_word, 6)) == (34, 1.0)  # with its salt and 5 tokens: 40
+        assert probed is not None
+        assert probed[1] == 1
+        assert {body["max_tokens"] for body in server.asked} == {1}
+
+    @pytest.mark.parametrize("small", [refusal(400, "below minimum value"), exchange(0, error="empty", input_tokens=9)])
+    def test_where_one_token_is_refused_whole_answers_are_asked_for(self, small: Exchange) -> None:
+        server = Server(lambda body: small if body["max_tokens"] < 16 else good(body))
+        prompts, probed = learn_prompts(server.way(), FORM, WORKLOAD, good({"p": "a"}))
+        assert (prompts.source, prompts.words) == ("usage", 34)
+        assert probed is not None
+        assert probed[1] == WORKLOAD.output_tokens
+        assert [body["max_tokens"] for body in server.asked].count(1) == 1
+
+    def test_a_failure_leaves_an_estimate_and_says_so(self) -> None:
+        server = Server(lambda body: refusal(500))
+        prompts, probed = learn_prompts(server.way(), FORM, WORKLOAD, good({"p": "a"}))
+        assert (prompts.source, probed) == ("estimate", None)
+        assert "estimate" in server.told[-1]
+
+    @pytest.mark.parametrize(("before_ms", "share"), [(10.0, 0.1), (100.0, 1.0)])
+    def test_prompts_that_the_server_knows(self, before_ms: float, share: float) -> None:
+        seen: set[str] = set()
+
+        def rule(body: JSON) -> Exchange:
+            known = body["p"] in seen
+            seen.add(body["p"])
+            return exchange(0, [20.0 if known else 100.0])
+
+        before = exchange(0, [before_ms])
+        known = recognised(Server(rule).way(), FORM, (50, 1, before), 3)
+        assert known == pytest.approx(share)
+        told = msgspec.structs.replace(before, cached_tokens=0)
+        assert recognised(Server(rule).way(), FORM, (50, 1, told), 3) is None
+
+
+class TestWhole:
+    def test_ignore_eos_that_breaks_whole_answers_is_left_out(self) -> None:
+        def rule(body: JSON) -> Exchange:
+            long = len(body["messages"][0]["content"].split()) > 20 and body["max_tokens"] > 1
+            return (
+                exchange(0, error="stream_error", detail="bad token") if "ignore_eos" in body and long else good(body)
+            )
+
+        server = Server(rule)
+        found = first_contact(server.way(), WORKLOAD)
+        assert not found.options.ignore_eos
+        assert b"ignore_eos" not in found.template
+        assert "fails with ignore_eos (stream_error: bad token)" in server.told[-1]
+
+    def test_a_failure_that_is_not_of_ignore_eos_is_said_as_it_is(self) -> None:
+        def rule(body: JSON) -> Exchange:
+            long = len(body["messages"][0]["content"].split()) > 20 and body["max_tokens"] > 1
+            return exchange(0, error="stream_error", detail="bad token") if long else good(body)
+
+        with pytest.raises(BadInput, match="bad token"):
+            first_contact(Server(rule).way(), WORKLOAD)
+
+    def test_the_least_answer_is_found_out(self) -> None:
+        assert first_contact(Server(good).way(), WORKLOAD).least_tokens == 1
+        small = Server(lambda body: good(body) if body["max_tokens"] >= 16 else refusal(400, ">= 16"))
+        assert first_contact(small.way(), WORKLOAD).least_tokens == 16
+
+    def test_no_stream_and_an_empty_answer(self) -> None:
+        with pytest.raises(BadInput, match="--no-stream"):
+            first_contact(Server(lambda body: good(body, first_event_ns=ABSENT)).way(), WORKLOAD)
+        with pytest.raises(BadInput, match="--output-tokens"):
+            first_contact(Server(lambda body: exchange(0, error="empty")).way(), WORKLOAD)
