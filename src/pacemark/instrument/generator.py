@@ -12,7 +12,6 @@ import gc
 import itertools
 import math
 import random
-import re
 from collections import deque
 from collections.abc import Coroutine
 from time import monotonic_ns, process_time_ns
@@ -37,6 +36,7 @@ from pacemark.instrument.commands import (
     framed,
 )
 from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.patience import failed, told_s
 from pacemark.instrument.pulse import Cores, waited_ns
 from pacemark.pace import Concurrency, Rate, arrivals
 from pacemark.trace import ABSENT, Beat, RawExchange
@@ -48,7 +48,6 @@ _BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
 that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
-_RETRY_AFTER = re.compile(rb'"retry_after"\s*:\s*(\d+)')
 FORGIVEN = 3
 """Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
 
@@ -174,10 +173,9 @@ class LoadGenerator:
 
     def _pause_s(self, answer: Answer, failures: int) -> float:
         """Without a pause a refusing server would be hammered thousands of times a second."""
-        # Whole seconds (RFC 9110, 10.2.3); Databricks documents them in the body of a 429.
-        said = answer.headers.get(b"retry-after") or b"".join(_RETRY_AFTER.findall(answer.body)[:1])
-        with contextlib.suppress(ValueError):
-            return float(min(60, max(1, int(said))))
+        told = told_s(answer)
+        if told is not None:
+            return told
         return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * self._jitter.uniform(0.5, 1.0)
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
@@ -272,7 +270,7 @@ class LoadGenerator:
 
     def _idle(self) -> Connection | None:
         while self._pool:
-            connection = self._pool.pop()
+            connection = self._pool.popleft()  # the one that has rested longest: behind a balancer all get their share
             if not connection.closed:
                 return connection
             self._reconnects += 1
@@ -332,11 +330,6 @@ class LoadGenerator:
         self._stall_ns = 0
         self._outbox.write(framed(self._encode(RawBatch(self._ended, beat))))
         self._ended, self._ended_bytes = [], 0
-
-
-def failed(answer: Answer) -> bool:
-    """Whether the transport or the status says that this request came to nothing."""
-    return bool(answer.error) or answer.status >= 300
 
 
 def given_up(answer: Answer) -> bool:
