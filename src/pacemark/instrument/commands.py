@@ -28,6 +28,8 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     seed: int
     fresh_connections: bool = False
     max_in_flight: int = 0
+    stall_timeout_s: float = 0.0
+    """See `Patience`."""
 
 
 class Asking(msgspec.Struct, frozen=True, tag=True):
@@ -54,6 +56,16 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     spread_ns: int
 
 
+class Patience(msgspec.Struct, frozen=True, tag=True):
+    """From now on, cut off an answer that has begun when nothing more of it comes for so long; 0: never."""
+
+    stall_timeout_s: float
+
+
+class Hush(msgspec.Struct, frozen=True, tag=True):
+    """Send nothing new until the next `Begin`; what is in flight goes on, and so do requests that are held back."""
+
+
 class Finish(msgspec.Struct, frozen=True, tag=True):
     """Start nothing new; end what is in flight (`drain`) or cut it off; then exit."""
 
@@ -61,7 +73,7 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
     grace_s: float
 
 
-Command = Setup | Asking | Probe | Begin | Finish
+Command = Setup | Asking | Probe | Begin | Patience | Hush | Finish
 
 
 class Reading(msgspec.Struct, frozen=True):

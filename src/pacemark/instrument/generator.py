@@ -29,6 +29,8 @@ from pacemark.instrument.commands import (
     Begin,
     Command,
     Finish,
+    Hush,
+    Patience,
     Probe,
     RawBatch,
     Setup,
@@ -43,6 +45,7 @@ from pacemark.trace import ABSENT, Beat, RawExchange
 from pacemark.workload.words import prompt
 
 BEAT_NS = 50_000_000
+STALL_LOOK_NS = 250_000_000
 CONNECT_S = 15.0
 _BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -77,6 +80,10 @@ class LoadGenerator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: asyncio.Task[None] | None = None
         self._in_flight: dict[int, int] = {}
+        self._asked: set[Connection] = set()
+        """Connections with a request in flight."""
+        self._stall_timeout_ns = int(setup.stall_timeout_s * 1e9)
+        self._looked_ns = 0
         self._held: dict[int, int] = {}
         self._running: set[int] = set()
         self._turned: set[int] = set()
@@ -84,6 +91,8 @@ class LoadGenerator:
         self._level = PROBE_LEVEL
         self._streams = 0
         self._asking = Asking(b"", b"", 0, 0)
+        self.broken: BaseException | None = None
+        """What ended a stream that should have gone on: a fault of pacemark's own."""
         self._reads = 0
         self._reconnects = 0
         self._stall_ns = 0
@@ -104,6 +113,11 @@ class LoadGenerator:
             self._ship()
         elif isinstance(command, Begin):
             await self._begin(command)
+        elif isinstance(command, Patience):
+            self._stall_timeout_ns = int(command.stall_timeout_s * 1e9)
+        elif isinstance(command, Hush):
+            self._stop_arrivals()
+            self._streams = 0
         elif isinstance(command, Finish):
             await self._finish(command)
 
@@ -148,8 +162,13 @@ class LoadGenerator:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.broken = self.broken or task.exception()
 
     # --- paces
 
@@ -214,7 +233,7 @@ class LoadGenerator:
         try:
             connection = self._idle()
             if connection is not None:
-                answer = await connection.request(request.data, self._setup.timeout_s)
+                answer = await self._ask(connection, request.data)
             if connection is None or given_up(answer):
                 # The server closed a kept connection just as it was used: send again, and let the first
                 # attempt's clock run on, so that the detour is part of what was measured.
@@ -224,7 +243,7 @@ class LoadGenerator:
                     self._keeps = self._reconnects < FORGIVEN
                 connection = await self._open()
                 connect_ns = connection.connect_ns
-                answer = await connection.request(request.data, self._setup.timeout_s)
+                answer = await self._ask(connection, request.data)
                 if first_ns != ABSENT:
                     answer.sent_ns = first_ns
             self._keep(connection)
@@ -236,6 +255,13 @@ class LoadGenerator:
             del self._in_flight[id(request)]
         self._note(request, due_ns, stream, connect_ns, answer)
         return answer
+
+    async def _ask(self, connection: Connection, data: bytes) -> Answer:
+        self._asked.add(connection)
+        try:
+            return await connection.request(data, self._setup.timeout_s)
+        finally:
+            self._asked.discard(connection)
 
     def _note(self, request: Request, due_ns: int, stream: int, connect_ns: int, answer: Answer) -> None:
         headers = answer.headers
@@ -308,6 +334,12 @@ class LoadGenerator:
             due_ns += BEAT_NS
             await self._alarm.until(due_ns)
             self._stall_ns = max(self._stall_ns, monotonic_ns() - due_ns)
+            if self.broken is not None:
+                raise self.broken
+            if self._stall_timeout_ns and due_ns - self._looked_ns > STALL_LOOK_NS:
+                self._looked_ns = due_ns
+                for connection in list(self._asked):
+                    connection.cut_off_if_stalled(self._stall_timeout_ns)
             self._ship()
             due_ns = max(due_ns, monotonic_ns() - BEAT_NS)
 
