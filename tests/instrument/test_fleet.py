@@ -106,6 +106,30 @@ def test_workers_end_with_their_coordinator() -> None:
     wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
+FEW = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from support.processes import SETUP
+from pacemark.errors import RunFailed
+from pacemark.instrument.commands import Begin
+from pacemark.instrument.fleet import Processes
+from pacemark.pace import Concurrency
+with Processes(2) as workers:
+    workers.send(SETUP)
+    workers.send(Begin(0, Concurrency(60), 0, 1))
+    try:
+        workers.send(Begin(0, Concurrency(128), 0, 1))
+    except RunFailed as error:
+        print(error)
+"""
+
+
+def test_a_limit_of_open_files_is_told_before_the_start() -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", FEW], capture_output=True, text=True, env=env, timeout=60, check=True)
+    assert "needs 88 open files in each worker, and this machine's limit is 64" in done.stdout
+
+
 # --- in the middle of a level
 
 

@@ -18,7 +18,7 @@ from time import monotonic_ns, process_time_ns
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
+from numpy.random import default_rng
 
 from pacemark.dialects.openai import fill
 from pacemark.endpoint.address import WireError
@@ -199,7 +199,7 @@ class LoadGenerator:
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
         """Open loop: requests leave when the schedule says, however many are still unanswered."""
-        rng = np.random.default_rng([self._setup.seed, self._level])
+        rng = default_rng([self._setup.seed, self._level])
         mine = itertools.islice(arrivals(rate, rng), self._setup.worker, None, self._setup.workers)
         for offset_ns in mine:
             request = self._next()
