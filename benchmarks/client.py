@@ -8,9 +8,9 @@ of the requests that began in the window, throughput is of the tokens that came 
 client runs in a process of its own; its CPU time is of the whole process with its children, analysis included.
 "of it endpoint" is how far the endpoint itself was off, by the time it sent each event: what is left is the client's.
 "pacemark-2" has two worker processes; "before" is the pacemark of another checkout, DIR (--against), measured in turn
-with this one: the last line says what share of the CPU time per event of before is spent now (the median over pairs).
+with this one: a last line gives the share of the CPU time per event of before that is spent now (median over pairs).
 With --one-core all of a client is held on the first core and its endpoint on the others. With --repeats every figure is
-the median over that many runs. "stolen" is the share of the machine's time that its hypervisor gave to others then.
+the median over that many runs. "stolen" is the share of the time that the hypervisor gave to others meanwhile.
 """
 
 from __future__ import annotations

@@ -555,3 +555,51 @@ def test_a_proxy_that_hangs_up() -> None:
 
     with listening(handle) as between:
         assert open_error(through(between, 9)).kind == "proxy"
+
+
+# --- what a server may do, and what this machine may not
+
+
+def test_transfer_encoding_holds_where_a_length_is_given_too() -> None:
+    """RFC 9112, 6.3."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with listening(says(head + chunk(b"all of it"), chunk(b""), stay=True)) as port:
+        first, second = ask(address(port), post(), post())
+    assert (first.error, first.body, second.error, second.body) == ("", b"all of it", "", b"all of it")
+
+
+def test_an_answer_that_stalls_is_cut_off_and_one_that_has_not_begun_is_not() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def stalled(port: int, limit_s: float, wait_s: float) -> tuple[bool, Answer]:
+        loop = asyncio.get_running_loop()
+        connection = await Connection.open(loop, address(port))
+        asked = loop.create_task(connection.request(post(), 5.0))
+        await asyncio.sleep(wait_s)
+        connection.cut_off_if_stalled(int(limit_s * 1e9))
+        await asyncio.sleep(0.05)
+        cut = asked.done()
+        connection.close()
+        return cut, await asked
+
+    with listening(says(head, chunk(b"begun"), pause_s=0.01, stay=True)) as port:
+        cut, answer = play(stalled(port, 0.2, 0.5))
+        assert (cut, answer.error, answer.body) == (True, "stalled", b"begun")
+        assert answer.detail.startswith("nothing came for 0.")
+        assert play(stalled(port, 30.0, 0.3))[0] is False
+    with listening(says(head, pause_s=0.01, stay=True)) as port:
+        assert play(stalled(port, 0.2, 0.5))[0] is False
+
+
+def test_too_few_file_descriptors_are_this_machines_fault() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def opened() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            await Connection.open(asyncio.get_running_loop(), address(9))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(WireError, match=r"limit of 3 open files is too low .*ulimit -n"):
+        play(opened())

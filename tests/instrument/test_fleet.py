@@ -6,48 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pacemark.endpoint.target import target
 from pacemark.errors import RunFailed
-from pacemark.instrument.commands import Batch, Setup
 from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency
 from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench, Settings
 from pacemark.workload.words import Workload
-from support.servers import address, listening, streamed
-
-SETUP = Setup(worker=0, workers=1, addresses=[address(9)], timeout_s=5.0, seed=0)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def wait_for(done: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
-def receive(workers: Processes, done: Callable[[list[Batch]], bool]) -> list[Batch]:
-    batches: list[Batch] = []
-
-    def more() -> bool:
-        batches.extend(workers.receive(0.05))
-        return done(batches)
-
-    wait_for(more)
-    return batches
+from support.processes import SETUP, alive, receive, wait_for
+from support.servers import listening, streamed
 
 
 def test_every_worker_has_a_pulse() -> None:
@@ -106,8 +78,7 @@ def test_a_worker_that_breaks_says_why() -> None:
 
 COORDINATOR = """
 import sys
-sys.path[:0] = [sys.argv[1]]
-from test_fleet import SETUP
+from support.processes import SETUP
 from pacemark.instrument.fleet import Processes
 with Processes(2) as workers:
     workers.send(SETUP)
@@ -120,7 +91,7 @@ with Processes(2) as workers:
 def test_workers_end_with_their_coordinator() -> None:
     """However it ends: an orphan would go on loading the endpoint."""
     process = subprocess.Popen(
-        [sys.executable, "-c", COORDINATOR, str(Path(__file__).parent)],
+        [sys.executable, "-c", COORDINATOR],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -133,6 +104,30 @@ def test_workers_end_with_their_coordinator() -> None:
         assert all(alive(pid) for pid in pids)
         process.kill()
     wait_for(lambda: not any(alive(pid) for pid in pids))
+
+
+FEW = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from support.processes import SETUP
+from pacemark.errors import RunFailed
+from pacemark.instrument.commands import Begin
+from pacemark.instrument.fleet import Processes
+from pacemark.pace import Concurrency
+with Processes(2) as workers:
+    workers.send(SETUP)
+    workers.send(Begin(0, Concurrency(60), 0, 1))
+    try:
+        workers.send(Begin(0, Concurrency(128), 0, 1))
+    except RunFailed as error:
+        print(error)
+"""
+
+
+def test_a_limit_of_open_files_is_told_before_the_start() -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", FEW], capture_output=True, text=True, env=env, timeout=60, check=True)
+    assert "needs 88 open files in each worker, and this machine's limit is 64" in done.stdout
 
 
 # --- in the middle of a level

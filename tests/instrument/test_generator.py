@@ -14,10 +14,13 @@ from pacemark.endpoint.address import Address
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.level import LevelResult
+from pacemark.instrument.commands import Asking, Begin, Hush, Patience, Setup
+from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.bench import Bench, Settings
 from pacemark.workload.words import Workload
-from support.servers import answer, listening, read_request, stream
+from support.processes import receive, wait_for
+from support.servers import address, answer, chunk, delta, event, listening, read_request, stream
 
 Reply = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
 
@@ -330,3 +333,55 @@ def test_requests_held_back_count_from_their_schedule() -> None:
     # Every request that was due within the window is in the sample, however late it was sent.
     in_window = ((due > result.window.start_ns) & (due <= result.window.end_ns)).sum()
     assert in_window == pytest.approx(result.window.seconds * 20, abs=1)
+
+
+# --- told while it runs
+
+
+def test_connections_take_turns() -> None:
+    """One replica behind a balancer would have all of an open loop's requests, if the last connection were taken."""
+    served: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        me = len(served)
+        served.append(0)
+        while True:
+            await read_request(reader)
+            served[me] += 1
+            await stream(writer, 2, 0.001)
+
+    with listening(handle) as port, Processes(1) as fleet:
+        ask = Asking(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ", b"{}", 4, 2)
+        fleet.send(Setup(0, 1, [address(port)], 5.0, 1))
+        fleet.send(ask)
+        fleet.send(Begin(0, Rate(100.0, "constant"), time.monotonic_ns(), 100_000_000))  # opens 13 connections
+        wait_for(lambda: bool(list(fleet.receive(0.05))) and sum(served) > 100)
+        fleet.send(Hush())
+        wait_for(lambda: any(batch.beat.idle for batch in fleet.receive(0.05)))
+        asked = sum(served)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            list(fleet.receive(0.05))
+        assert sum(served) == asked  # hushed
+        fleet.send(Begin(1, Concurrency(2), time.monotonic_ns(), 1_000_000))
+        wait_for(lambda: bool(list(fleet.receive(0.05))) and sum(served) > asked + 4)
+    assert len(served) >= 10
+    assert min(served[:10]) > 0.3 * max(served)
+
+
+def test_an_answer_that_stalls_ends_as_it_was_told_to() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(chunk(event(delta(content="x"))))
+        await asyncio.sleep(20)
+
+    with listening(handle) as port, Processes(1) as fleet:
+        fleet.send(Setup(0, 1, [address(port)], 15.0, 1))
+        fleet.send(Asking(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ", b"{}", 4, 2))
+        fleet.send(Begin(0, Concurrency(1), time.monotonic_ns(), 1_000_000))
+        fleet.send(Patience(0.3))
+        batches = receive(fleet, lambda bs: any(b.exchanges for b in bs))
+    ended = next(b.exchanges[0] for b in batches if b.exchanges)
+    assert ended.error == "stalled"
+    assert (ended.ended_ns - ended.sent_ns) / 1e9 == pytest.approx(0.6, abs=0.5)

@@ -10,7 +10,9 @@ The arrival of a read is the kernel's receive stamp. It is CLOCK_REALTIME, so it
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import socket
 import ssl
 from array import array
@@ -49,6 +51,18 @@ class Answer:
         self.detail = ""
 
 
+def _refusal(error: OSError) -> str:
+    """Why this machine opens no more connections, where the reason is its own."""
+    if error.errno == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"this machine's limit of {limit} open files is too low for so many connections; raise it (ulimit -n)"
+    if error.errno == errno.ENFILE:
+        return "this machine has no file descriptors left; raise fs.file-max"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"this machine has no ports left ({error}); widen net.ipv4.ip_local_port_range"
+    return str(error)
+
+
 class Connection:
     """A warm connection. One request at a time; `closed` once it can serve no more."""
 
@@ -62,6 +76,9 @@ class Connection:
         self._body = bytearray()
         self.on_body = self._body.extend
         self._parser = httptools.HttpResponseParser(self)
+        if hasattr(self._parser, "set_dangerous_leniencies"):
+            # Content-Length beside Transfer-Encoding: the latter holds (RFC 9112, 6.3); a client smuggles nothing.
+            self._parser.set_dangerous_leniencies(lenient_chunked_length=True)
         self._feed: Callable[[bytes], None] = self._parser.feed_data
         self._answer: Answer | None = None
         self._waiter: asyncio.Future[Answer] | None = None
@@ -81,7 +98,7 @@ class Connection:
         try:
             sock = socket.socket(address.family, socket.SOCK_STREAM)
         except OSError as error:  # out of file descriptors, or no such address family here
-            raise WireError("connect", str(error)) from None
+            raise WireError("connect", _refusal(error)) from None
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,7 +121,7 @@ class Connection:
             raise WireError("tls", getattr(error, "verify_message", "") or error.reason or str(error)) from None
         except OSError as error:
             sock.close()
-            raise WireError("connect", str(error)) from None
+            raise WireError("connect", _refusal(error)) from None
         except BaseException:
             sock.close()
             raise
@@ -274,6 +291,16 @@ class Connection:
     def _time_out(self, answer: Answer, timeout_s: float) -> None:
         if self._answer is answer:
             self._end("timeout", f"no complete answer within {timeout_s:g} s")
+
+    def cut_off_if_stalled(self, limit_ns: int) -> None:
+        """End the request in flight if its answer has begun and nothing more of it has come for `limit_ns`."""
+        answer = self._answer
+        if answer is None or not self._body:
+            return
+        silent_ns = monotonic_ns() - self._arrived_ns
+        if silent_ns > limit_ns:
+            came = f"after {len(answer.reads) // 3} reads and {len(self._body)} bytes of the answer"
+            self._end("stalled", f"nothing came for {silent_ns / 1e9:.1f} s {came}")
 
     def _finish(self, answer: Answer) -> None:
         self.served += 1

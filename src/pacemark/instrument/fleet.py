@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import socket
 import subprocess
@@ -17,10 +18,24 @@ from typing import Protocol
 import msgspec
 
 from pacemark.errors import RunFailed
-from pacemark.instrument.commands import Batch, Command, Finish, Inbox, Probe, Reading, Setup, decode_batch, framed
+from pacemark.instrument.commands import (
+    Batch,
+    Begin,
+    Command,
+    Finish,
+    Inbox,
+    Probe,
+    Reading,
+    Setup,
+    decode_batch,
+    framed,
+)
+from pacemark.pace import Concurrency
 from pacemark.trace import Beat
 
 READ_BYTES = 1 << 20
+SPARE_FILES = 24
+"""File descriptors that a worker needs beside its connections."""
 
 
 class Fleet(Protocol):
@@ -148,12 +163,23 @@ class Processes:
         self._selector.close()
 
     def send(self, command: Command) -> None:
-        """See `Fleet`."""
+        """See `Fleet`. Raises RunFailed where this machine gives no worker the files that its streams need."""
+        if isinstance(command, Begin) and isinstance(command.load, Concurrency):
+            self._refuse_too_many(command.load)
         for worker in self.workers[: 1 if isinstance(command, Probe) else None]:
             if isinstance(command, Setup):
                 worker.send(msgspec.structs.replace(command, worker=worker.number, workers=len(self.workers)))
             else:
                 worker.send(command)
+
+    def _refuse_too_many(self, load: Concurrency) -> None:
+        needed = -(-load.value // len(self.workers)) + SPARE_FILES
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if limit != resource.RLIM_INFINITY and needed > limit:
+            raise RunFailed(
+                f"{load} needs {needed} open files in each worker, and this machine's limit is {limit}; "
+                "raise it (ulimit -Hn), or use more --workers"
+            )
 
     def receive(self, timeout_s: float) -> Iterator[Batch]:
         """See `Fleet`."""

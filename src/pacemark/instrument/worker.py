@@ -46,6 +46,7 @@ async def _work(control: socket.socket, raw: socket.socket, reader: int) -> None
             if isinstance(command, Setup):
                 generator = LoadGenerator(command, loop, outbox)
                 pulse = loop.create_task(generator.beat())
+                pulse.add_done_callback(_give_up)
                 gc.disable()
                 continue
             assert generator is not None
@@ -57,6 +58,14 @@ async def _work(control: socket.socket, raw: socket.socket, reader: int) -> None
                 outbox.close()
                 await outbox.wait_closed()
                 return
+
+
+def _give_up(pulse: asyncio.Task[None]) -> None:
+    """A worker without a pulse would hold the run for ever; one that dies with a reason is named."""
+    if not pulse.cancelled() and (error := pulse.exception()) is not None:
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(1)
 
 
 async def _watch(silence: asyncio.StreamReader, reader: int) -> None:

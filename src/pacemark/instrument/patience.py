@@ -1,0 +1,56 @@
+"""When a server turns a request away: how to tell, and how long to wait before the next one."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pacemark.endpoint import retry
+from pacemark.instrument.connection import Answer
+
+SHORT_BYTES = 4096
+"""A longer answer is no refusal, and is not looked into."""
+LONGEST_S = 60.0
+
+
+class _Said(msgspec.Struct):
+    error: msgspec.Raw = msgspec.Raw(b"null")
+    error_code: msgspec.Raw = msgspec.Raw(b"null")
+    object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode = msgspec.json.Decoder(_Said).decode
+
+
+def failed(answer: Answer) -> bool:
+    """Whether the request came to nothing: by the transport, by the status, or by what a short answer says."""
+    return bool(answer.error) or answer.status >= 300 or _refused(answer.body)
+
+
+def _refused(body: bytes) -> bool:
+    """Whether a whole answer is nothing but an error: an object, or an event stream whose first event is one."""
+    if len(body) > SHORT_BYTES:
+        return False
+    text = body.strip()
+    if text.startswith((b"event: error", b"event:error")):
+        return True
+    if text.startswith(b"data:"):
+        text = text[5:].partition(b"\n")[0].strip()
+    if text in (b"", b"[DONE]"):
+        return True
+    try:
+        said = _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return bytes(said.object) == b'"error"' or any(
+        bytes(value) not in (b"null", b'""', b"{}", b"0", b"false") for value in (said.error, said.error_code)
+    )
+
+
+def told_s(answer: Answer) -> float | None:
+    """How long the server asks to be left alone, of a minute at most; None where it does not say.
+
+    At least a second, unless the server counts in milliseconds: whole seconds are often rounded down to none.
+    """
+    told = retry.told_s(answer.headers, answer.body[:SHORT_BYTES])
+    least = 0.05 if b"retry-after-ms" in answer.headers else 1.0
+    return None if told is None else min(LONGEST_S, max(least, told))
