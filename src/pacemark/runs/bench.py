@@ -17,7 +17,6 @@ from time import monotonic_ns
 
 import msgspec
 
-from pacemark.budget import parse as parse_budget
 from pacemark.dialects.openai import DIALECTS, Options, attempts, fill, template, understand
 from pacemark.endpoint.target import Target, resolve
 from pacemark.endpoint.watch import Source, Watcher, watch_of
@@ -29,12 +28,13 @@ from pacemark.instrument.generator import PROBE_LEVEL, Asking, Batch, Begin, Pro
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
+from pacemark.scenario import Settings as Settings
+from pacemark.scenario import Workload
 from pacemark.summary import Asked, EndedBy
 from pacemark.trace import ABSENT, Beat, Exchange, Sight, Window, trace_of
 from pacemark.workload.words import (
     PROBES,
     Prompts,
-    Workload,
     estimated,
     learn,
     probe_prompt,
@@ -53,24 +53,6 @@ DETAIL_LETTERS = 300
 CONNECTING_NS = 1_000_000
 """Time allowed for each connection that an open loop opens beforehand; with a far endpoint 32 are opened at once."""
 """How much of what a server says of a failure is kept."""
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """How to measure, as opposed to what."""
-
-    duration_s: float = 20.0
-    max_duration_s: float = 120.0
-    precision: float | None = None
-    """Measure until the intervals are this tight (0.05: 5%), for `max_duration_s` at most."""
-    budget: str = ""
-    """Limits that goodput is counted against."""
-    workers: int = 1
-    stream: bool = True
-    timeout_s: float = 600.0
-    fresh_connections: bool = False
-    max_in_flight: int = 0
-    seed_given: bool = False
-    """The seed was not drawn for this run, so that an earlier one may have sent the same prompts."""
 
 
 class Bench:
@@ -94,7 +76,7 @@ class Bench:
         self.settings = settings
         self.folder: RunFolder | None = None
         self._count_tokens = count_tokens
-        self._budget = parse_budget(settings.budget) if settings.budget else None
+        self._budget = settings.budget
         self._observe = observe
         self._dialect = DIALECTS[target.api]
         self._head = target.head(target.path or self._dialect.path)
