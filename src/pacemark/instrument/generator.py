@@ -19,6 +19,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
 from time import monotonic_ns, process_time_ns
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from pacemark.instrument.clock import Alarm, stamp_reads
 from pacemark.instrument.connection import Address, Answer, Connection, WireError
 from pacemark.pace import Concurrency, Load, Rate, arrivals
 from pacemark.trace import ABSENT, Beat, RawExchange
-from pacemark.workload.words import prompt
+from pacemark.workload.words import RandomWords
 
 BEAT_NS = 50_000_000
 PROBE_LEVEL = -1
@@ -284,9 +285,9 @@ class LoadGenerator:
 
     def _next(self, share: float = 1.0) -> Request:
         asking, level, index = self._asking, self._level, next(self._indices)
-        tokens = math.ceil(asking.tokens * share)
-        body = fill(asking.template, prompt(self._setup.seed, level, index, asking.words), tokens)
-        return Request(level, index, tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(body), body))
+        source = RandomWords(self._setup.seed, asking.words, asking.tokens, partial(fill, asking.template))
+        ask = source.ask(level, index, share)
+        return Request(level, index, ask.tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(ask.body), ask.body))
 
     async def _exchange(self, request: Request, due_ns: int, stream: int) -> Answer:
         """Send one request and note everything about it; a failure is noted, not raised."""
