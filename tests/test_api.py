@@ -165,13 +165,13 @@ def test_an_extra_field_is_sent_and_written_down(name: str, tmp_path: Path) -> N
         return streamed(asked)
 
     extra = {"top_k": 3, "nested": {"deep": [1, None, "x"]}}
-    loads: dict[str, Any] = {
+    loads: dict[str, dict[str, Any]] = {
         "run": {"concurrency": 1},
         "sweep": {"concurrency": [1]},
         "find": {"budget": "latency p50 < 60s", "most": 1, "max_duration": 1.0},
-    }[name]
+    }
     with server(note) as url:
-        run = getattr(pacemark, name)(url, model="m", extra_body=extra, out=tmp_path, **(SHORT | loads))
+        run = getattr(pacemark, name)(url, model="m", extra_body=extra, out=tmp_path, **(SHORT | loads[name]))
     assert run.levels[0].requests.completed > 0
     assert all(asked.body.items() >= extra.items() for asked in seen)
     assert json.loads((run.path / "run.json").read_bytes())["workload"]["extra"] == extra
@@ -204,12 +204,12 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
 
     given: dict[str, Any] = SHORT | {"model": "m", "out": tmp_path, "observe": soon}
     with server(reply) as url, pytest.raises(pacemark.RunFailed) as failed:
-        pacemark.sweep(url, concurrency=[1, 2, 3], **given)
+        pacemark.sweep(url, concurrency=[1, 2, 16], **given)
     folder = only_run(tmp_path)
     assert str(failed.value).endswith(f"what was measured is in {folder}")
     assert "out of order" in str(failed.value)
     run = pacemark.load(folder)
-    assert [level.load for level in run.levels] == [Concurrency(1), Concurrency(2), Concurrency(3)]
+    assert [level.load for level in run.levels] == [Concurrency(1), Concurrency(2), Concurrency(16)]
     assert all(level.requests.completed > 0 for level in run.levels[:2])
     assert run.levels[0].ttft_ms.p50.value is not None
     record = json.loads((folder / "run.json").read_bytes())
