@@ -16,7 +16,8 @@ from scipy import stats
 from pacemark.endpoint.target import target
 from pacemark.figures import metrics
 from pacemark.pace import Rate
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.simulator import serving
 from pacemark.workload.words import Workload
 

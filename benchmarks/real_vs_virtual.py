@@ -23,7 +23,8 @@ from pacemark.figures import metrics
 from pacemark.figures.health import Health
 from pacemark.figures.level import sum_up
 from pacemark.pace import Concurrency
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.simulator import serving, simulate
 from pacemark.summary import Level
 from pacemark.trace import Trace, Window

@@ -30,7 +30,8 @@ from pacemark.figures.level import LevelResult, sum_up
 from pacemark.instrument.commands import Asking, Begin, RawBatch, Setup, decode_raw_batch
 from pacemark.instrument.generator import LoadGenerator
 from pacemark.pace import Concurrency, Rate
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.simulator import Served, serving, simulate
 from pacemark.trace import Exchange, Window, trace_of
 from pacemark.workload.words import Workload

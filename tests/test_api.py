@@ -20,9 +20,9 @@ from pacemark import api
 from pacemark.endpoint.target import target
 from pacemark.pace import Concurrency, Rate
 from pacemark.reporting.progress import Status
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings, Workload
 from pacemark.simulator import Served, serving
-from pacemark.workload.words import Workload
 from support.cli_tools import Asked, Reply, only_run, server, streamed
 from support.needed import needed
 
@@ -154,6 +154,68 @@ def test_headers_and_extra_fields_are_sent() -> None:
     assert {asked.body["top_k"] for asked in seen} == {3}
     assert {asked.path for asked in seen} == {"/v1/chat/completions"}
     assert seen[-1].body["max_tokens"] == 8
+
+
+@pytest.mark.parametrize("name", ["run", "sweep", "find"])
+def test_an_extra_field_is_sent_and_written_down(name: str, tmp_path: Path) -> None:
+    seen: list[Asked] = []
+
+    def note(asked: Asked) -> Reply:
+        seen.append(asked)
+        return streamed(asked)
+
+    extra = {"top_k": 3, "nested": {"deep": [1, None, "x"]}}
+    loads: dict[str, dict[str, Any]] = {
+        "run": {"concurrency": 1},
+        "sweep": {"concurrency": [1]},
+        "find": {"budget": "latency p50 < 60s", "most": 1, "max_duration": 1.0},
+    }
+    with server(note) as url:
+        run = getattr(pacemark, name)(url, model="m", extra_body=extra, out=tmp_path, **(SHORT | loads[name]))
+    assert run.levels[0].requests.completed > 0
+    assert all(asked.body.items() >= extra.items() for asked in seen)
+    assert json.loads((run.path / "run.json").read_bytes())["workload"]["extra"] == extra
+    assert api.report(run.path).summary.workload["extra"] == extra
+
+
+def test_a_field_that_pacemark_sets_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    seen: list[Asked] = []
+
+    def note(asked: Asked) -> Reply:
+        seen.append(asked)
+        return streamed(asked)
+
+    with server(note) as url, pytest.raises(pacemark.BadInput, match="--output-tokens"):
+        pacemark.run(url, concurrency=1, extra_body={"max_tokens": 3}, out=tmp_path, **SHORT)
+    assert not seen
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
+    """The server refuses all from the second level's window on, so that the third level is given up."""
+    refusing: list[bool] = []
+
+    def soon(status: Status) -> None:
+        if status.level_index == 1 and status.phase == "measuring":
+            refusing.append(True)
+
+    def reply(asked: Asked) -> Reply:
+        return Reply(500, b'{"error": {"message": "out of order"}}') if refusing else streamed(asked)
+
+    given: dict[str, Any] = SHORT | {"model": "m", "out": tmp_path, "observe": soon}
+    with server(reply) as url, pytest.raises(pacemark.RunFailed) as failed:
+        pacemark.sweep(url, concurrency=[1, 2, 16], **given)
+    folder = only_run(tmp_path)
+    assert str(failed.value).endswith(f"what was measured is in {folder}")
+    assert "out of order" in str(failed.value)
+    run = pacemark.load(folder)
+    assert [level.load for level in run.levels] == [Concurrency(1), Concurrency(2), Concurrency(16)]
+    assert all(level.requests.completed > 0 for level in run.levels[:2])
+    assert run.levels[0].ttft_ms.p50.value is not None
+    record = json.loads((folder / "run.json").read_bytes())
+    assert (record["ended"], record["interrupted"]) == ("failed", False)
+    assert "out of order" in record["failure"]
+    assert "failed:" in (folder / "report.html").read_text()
 
 
 def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) -> None:

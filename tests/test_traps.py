@@ -18,7 +18,8 @@ from pacemark.figures import metrics
 from pacemark.figures.health import Health
 from pacemark.figures.level import sum_up
 from pacemark.pace import Concurrency
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.trace import Window, trace_of
 from pacemark.workload.words import Workload
 from support.servers import MS, certificate, exchange, listening, streamed

@@ -8,13 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pacemark.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from pacemark.api import Run, check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
+    from pacemark.api import check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
     from pacemark.errors import BadInput, PacemarkError, RunFailed
     from pacemark.runs.calibration import calibrate
+    from pacemark.runs.run import Run
     from pacemark.simulator import simulate
 
-__version__ = "0.1.0"
 __all__ = [
     "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "demo", "find", "load",
     "log_to_mlflow", "plan", "report", "run", "serve", "show", "simulate", "sweep",
@@ -22,7 +24,7 @@ __all__ = [
 
 _HOMES = {
     "BadInput": "errors", "PacemarkError": "errors", "RunFailed": "errors", "calibrate": "runs.calibration",
-    "simulate": "simulator",
+    "Run": "runs.run", "simulate": "simulator",
 }  # fmt: skip
 
 

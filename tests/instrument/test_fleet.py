@@ -16,7 +16,8 @@ from pacemark.errors import RunFailed
 from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency
 from pacemark.reporting.progress import Status
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.workload.words import Workload
 from support.processes import SETUP, alive, receive, wait_for
 from support.servers import listening, streamed

@@ -17,7 +17,8 @@ from pacemark.figures.level import LevelResult
 from pacemark.instrument.commands import Asking, Begin, Hush, Patience, Setup
 from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.workload.words import Workload
 from support.processes import receive, wait_for
 from support.servers import address, answer, chunk, delta, event, listening, read_request, stream

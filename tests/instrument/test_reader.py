@@ -19,7 +19,8 @@ from pacemark.instrument.commands import Batch, Inbox, RawBatch, Reading, decode
 from pacemark.instrument.fleet import Processes
 from pacemark.instrument.reader import read
 from pacemark.pace import Concurrency
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.trace import ABSENT, Beat, RawExchange
 from pacemark.workload.words import Workload
 from support.processes import SETUP, alive, receive, wait_for

@@ -16,7 +16,8 @@ from pacemark.endpoint.target import target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency, Rate
 from pacemark.reporting.progress import Status
-from pacemark.runs.bench import Bench, Settings
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings
 from pacemark.workload.words import Workload
 from support.cli_tools import Asked, Reply, as_json, server, streamed
 from support.servers import answer, listening, read_request, stream

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from pacemark import __version__
 from pacemark.dialects.dialect import spoken
 from pacemark.endpoint.served import PAY_PER_TOKEN, PROVISIONED, Endpoint, Entity, Kind, Limit, exceeding
 from pacemark.endpoint.target import Target, secrets_in
 from pacemark.errors import BadInput, RunFailed
 from pacemark.trace import Sight
+from pacemark.version import __version__
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

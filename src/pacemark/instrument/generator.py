@@ -14,6 +14,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
 from time import monotonic_ns, process_time_ns
 from typing import Any, NamedTuple
 
@@ -42,7 +43,8 @@ from pacemark.instrument.patience import failed, told_s
 from pacemark.instrument.pulse import Cores, waited_ns
 from pacemark.pace import Concurrency, Rate, arrivals
 from pacemark.trace import ABSENT, Beat, RawExchange
-from pacemark.workload.words import prompt
+from pacemark.workload.source import Source
+from pacemark.workload.words import RandomWords
 
 BEAT_NS = 50_000_000
 STALL_LOOK_NS = 250_000_000
@@ -91,6 +93,7 @@ class LoadGenerator:
         self._level = PROBE_LEVEL
         self._streams = 0
         self._asking = Asking(b"", b"", 0, 0)
+        self._source: Source = RandomWords(setup.seed, 0, 0, partial(fill, b""))
         self.broken: BaseException | None = None
         """What ended a stream that should have gone on: a fault of pacemark's own."""
         self._reads = 0
@@ -107,6 +110,7 @@ class LoadGenerator:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
             self._asking = command
+            self._source = RandomWords(self._setup.seed, command.words, command.tokens, partial(fill, command.template))
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)
@@ -221,9 +225,9 @@ class LoadGenerator:
 
     def _next(self, share: float = 1.0) -> Request:
         asking, level, index = self._asking, self._level, next(self._indices)
-        tokens = max(asking.least_tokens, math.ceil(asking.tokens * share))
-        body = fill(asking.template, prompt(self._setup.seed, level, index, asking.words), tokens)
-        return Request(level, index, tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(body), body))
+        share = max(share, asking.least_tokens / max(1, asking.tokens))
+        ask = self._source.ask(level, index, min(1.0, share))
+        return Request(level, index, ask.tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(ask.body), ask.body))
 
     async def _exchange(self, request: Request, due_ns: int, stream: int) -> Answer:
         """Send one request and note everything about it; a failure is noted, not raised."""

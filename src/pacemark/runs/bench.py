@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from pacemark.budget import parse as parse_budget
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.contact import Way, first_contact, too_late
 from pacemark.endpoint.target import Target, resolve
@@ -40,10 +39,11 @@ from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
 from pacemark.runs.status import Teller
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s
+from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
 from pacemark.trace import ABSENT, Exchange, Sight, Window
 from pacemark.workload.tokenizer import Tokenizer
-from pacemark.workload.words import Workload, resized
+from pacemark.workload.words import resized
 
 LOOK_NS = 200_000_000
 CONNECTING_NS = 1_000_000
@@ -54,30 +54,6 @@ SAY_AFTER_S = 2.0
 """An answer that takes longer than this before the first level is waited for in words."""
 HOLD_S = 5.0
 """Least time for which an open loop goes on after its window."""
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """How to measure, as opposed to what."""
-
-    duration_s: float = 20.0
-    max_duration_s: float = 120.0
-    precision: float | None = None
-    """Measure until the intervals are this tight (0.05: 5%), for `max_duration_s` at most."""
-    budget: str = ""
-    """Limits that goodput is counted against."""
-    workers: int = 1
-    stream: bool = True
-    timeout_s: float = 600.0
-    fresh_connections: bool = False
-    max_in_flight: int = 0
-    seed_given: bool = False
-    """The seed was not drawn for this run, so that an earlier one may have sent the same prompts."""
-    ignore_eos: bool = True
-    """Ask for answers of full length, where the server can do that."""
-    wait_s: float = 0.0
-    """How long to wait for a server that is not ready yet."""
-    stall_timeout_s: float | None = None
-    """Longest silence inside an answer; None: by what was seen, see `runs.trouble.stall_limit_s`."""
 
 
 class _Level(NamedTuple):
@@ -111,7 +87,7 @@ class Bench:
         self.workload = workload
         self.settings = settings
         self._count_tokens = count_tokens
-        self._budget = parse_budget(settings.budget) if settings.budget else None
+        self._budget = settings.budget
         self._observe = observe
         self._dialect = DIALECTS[target.api]
         self._head = target.head(target.path or self._dialect.path)

@@ -20,8 +20,8 @@ from pacemark.endpoint.target import target
 from pacemark.figures import metrics
 from pacemark.pace import Concurrency, Load
 from pacemark.reporting.progress import Status
-from pacemark.runs.bench import Bench, Settings
-from pacemark.workload.words import Workload
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings, Workload
 
 STREAMS = (32, 64, 128, 256, 512, 768, 1024, 1536, 2048)
 TTFT_MS, ITL_MS, TOKENS = 200.0, 20.0, 64

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+
+from pacemark.scenario import Workload as Workload
+from pacemark.workload.source import Ask
 
 # Everyday English words. Tokenizers differ in how they cut them, which is why the ratio is learned.
 _WORDS = tuple(
@@ -61,16 +66,6 @@ PROBES = 2**32 - 1
 """Stands for the level in the draw of probe prompts."""
 
 
-class Workload(msgspec.Struct, frozen=True):
-    """Lengths and the seed that every prompt hangs on."""
-
-    input_tokens: int = 256
-    output_tokens: int = 128
-    seed: int = 0
-    extra: dict[str, msgspec.Raw] = {}
-    """Further fields of every request body, as JSON."""
-
-
 class Prompts(msgspec.Struct, frozen=True):
     """How many words make a prompt of the wanted length, and how that was found out."""
 
@@ -93,6 +88,22 @@ def prompt(seed: int, level: int, index: int, words: int) -> str:
     salt = "".join(string.ascii_lowercase[i] for i in rng.integers(0, 26, SALT_LETTERS).tolist())
     drawn = rng.integers(0, len(_WORDS), max(0, words)).tolist()
     return " ".join([salt, *[_WORDS[i] for i in drawn]])
+
+
+class RandomWords(NamedTuple):
+    """Prompts of random words, of one length: the `Source` where nothing else was given."""
+
+    seed: int
+    words: int
+    tokens: int
+    written: Callable[[str, int], bytes]
+    """The body of a request for a text and a number of output tokens, as the API wants it."""
+
+    def ask(self, level: int, index: int, share: float = 1.0) -> Ask:
+        """See `Source`."""
+        tokens = math.ceil(self.tokens * share)
+        body = self.written(prompt(self.seed, level, index, self.words), tokens)
+        return Ask(body, self.words, tokens)
 
 
 def probe_prompt(seed: int, index: int, words: int) -> str:

@@ -1,0 +1,200 @@
+"""From a run folder to what people see: levels summed up, a summary, a report. Nothing is sent here."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pacemark.answers.confirmation import confirmed
+from pacemark.answers.curve import operating_points
+from pacemark.answers.fit import fits
+from pacemark.answers.lengths import slopes
+from pacemark.answers.planning import Demand, Plan, Size, plan_for
+from pacemark.answers.stored import comparable, find_from, meets
+from pacemark.budget import Budget
+from pacemark.budget import parse as parse_budget
+from pacemark.endpoint.watch import watch_from
+from pacemark.errors import BadInput
+from pacemark.figures.health import health_from
+from pacemark.figures.level import LevelResult, replicated, sum_up
+from pacemark.pace import Concurrency, Load, Rate
+from pacemark.runs.folder import Columns, RunFolder
+from pacemark.runs.record import RunRecord, read, written
+from pacemark.runs.run import Run
+from pacemark.runs.timeline import timeline_of
+from pacemark.scenario import Grid, Search
+from pacemark.summary import Asked, Find, Fits, Level, OperatingPoints, Summary
+from pacemark.trace import Window
+
+__all__ = ["anew", "answered", "concluded", "planned"]
+
+
+# --- what a stored run gives
+
+
+def anew(path: Path, budget: Budget | None) -> Run:
+    """Summary and report of a stored run from its requests, with another `budget` where one is given.
+
+    Raises BadInput where there are none.
+    """
+    with contextlib.closing(RunFolder.open(path)) as folder:
+        before = read(folder.run())
+        record = _for_budget(before, budget)
+        results = stored(folder, record)
+        find: Find | None = None
+        limits = record.scenario.settings.budget
+        if isinstance(record.scenario.goal, Search) and limits is not None:
+            find = _found_before(folder) if budget is None else None
+            find = find or find_from(comparable(results), limits)
+        return concluded(folder, results, record, find)
+
+
+def answered(path: Path, budget: Budget, goal: Search) -> Run:
+    """A search in the levels of a stored run. Nothing is written. Raises BadInput where it holds no such levels."""
+    with contextlib.closing(RunFolder.open(path)) as folder:
+        record = _for_budget(read(folder.run()), budget)
+        _refuse_grid(folder, record)
+        results = comparable(stored(folder, record), rate=goal.load == "rate")
+        return Run(summary_of(results, record, find_from(results, budget, precision=goal.within)), folder.path)
+
+
+def planned(
+    path: Path, demand: Demand, budget: Budget | None, *, burstiness: float, price: float | None, size: Size | None
+) -> Plan:
+    """Replicas like the one that a run measured; without `budget` that of the run counts. Raises BadInput."""
+    with contextlib.closing(RunFolder.open(path)) as folder:
+        record = read(folder.run())
+        _refuse_grid(folder, record)
+        limits = budget or record.scenario.settings.budget
+        if limits is None:
+            raise BadInput("plan needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
+        results = stored(folder, record)
+    return plan_for(results, demand, limits, burstiness=burstiness, price_per_hour=price, provisioned=size)
+
+
+def _for_budget(record: RunRecord, budget: Budget | None) -> RunRecord:
+    """The record with another budget, where one is given."""
+    if budget is None:
+        return record
+    settings = msgspec.structs.replace(record.scenario.settings, budget=budget)
+    return msgspec.structs.replace(record, scenario=msgspec.structs.replace(record.scenario, settings=settings))
+
+
+def _found_before(folder: RunFolder) -> Find | None:
+    """What a search found, if it came to its end."""
+    with contextlib.suppress(BadInput, msgspec.ValidationError):
+        return msgspec.convert(folder.summary().find, Find, from_attributes=True)
+    return None
+
+
+def _refuse_grid(folder: RunFolder, record: RunRecord) -> None:
+    """Levels of different lengths must not be pooled for one answer."""
+    if isinstance(record.scenario.goal, Grid):
+        raise BadInput(f"{folder.path} is a length grid: it has one load, so there is none to choose")
+
+
+def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
+    """The levels of a stored run, summed up anew. Raises BadInput where there are none."""
+    results = []
+    settings, known = record.scenario.settings, record.learned.known_prompts if record.learned else None
+    sights = folder.sights()
+    for level, load, window, ended_by, died in folder.levels():
+        columns = folder.columns(level, open_loop=isinstance(load, Rate))
+        if record.ended is None:  # it was killed, so the window may not have come to its planned end
+            window = Window(window.start_ns, min(window.end_ns, _known_until(columns, settings.workers)))
+        health = health_from(columns.lag_ns, columns.send_ns, columns.coalesced_reads, folder.beats(level), died)
+        watch = watch_from(columns.refusals, sights)
+        results.append(
+            sum_up(
+                load,
+                columns.trace,
+                window,
+                health,
+                budget=settings.budget,
+                ended_by=ended_by,
+                watch=watch,
+                known_prompts=known,
+            )
+        )
+    if not results:
+        raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")
+    return results
+
+
+def _known_until(columns: Columns, workers: int) -> int:
+    """Up to when a level that was cut off is on record whole; what was in flight at its end is not on record.
+
+    Each worker numbers its requests in the order it sends them, so the first number that is missing was sent no
+    sooner than the one before it.
+    """
+    sent_ns: dict[int, int] = dict(zip(columns.numbers.tolist(), columns.trace.sent_ns.tolist(), strict=True))
+    missing = (next(n for n in itertools.count(worker, workers) if n not in sent_ns) for worker in range(workers))
+    return min(sent_ns.get(n - workers, 0) for n in missing)
+
+
+# --- writing it up
+
+
+def concluded(folder: RunFolder, results: Sequence[LevelResult], record: RunRecord, find: Find | None = None) -> Run:
+    """Write what people see of a run."""
+    from pacemark.reporting.html import write_html
+
+    summary = summary_of(results, record, find)
+    summary = msgspec.structs.replace(summary, timeline=timeline_of(results, folder))
+    folder.write_run(written(record))
+    folder.write_summary(summary)
+    write_html(summary, folder.path / "report.html")
+    return Run(summary, folder.path)
+
+
+def summary_of(results: Sequence[LevelResult], record: RunRecord, find: Find | None) -> Summary:
+    """A run as its summary; `find` is the result of a search for a budget.
+
+    What was measured in the open loop to confirm a search in the closed one is part of `find`, and no level.
+    """
+    if find is not None and find.load == "concurrency":
+        untried = [tried for tried in find.confirmations if tried.level is None]
+        find = msgspec.structs.replace(find, confirmations=confirmed(results, parse_budget(find.budget)) + untried)
+        results = [r for r in results if isinstance(r.load, Concurrency)]
+    levels = _levels(results, record, find)
+    is_grid = isinstance(record.scenario.goal, Grid)
+    points, laws = OperatingPoints(), Fits()
+    if not is_grid:  # a grid has one load, so there is none to choose
+        laws = fits(levels)
+        if find is not None and find.answer is not None and find.answer.high is not None:
+            laws = msgspec.structs.replace(laws, warning=None)  # a search went as far as its budget
+        budget = record.scenario.settings.budget
+        judge = meets(results, budget) if budget is not None else None
+        points = operating_points(levels, judge, laws.scalability.knee if laws.scalability else None)
+    said = written(record)
+    return Summary(
+        target=said.pop("target"),
+        workload=said.pop("workload"),
+        levels=levels,
+        operating_points=points,
+        fits=laws,
+        run=said,
+        find=msgspec.UNSET if find is None else msgspec.to_builtins(find),
+        slopes=slopes(levels) if is_grid else msgspec.UNSET,
+    )
+
+
+def _levels(results: Sequence[LevelResult], record: RunRecord, find: Find | None) -> list[Level]:
+    """The levels with what each asked for; those of one load as one, where it was measured several times."""
+    goal = record.scenario.goal
+    cells = goal.cells if isinstance(goal, Grid) else ()
+    measured = [
+        msgspec.structs.replace(result.level, asked=cells[n % len(cells)] if cells else None)
+        for n, result in enumerate(results)
+    ]
+    if find is None and getattr(goal, "repeats", 1) == 1:
+        return measured
+    groups: dict[tuple[Load, Asked | None], list[Level]] = {}
+    for result, level in zip(results, measured, strict=True):
+        groups.setdefault((result.load, level.asked), []).append(level)
+    levels = [replicated(group) for group in groups.values()]
+    return sorted(levels, key=lambda level: level.load.value) if find is not None else levels

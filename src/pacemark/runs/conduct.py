@@ -1,0 +1,317 @@
+"""One run from its order to its report: open the endpoint, get ready, measure level by level, write it up."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pacemark.answers.confirmation import forecast, implied_rate, long_enough, ways
+from pacemark.answers.search import Allowance, Step
+from pacemark.answers.search import find as search_for
+from pacemark.dialects.dialect import DIALECTS
+from pacemark.endpoint.databricks import SCHEME, Serving, exceeding
+from pacemark.endpoint.databricks import serving as open_serving
+from pacemark.endpoint.target import Target, only_model, target
+from pacemark.errors import RunFailed
+from pacemark.reporting.progress import Status
+from pacemark.runs.bench import Bench
+from pacemark.runs.calibration import warning as beyond_calibration
+from pacemark.runs.conclude import concluded
+from pacemark.runs.folder import RunFolder
+from pacemark.runs.record import Learned, RunRecord, begun, written
+from pacemark.runs.run import Run
+from pacemark.scenario import Goal, Scenario, Search, Words, ordered, steps
+from pacemark.summary import Confirmation, Find, Spent
+from pacemark.trace import ABSENT
+from pacemark.workload.tokenizer import Tokenizer
+
+__all__ = ["Checked", "Options", "checked", "measured", "searched"]
+
+
+class Options(Words, total=False):
+    """What every measuring function takes beside its target and loads."""
+
+    headers: Sequence[str] | Mapping[str, str]
+    out: str | Path
+    observe: Callable[[Status], None]
+    """Called some twenty times a second with where the run stands."""
+    command: Sequence[str]
+    """How the run was asked for, to be written down; the CLI gives its own words."""
+
+
+# --- the goals
+
+
+def measured(where: str, goal: Goal, options: Options) -> Run:
+    """Measure the levels of `goal`, one after the other. Raises BadInput and RunFailed."""
+
+    def body(bench: Bench, folder: RunFolder, record: RunRecord) -> Run:
+        planned = steps(record.scenario.goal)
+        bench.levels_planned = len(planned)
+
+        def drive() -> None:
+            for load, asked in planned:
+                if asked is not None:
+                    bench.ask_for(asked)
+                bench.measure(load)
+
+        return _driven(bench, folder, record, drive)
+
+    return _run(where, goal, options, body)
+
+
+def searched(
+    where: str, goal: Search, options: Options, allowance: Allowance | None, tell: Callable[[Step], None]
+) -> Run:
+    """Search for the largest load within the budget, which is among `options`. Raises BadInput and RunFailed."""
+
+    def body(bench: Bench, folder: RunFolder, record: RunRecord) -> Run:
+        answer: list[Find] = []
+        budget = record.scenario.settings.budget
+        assert budget is not None
+
+        def drive() -> None:
+            found = search_for(
+                bench.measure,
+                budget,
+                kind=goal.load,
+                arrivals=goal.arrivals,
+                burstiness=goal.burstiness,
+                precision=goal.within,
+                most=goal.most,
+                allowance=allowance,
+                observe=tell,
+            )
+            answer.append(found)
+            if goal.confirm:
+                answer[0] = _confirm(bench, found, allowance or Allowance())
+
+        return _driven(bench, folder, record, drive, lambda: answer[0] if answer else None)
+
+    return _run(where, goal, options, body)
+
+
+def _confirm(bench: Bench, find: Find, allowance: Allowance) -> Find:
+    """Offer the rate that the answer implies in the open loop. What cannot be tried within the allowance is noted."""
+    streams = find.answer.value if find.answer else None
+    rate = implied_rate(bench.results, streams) if streams else None
+    untried, spent = [], find.spent
+    for load in ways(rate) if rate else ():
+        cost = forecast(load, bench.results)
+        spent = Spent(spent.requests + cost.requests, spent.seconds + cost.seconds, spent.tokens + cost.tokens)
+        if over := allowance.exceeded(spent):
+            untried.append(Confirmation(load, None, None, f"not tried: it would exceed the allowance of {over}"))
+            continue
+        with contextlib.suppress(RunFailed):  # the level is kept, and judged with the others
+            bench.measure(load, long_enough())
+    return msgspec.structs.replace(find, confirmations=untried)
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handful of requests told of an endpoint; None for what it does not tell."""
+
+    target: dict[str, str]
+    endpoint: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """What its workspace says of it, where it is in one."""
+    streams: bool
+    reports_usage: bool
+    accepts: list[str]
+    """Which of ignore_eos and min_tokens it takes."""
+    max_tokens_field: str | None
+    input_tokens: int | None
+    output_tokens: int
+    events: int
+    finish_reason: str | None
+    tokens_per_word: float
+    prompt_length_from: str
+    connect_ms: float | None
+    ttft_ms: float | None
+    latency_ms: float | None
+    clock: str
+    """Who stamped the answer's bytes: kernel or user."""
+
+
+def checked(where: str, goal: Goal, options: Options) -> Checked:
+    """Send a handful of requests. Raises BadInput where the endpoint does not answer as one of that API."""
+    said = _Notices()
+    with _opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
+        count_tokens = _counter(scenario.access.tokenizer)
+        with Bench(place, scenario.workload, scenario.settings, count_tokens, source=serving) as bench:
+            bench.prepare()
+            bench.finish()
+    first, prompts, accepted = bench.first, bench.prompts, bench.options
+
+    def since_sent(ns: int) -> float | None:
+        return None if ns == ABSENT else (ns - first.sent_ns) / 1e6
+
+    events = len(first.hi_ns)
+    return Checked(
+        target=place.described(),
+        endpoint=msgspec.UNSET if serving is None else serving.endpoint.described(),
+        streams=first.first_event_ns != ABSENT,
+        reports_usage=first.tokens_source == "usage",
+        accepts=[n for n in ("ignore_eos", "min_tokens") if getattr(accepted, n)],
+        max_tokens_field=accepted.max_tokens_field or None,
+        input_tokens=None if first.input_tokens == ABSENT else first.input_tokens,
+        output_tokens=first.output_tokens,
+        events=events,
+        finish_reason=first.finish_reason or None,
+        tokens_per_word=prompts.tokens_per_word,
+        prompt_length_from=prompts.source,
+        connect_ms=None if bench.connect_ns == ABSENT else bench.connect_ns / 1e6,
+        ttft_ms=since_sent(int(first.hi_ns[0])) if first.first_event_ns != ABSENT and events else None,
+        latency_ms=since_sent(int(first.hi_ns[-1]) if events else ABSENT),
+        clock="kernel" if len(first.lag_ns) and first.lag_ns[-1] >= 0 else "user",
+    )
+
+
+# --- what they share
+
+
+class _Notices:
+    """What a user should hear of at once, before money is spent: kept, and said as warnings."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        # The warning is of the line that called pacemark, however deep in it this is.
+        depth, frame = 1, sys._getframe()
+        while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("pacemark", "contextlib"):
+            depth, frame = depth + 1, frame.f_back
+        warnings.warn(line, stacklevel=depth)
+
+
+def _run(where: str, goal: Goal, options: Options, body: Callable[[Bench, RunFolder, RunRecord], Run]) -> Run:
+    """Open the target and a run folder, get ready, and hand over to `body`."""
+    said = _Notices()
+    with _opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
+        if beyond := beyond_calibration(scenario.loads, place.tls):
+            said.say(beyond)
+        described = serving.endpoint.described() if serving is not None else None
+        record = begun(scenario, place, options.get("command", ()), described)
+        slug = f"{place.host} {record.target['model']}"
+        folder = RunFolder.create(Path(options.get("out", "runs")), slug, written(record))
+        try:
+            with _ready(place, scenario, serving, folder, options) as bench:
+                if serving is not None:
+                    _forewarn(serving, bench, scenario, said)
+                learned = Learned(bench.prompts, msgspec.to_builtins(bench.options), bench.known_prompts)
+                record = msgspec.structs.replace(record, learned=learned)
+                folder.write_run(written(record))
+                done = body(bench, folder, record)
+            if serving is not None and (line := exceeding(serving.endpoint, done.levels)):
+                said.say(line)
+            return dataclasses.replace(done, notices=tuple(said.lines))
+        finally:
+            empty = not folder.levels()
+            folder.close()
+            if empty:  # nothing was measured, so nothing is left behind
+                shutil.rmtree(folder.path)
+
+
+@contextlib.contextmanager
+def _ready(
+    place: Target, scenario: Scenario, serving: Serving | None, folder: RunFolder, options: Options
+) -> Iterator[Bench]:
+    """A bench that has met the endpoint, and writes to `folder`."""
+    count_tokens, observe = _counter(scenario.access.tokenizer), options.get("observe", _silent)
+    with Bench(place, scenario.workload, scenario.settings, count_tokens, observe, serving) as bench:
+        bench.folder = folder
+        bench.prepare()
+        yield bench
+
+
+def _driven(
+    bench: Bench,
+    folder: RunFolder,
+    record: RunRecord,
+    drive: Callable[[], None],
+    found: Callable[[], Find | None] = lambda: None,
+) -> Run:
+    """Run `drive` to its end, or to what stops it, and write up what was measured until then."""
+    failure: RunFailed | None = None
+    interrupted = False
+    try:
+        drive()
+    except KeyboardInterrupt:
+        interrupted = True
+    except RunFailed as error:
+        failure = error
+    results = bench.finish(drain=not interrupted and failure is None)
+    if results and not failure and not interrupted and not any(r.level.requests.completed for r in results):
+        errors = ", ".join(f"{count} x {kind}" for kind, count in results[0].level.errors.items())
+        failure = RunFailed(f"not one request was answered ({errors})")
+    record = msgspec.structs.replace(
+        record,
+        ended="interrupted" if interrupted else "failed" if failure else "completed",
+        failure=str(failure) if failure else None,
+    )
+    run = concluded(folder, results, record, found())
+    if failure is not None:
+        raise RunFailed(f"{failure}; what was measured is in {folder.path}")
+    return run
+
+
+@contextlib.contextmanager
+def _opened(scenario: Scenario, options: Options, said: _Notices) -> Iterator[tuple[Target, Scenario, Serving | None]]:
+    """The endpoint of an order, started where it is the embedded one, and the order as that endpoint needs it."""
+    where, way = scenario.target, scenario.access
+    access: Any = {"headers": options.get("headers", ()), "ca_file": way.ca_file, "insecure": way.insecure}
+    serving: Serving | None = None
+    with contextlib.ExitStack() as stack:
+        if where.startswith(SCHEME):
+            serving = open_serving(where.removeprefix(SCHEME), way.profile)
+            for line in serving.endpoint.warnings(scenario.workload.input_tokens):
+                said.say(line)
+            bare = target(f"{serving.host}/serving-endpoints", model=way.model, api=way.api, **access)
+            place = serving.target(bare)
+        else:
+            url, model = where, way.model
+            if where.startswith("sim:"):
+                from pacemark.simulator import serving as embedded
+
+                served = stack.enter_context(embedded(where.removeprefix("sim:")))
+                url, model = served.url, model or served.model
+            place = target(url, model=model, api=way.api, api_key_env=way.api_key_env, **access)
+            if not model:
+                place = msgspec.structs.replace(place, model=only_model(place))
+        yield place, _spoken(scenario, place.api), serving
+
+
+def _spoken(scenario: Scenario, api: str) -> Scenario:
+    """The order as an API can fulfil it: an embedding is one vector, whole."""
+    dialect, workload, settings = DIALECTS[api], scenario.workload, scenario.settings
+    return msgspec.structs.replace(
+        scenario,
+        workload=msgspec.structs.replace(workload, output_tokens=dialect.output_of(workload.output_tokens)),
+        settings=msgspec.structs.replace(settings, stream=settings.stream and dialect.streams),
+    )
+
+
+def _forewarn(serving: Serving, bench: Bench, scenario: Scenario, said: _Notices) -> None:
+    """Say which known limit the plan would exceed, before its first level."""
+    first = bench.first
+    latency_s = (first.ended_ns - first.sent_ns) / 1e9
+    input_tokens = first.input_tokens if first.input_tokens > 0 else bench.workload.input_tokens
+    output_tokens = bench.workload.output_tokens if DIALECTS[bench.target.api].output_tokens is None else 0
+    for line in serving.endpoint.planned(scenario.loads, latency_s, input_tokens, output_tokens):
+        said.say(line)
+
+
+def _silent(status: Status) -> None:
+    """The default observer."""
+
+
+def _counter(path: str) -> Tokenizer | None:
+    """Counts tokens by a tokenizer.json; None where none was named. Raises BadInput."""
+    return Tokenizer(path) if path else None

@@ -1,0 +1,67 @@
+"""A finished run, as the Python face hands it out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pacemark.runs import tables
+from pacemark.runs.tables import Rows
+from pacemark.summary import Level, Summary
+
+if TYPE_CHECKING:
+    import altair
+    import pandas
+    import pyarrow
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its summary, and the folder that holds every request of it."""
+
+    summary: Summary
+    path: Path
+    notices: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """What was said while it ran: limits that it would exceed, or did. A stored run has none."""
+
+    @property
+    def levels(self) -> list[Level]:
+        """The load levels, in the order they ran."""
+        return self.summary.levels
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped before its last level ended."""
+        return bool(self.summary.run.get("interrupted"))
+
+    @property
+    def answer(self) -> str:
+        """What to choose and why, in words: what the command line prints below its table."""
+        from pacemark.reporting.terminal import answer
+
+        return answer(self.summary)
+
+    def to_pandas(self, rows: Rows = "levels") -> pandas.DataFrame:
+        """A row per level, columns such as `ttft_ms_p95` and `ttft_ms_p95_low`; or a row per request. Needs pandas."""
+        return tables.to_pandas(tables.table(self.summary, self.path, rows))
+
+    def to_arrow(self, rows: Rows = "levels") -> pyarrow.Table:
+        """The same for Arrow. Needs the extra `arrow`."""
+        return tables.to_arrow(tables.table(self.summary, self.path, rows))
+
+    def to_spark(self, rows: Rows = "levels", session: SparkSession | None = None) -> DataFrame:
+        """The same for Spark, in `session` or the active one. The columns never change, so tables can be added to."""
+        return tables.to_spark(tables.table(self.summary, self.path, rows), session)
+
+    def plot(self) -> altair.LayerChart | altair.VConcatChart:
+        """The throughput-latency curve; of a length grid, its lines."""
+        from pacemark.reporting.charts.curve import main_chart
+
+        return main_chart(self.summary)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        from pacemark.reporting.notebook import bundle
+
+        return bundle(self.summary)

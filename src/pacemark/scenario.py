@@ -1,0 +1,399 @@
+"""What was ordered: one value for the flags, the Python face, `run.json` and everything that carries a run out.
+
+Defaults and checks of what a user may give stand here and nowhere else. Nothing in a `Scenario` is secret: headers
+are not part of it, and a key is named by the variable that holds it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import msgspec
+
+from pacemark.budget import Budget
+from pacemark.budget import parse as parse_budget
+from pacemark.cpu import cpus
+from pacemark.errors import BadInput
+from pacemark.pace import Arrivals, Concurrency, Load, Rate
+from pacemark.summary import Asked
+
+CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
+"""The levels of a sweep that names none."""
+STREAMS_PER_WORKER = 512
+"""What one worker carries at 50 tokens/s per stream with room to spare (docs/accuracy.md)."""
+
+
+class Words(TypedDict, total=False):
+    """What may be given with any target. The flags of the CLI have these names."""
+
+    model: str
+    api: str
+    input_tokens: int | Sequence[int]
+    output_tokens: int | Sequence[int]
+    """Several lengths of either make a sweep a length grid: every pair of them, at one concurrency."""
+    duration: float
+    """Seconds of steady load to measure at each level; the ramp before it and the hold after it come on top."""
+    precision: float | str | None
+    """Measure each level until its intervals are this tight: 0.05 or "5%"."""
+    max_duration: float
+    """Longest time to measure a level when `precision` is given."""
+    repeats: int
+    """Measure every level this many times, in turn."""
+    budget: str
+    """Limits to count goodput against: `ttft p95 < 500ms, tpot p95 < 50ms`."""
+    stream: bool
+    workers: int | str
+    timeout: float
+    stall_timeout: float | None
+    """Longest time between two events of an answer, in seconds; None: as long as `timeout` allows."""
+    wait: float | str
+    """How long to wait for an endpoint that is not ready: seconds, or "120s"."""
+    ignore_eos: bool
+    """Ask for answers of the whole length, where the server lets that be asked."""
+    seed: int | None
+    api_key_env: str
+    ca_file: str
+    insecure: bool
+    profile: str
+    """A profile of ~/.databrickscfg, for targets in a Databricks workspace."""
+    tokenizer: str | Path | None
+    extra_body: Mapping[str, Any]
+    """Further fields of every request. Those that pacemark sets itself are refused."""
+    fresh_connections: bool
+    max_in_flight: int
+
+
+DEMO: Words = {"input_tokens": 256, "output_tokens": 64, "duration": 4.0}
+"""What the demo asks for, where nothing else is said."""
+SEARCH: Words = {"duration": 10.0, "max_duration": 60.0}
+"""The same for a search."""
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """Lengths and the seed that every prompt hangs on."""
+
+    input_tokens: int = 256
+    output_tokens: int = 128
+    seed: int = 0
+    extra: dict[str, Any] = {}
+    """Further fields of every request body."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How to measure, as opposed to what."""
+
+    duration_s: float = 20.0
+    max_duration_s: float = 120.0
+    precision: float | None = None
+    """Measure until the intervals are this tight (0.05: 5%), for `max_duration_s` at most."""
+    budget: Budget | None = None
+    """Limits that goodput is counted against. As JSON: its text, empty for none."""
+    workers: int = 1
+    stream: bool = True
+    timeout_s: float = 600.0
+    fresh_connections: bool = False
+    max_in_flight: int = 0
+    seed_given: bool = False
+    """The seed was not drawn for this run, so that an earlier one may have sent the same prompts."""
+    wait_s: float = 0.0
+    """How long to wait for an endpoint that is not ready yet."""
+    ignore_eos: bool = True
+    """Try whether the server takes `ignore_eos` and `min_tokens`."""
+    stall_timeout_s: float | None = None
+    """Longest time between two events of an answer; None: no limit but `timeout_s`."""
+
+
+class Access(msgspec.Struct, frozen=True):
+    """The way to the endpoint, as far as it is no secret."""
+
+    model: str = ""
+    api: str = "chat"
+    api_key_env: str = ""
+    ca_file: str = ""
+    insecure: bool = False
+    profile: str = ""
+    tokenizer: str = ""
+
+
+# --- goals
+
+
+class Levels(msgspec.Struct, frozen=True, tag_field="goal", tag="levels"):
+    """These loads one after the other, and all of them `repeats` times."""
+
+    loads: tuple[Load, ...]
+    repeats: int = 1
+
+
+class Grid(msgspec.Struct, frozen=True, tag_field="goal", tag="grid"):
+    """A length grid: every pair of lengths at one load, and all of them `repeats` times."""
+
+    load: Load
+    cells: tuple[Asked, ...]
+    repeats: int = 1
+
+
+class Search(msgspec.Struct, frozen=True, tag_field="goal", tag="search"):
+    """The largest load that meets the budget; which ones to try shows as it goes."""
+
+    load: Literal["concurrency", "rate"] = "concurrency"
+    arrivals: Arrivals = "poisson"
+    burstiness: float = 1.0
+    within: float = 0.05
+    """How narrow the answer's interval should be, as a share of it."""
+    most: float = 4096
+    confirm: bool = False
+    """Try the answer of the closed loop in the open one."""
+
+
+class Check(msgspec.Struct, frozen=True, tag_field="goal", tag="check"):
+    """A handful of requests that tell what the endpoint is."""
+
+
+Goal = Levels | Grid | Search | Check
+
+
+def steps(goal: Goal) -> Sequence[tuple[Load, Asked | None]]:
+    """Every level that is known beforehand, in order, with the lengths that it asks for where they change."""
+    match goal:
+        case Levels(loads, repeats):
+            return [(load, None) for load in loads] * repeats
+        case Grid(load, cells, repeats):
+            return [(load, cell) for cell in cells] * repeats
+    return []
+
+
+def one_level(
+    concurrency: int | None, rate: float | None, arrivals: Arrivals, burstiness: float, words: Words
+) -> Levels:
+    """The goal of `run`. Raises BadInput unless there is one load."""
+    if (concurrency is None) == (rate is None):
+        raise BadInput("give one load: --concurrency N or --rate R")
+    load = _closed(concurrency) if concurrency is not None else _open(rate or 0.0, arrivals, burstiness)
+    return Levels((load,), _repeats(words))
+
+
+def curve(
+    concurrency: Sequence[int] | None,
+    rate: Sequence[float] | None,
+    arrivals: Arrivals,
+    burstiness: float,
+    words: Words,
+) -> Levels | Grid:
+    """The goal of `sweep`: levels of load, or a grid where several lengths are given. Raises BadInput."""
+    pairs = _cells(words)
+    if len(pairs) > 1:
+        if rate is not None or (concurrency is not None and len(concurrency) != 1):
+            raise BadInput("several lengths are measured at one load: give one --concurrency, and no --rate")
+        return Grid(_closed(concurrency[0] if concurrency else 1), pairs, _repeats(words))
+    if concurrency is not None and rate is not None:
+        raise BadInput("give one kind of load: --concurrency or --rate")
+    loads: tuple[Load, ...] = (
+        tuple(_open(r, arrivals, burstiness) for r in rate)
+        if rate is not None
+        else tuple(_closed(c) for c in (concurrency if concurrency is not None else CONCURRENCY))
+    )
+    if not loads:
+        raise BadInput("no load level given: for example --concurrency 1,2,4,8")
+    return Levels(loads, _repeats(words))
+
+
+def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None:
+    """Raise BadInput where `find` lacks a budget or one place to look, or could not confirm what it finds."""
+    if not words.get("budget"):
+        raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
+    if stored == bool(target):
+        raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
+    if goal.confirm and (goal.load == "rate" or stored):
+        why = "a rate is found in the open loop already" if goal.load == "rate" else "a stored run can try nothing"
+        raise BadInput(f"--confirm tries the answer of a closed loop in the open one: {why}")
+
+
+# --- the order as a whole
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """What was ordered, checked."""
+
+    target: str
+    """As given: a URL, `sim:PRESET` or `databricks:ENDPOINT`."""
+    goal: Goal
+    workload: Workload = Workload()
+    settings: Settings = Settings()
+    access: Access = Access()
+
+    @property
+    def loads(self) -> list[Load]:
+        """The load of every level that is known beforehand."""
+        return [load for load, _ in steps(self.goal)]
+
+
+def ordered(target: str, goal: Goal, words: Words) -> Scenario:
+    """The order that `words` make. Raises BadInput for any of them that cannot work."""
+    given = words.get("seed")
+    # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
+    longest = _cells(words)[-1] if isinstance(goal, Grid) else None
+    workload = Workload(
+        input_tokens=longest.input_tokens if longest else at_least("--input-tokens", _length(words, "input_tokens"), 1),
+        output_tokens=(
+            longest.output_tokens if longest else at_least("--output-tokens", _length(words, "output_tokens"), 1)
+        ),
+        seed=at_least("--seed", given, 0) if given is not None else secrets.randbits(32),
+        extra=_extra(words.get("extra_body", {})),
+    )
+    stall = words.get("stall_timeout")
+    settings = Settings(
+        duration_s=positive("--duration", words.get("duration", 20.0)),
+        max_duration_s=positive("--max-duration", words.get("max_duration", 120.0)),
+        precision=share("--precision", words.get("precision")),
+        budget=parse_budget(text) if (text := words.get("budget", "")) else None,
+        workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)]),
+        stream=words.get("stream", True),
+        timeout_s=positive("--timeout", words.get("timeout", 600.0)),
+        fresh_connections=words.get("fresh_connections", False),
+        max_in_flight=at_least("--max-in-flight", words.get("max_in_flight", 0), 0),
+        seed_given=given is not None,
+        wait_s=_seconds("--wait", words.get("wait", 0.0)),
+        ignore_eos=words.get("ignore_eos", True),
+        stall_timeout_s=None if stall is None else positive("--stall-timeout", stall),
+    )
+    tokenizer = words.get("tokenizer")
+    access = Access(
+        model=words.get("model", ""),
+        api=words.get("api", "chat"),
+        api_key_env=words.get("api_key_env", ""),
+        ca_file=words.get("ca_file", ""),
+        insecure=words.get("insecure", False),
+        profile=words.get("profile", ""),
+        tokenizer="" if tokenizer is None else str(tokenizer),
+    )
+    return Scenario(target, goal, workload, settings, access)
+
+
+def _repeats(words: Words) -> int:
+    return at_least("--repeats", words.get("repeats", 1), 1)
+
+
+def _closed(value: int) -> Concurrency:
+    return Concurrency(at_least("--concurrency", value, 1))
+
+
+def _open(value: float, arrivals: Arrivals, burstiness: float) -> Rate:
+    if arrivals not in ("poisson", "constant", "gamma"):
+        raise BadInput(f"--arrivals {arrivals!r} is not known: use poisson, constant or gamma")
+    cv = {"poisson": 1.0, "constant": 0.0}.get(arrivals, burstiness)
+    if arrivals == "gamma":
+        positive("--burstiness", burstiness)
+    return Rate(positive("--rate", value), arrivals, cv)
+
+
+def _length(words: Words, name: Literal["input_tokens", "output_tokens"]) -> object:
+    """The one length that is given; several as they are, to be refused."""
+    value = words.get(name, getattr(Workload(), name))
+    return value[0] if isinstance(value, Sequence) and len(value) == 1 else value
+
+
+def _cells(words: Words) -> tuple[Asked, ...]:
+    """Every pair of an input with an output length, shortest first, each once. Raises BadInput."""
+    lengths: list[list[int]] = []
+    for name in ("input_tokens", "output_tokens"):
+        value: Any = words.get(name, getattr(Workload(), name))
+        values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        flag = f"--{name.replace('_', '-')}"
+        if not values:
+            raise BadInput(f"{flag}: give at least one length, for example 256,1024,4096")
+        lengths.append(sorted({at_least(flag, length, 1) for length in values}))
+    return tuple(Asked(i, o) for i in lengths[0] for o in lengths[1])
+
+
+_OWN = {
+    "model": "use --model",
+    **dict.fromkeys(("messages", "prompt", "input"), "the prompts are pacemark's; choose their length: --input-tokens"),
+    "stream": "use --stream or --no-stream",
+    **dict.fromkeys(
+        ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "min_tokens"),
+        "use --output-tokens",
+    ),
+    "ignore_eos": "use --ignore-eos or --no-ignore-eos",
+}
+"""Fields of a request that pacemark sets, by whatever name servers know them, and what to use instead."""
+
+
+def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Further fields of every request, as JSON holds them. Raises BadInput for those that would change what a run
+    says of itself: its model, prompts, lengths, streaming, or how many answers a request has."""
+    if not isinstance(fields, Mapping):
+        raise BadInput("--extra-body is not a JSON object: give fields such as '{\"temperature\": 0}'")
+    for name, instead in _OWN.items():
+        if name in fields:
+            raise BadInput(f"--extra-body: {name} is set by pacemark; {instead}")
+    if fields.get("n", 1) not in (1, None):
+        raise BadInput(
+            f"--extra-body: n = {fields['n']!r} asks for several answers to a request, which have no one time to first "
+            "token; leave n out, and raise the load instead"
+        )
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(fields)))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"--extra-body cannot be written as JSON: {error}") from None
+    return plain
+
+
+def _workers(value: int | str, loads: Sequence[Load]) -> int:
+    """As many as the load needs, and no more than leave a core to the rest of the machine."""
+    if value == "auto":
+        # In open loop nobody knows the streams beforehand; answers of five seconds are taken for granted.
+        streams = max((load.value * (1 if isinstance(load, Concurrency) else 5) for load in loads), default=1)
+        return max(1, min(cpus() - 1, math.ceil(streams / STREAMS_PER_WORKER)))
+    try:
+        return at_least("--workers", int(value), 1)
+    except ValueError:
+        raise BadInput(f"--workers {value!r} is neither a number nor auto") from None
+
+
+# --- checks of one value
+
+
+def at_least(flag: str, value: object, least: int) -> int:
+    """`value`, a whole number. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
+    return value
+
+
+def positive(flag: str, value: float) -> float:
+    """`value`, above 0 and finite. Raises BadInput."""
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        raise BadInput(f"{flag} {value}: must be a number above 0")
+    return float(value)
+
+
+def share(flag: str, value: float | str | None) -> float | None:
+    """A share from `0.05` or `5%`; None for nothing. Raises BadInput."""
+    if value is None or value == "":
+        return None
+    text = str(value)
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise BadInput(f"{flag} {value}: give a share between 0 and 1, or a percentage such as 5%")
+    return share
+
+
+_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min)?\s*", re.IGNORECASE)
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0}
+
+
+def _seconds(flag: str, value: float | str) -> float:
+    """Seconds from 120, "120", "120s" or "2m". Raises BadInput."""
+    found = None if isinstance(value, bool) else _SECONDS.fullmatch(str(value))
+    if found is None:
+        raise BadInput(f"{flag} {value}: give seconds, such as 120 or 120s")
+    return float(found.group(1)) * _UNITS_S[(found.group(2) or "s").lower()]

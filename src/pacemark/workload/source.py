@@ -1,0 +1,26 @@
+"""Where requests come from: what to ask next, given the level and the number of the request in it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+__all__ = ["Ask", "Source"]
+
+
+class Ask(NamedTuple):
+    """One request: its body, and what is known of it before it is answered."""
+
+    body: bytes
+    """As it is sent, without its head."""
+    words: int
+    """Words of the prompt, after its salt."""
+    tokens: int
+    """Output tokens asked for."""
+
+
+class Source(Protocol):
+    """What to ask. The same level and index give the same request, whichever worker asks."""
+
+    def ask(self, level: int, index: int, share: float = 1.0) -> Ask:
+        """The request `index` of `level`, for `share` of the answer's usual length."""
+        ...
