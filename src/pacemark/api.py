@@ -36,18 +36,19 @@ from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.target import Target, only_model, target
 from pacemark.endpoint.watch import watch_from
 from pacemark.errors import BadInput, RunFailed
-from pacemark.figures.health import health_from
-from pacemark.figures.level import LevelResult, replicated, sum_up
+from pacemark.figures.health import health_of
+from pacemark.figures.level import LevelResult, sum_up
+from pacemark.figures.pooling import pooled
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.reporting.progress import Status
 from pacemark.runs import tables
 from pacemark.runs.bench import Bench, Settings
 from pacemark.runs.calibration import warning as beyond_calibration
-from pacemark.runs.folder import Columns, RunFolder
+from pacemark.runs.folder import RunFolder
 from pacemark.runs.tables import Rows
 from pacemark.runs.timeline import timeline_of
 from pacemark.summary import Asked, Confirmation, Find, Fits, Level, OperatingPoints, Spent, Summary
-from pacemark.trace import ABSENT, Window
+from pacemark.trace import ABSENT, Trace, Window
 from pacemark.workload.words import Workload
 
 if TYPE_CHECKING:
@@ -293,15 +294,15 @@ def _stored(folder: RunFolder, record: Mapping[str, Any]) -> list[LevelResult]:
     budget = parse_budget(text) if (text := record["settings"].get("budget")) else None
     sights = folder.sights()
     for level, load, window, ended_by, died in folder.levels():
-        stored = folder.columns(level, open_loop=isinstance(load, Rate))
+        trace = folder.trace(level, open_loop=isinstance(load, Rate))
         if "interrupted" not in record:  # it was killed, so the window may not have come to its planned end
-            known_ns = _known_until(stored, record["settings"]["workers"])
+            known_ns = _known_until(trace, record["settings"]["workers"])
             window = Window(window.start_ns, min(window.end_ns, known_ns))
-        health = health_from(stored.lag_ns, stored.send_ns, stored.coalesced_reads, folder.beats(level), died)
-        watch = watch_from(stored.refusals, sights)
+        health = health_of(trace, folder.beats(level), died)
+        watch = watch_from(trace.refusals, sights)
         known: float | None = record["workload"].get("known_prompts")
         given: Any = {"budget": budget, "ended_by": ended_by, "watch": watch, "known_prompts": known}
-        results.append(sum_up(load, stored.trace, window, health, **given))
+        results.append(sum_up(load, trace, window, health, **given))
     if not results:
         raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")
     return results
@@ -313,13 +314,13 @@ def _refuse_grid(folder: RunFolder, record: Mapping[str, Any]) -> None:
         raise BadInput(f"{folder.path} is a length grid: it has one load, so there is none to choose")
 
 
-def _known_until(stored: Columns, workers: int) -> int:
+def _known_until(trace: Trace, workers: int) -> int:
     """Up to when a level that was cut off is on record whole; what was in flight at its end is not on record.
 
     Each worker numbers its requests in the order it sends them, so the first number that is missing was sent no
     sooner than the one before it.
     """
-    sent_ns: dict[int, int] = dict(zip(stored.numbers.tolist(), stored.trace.sent_ns.tolist(), strict=True))
+    sent_ns: dict[int, int] = dict(zip(trace.index.tolist(), trace.sent_ns.tolist(), strict=True))
     missing = (next(n for n in itertools.count(worker, workers) if n not in sent_ns) for worker in range(workers))
     return min(sent_ns.get(n - workers, 0) for n in missing)
 
@@ -611,14 +612,12 @@ def _summary(results: Sequence[LevelResult], record: Mapping[str, Any], find: Fi
         find = msgspec.structs.replace(find, confirmations=confirmed(results, parse_budget(find.budget)) + untried)
         results = [r for r in results if isinstance(r.load, Concurrency)]
     cells = msgspec.convert(record.get("grid", []), list[Asked])
-    groups: dict[tuple[Load, Asked | None], list[Level]] = {}
-    measured = []
+    together = record.get("repeats", 1) > 1 or find is not None
+    groups: dict[tuple[Load, Asked | None, int], list[LevelResult]] = {}
     for n, result in enumerate(results):
         asked = cells[n % len(cells)] if cells else None
-        measured.append(msgspec.structs.replace(result.level, asked=asked))
-        groups.setdefault((result.load, asked), []).append(measured[-1])
-    pooled = record.get("repeats", 1) > 1 or find is not None
-    levels = [replicated(g) for g in groups.values()] if pooled else measured
+        groups.setdefault((result.load, asked, 0 if together else n), []).append(result)
+    levels = [msgspec.structs.replace(pooled(same), asked=asked) for (_, asked, _), same in groups.items()]
     if find is not None:
         levels.sort(key=lambda level: level.load.value)
     budget = record["settings"].get("budget")

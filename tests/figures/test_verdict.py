@@ -3,20 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from pacemark.figures import metrics, verdict
 from pacemark.figures.health import Health
 from pacemark.figures.verdict import Evidence, judge
-from pacemark.figures.window import Step
+from pacemark.figures.window import Change
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.summary import Distribution, Figure
+from pacemark.summary import Basis, Distribution, Figure
 from pacemark.trace import ABSENT, Exchange, Watch, Window, trace_of
+from support.samples import engine_level
 from support.servers import MS, exchange
 
 WINDOW = Window(0, 10_000 * MS)
 PAIR = Concurrency(2)
+EMPTY = msgspec.structs.replace(engine_level(2), output_tokens_per_s=Figure(), itl_ms=Distribution())
 
 
 def requests(count: int = 40, **fields: Any) -> list[Exchange]:
@@ -29,6 +32,10 @@ def requests(count: int = 40, **fields: Any) -> list[Exchange]:
 
 def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) -> Evidence:
     trace = trace_of(exchanges, isinstance(load, Rate))
+    names = {"itl": "itl_ms", "output": "output_tokens_per_s", "by_cycle": "output_tokens_per_s_by_cycle"}
+    figures = {field: fields.pop(name) for name, field in names.items() if name in fields}
+    notes = fields.pop("lacking", {})
+    figures["basis"] = {f"{name.lower()}_ms": Basis(n=40, note=note) for name, note in notes.items()}
     window = fields.setdefault("window", WINDOW)
     sample = metrics.started_in(trace, window.start_ns, window.end_ns)
     given: dict[str, Any] = {
@@ -36,7 +43,7 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
         "sample": sample,
         "good": sample & metrics.succeeded(trace),
     }
-    return Evidence(load, trace, **(given | fields))
+    return Evidence(msgspec.structs.replace(EMPTY, load=load, **figures), trace, **(given | fields))
 
 
 GOOD = requests()
@@ -64,7 +71,7 @@ def test_a_good_level_is_valid_without_reasons() -> None:
         ({"health": Health(died=("worker 1 (process 7) ended: signal 9",))}, "worker_died", "invalid"),
         ({"ended_by": "interrupted"}, "interrupted", "suspect"),
         ({"settled": False}, "unsteady", "suspect"),
-        ({"step": Step(5, 100.0, 150.0, 0.001)}, "step_change", "suspect"),
+        ({"change": Change(5, 100.0, 150.0, 0.001)}, "step_change", "suspect"),
         ({"beyond": True}, "beyond_capacity", "invalid"),
         ({"lacking": {"TTFT": "insufficient: about 900 more requests needed"}}, "no_interval", "note"),
         ({"known_prompts": 0.4}, "suspected_cache", "suspect"),
@@ -142,7 +149,7 @@ EVERY: list[dict[str, Any]] = [
     {"health": Health(idle_share=0.0)},
     {"health": Health(worker_cpu_share=(0.95,), lag_ns=np.full(100, 60 * MS, np.int32))},
     {"ended_by": "interrupted"},
-    {"settled": False, "beyond": True, "step": Step(5, 100.0, 150.0, 0.001)},
+    {"settled": False, "beyond": True, "change": Change(5, 100.0, 150.0, 0.001)},
     {"lacking": {"TTFT": "insufficient: about 900 more requests needed"}, "known_prompts": 0.4},
     {"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)},
     {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 1000},

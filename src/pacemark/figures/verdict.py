@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pacemark.figures import metrics
 from pacemark.figures.health import Health
-from pacemark.figures.window import Step
-from pacemark.pace import Concurrency, Load
-from pacemark.summary import Distribution, Figure, Reason, Verdict
+from pacemark.figures.window import Change
+from pacemark.pace import Concurrency
+from pacemark.summary import LATENCIES, Level, Reason, Verdict
 from pacemark.trace import Trace, Watch, Window
 
 
@@ -25,22 +25,18 @@ from pacemark.trace import Trace, Watch, Window
 class Evidence:
     """What the checks look at. `sample` are the requests started in the window, `good` those answered."""
 
-    load: Load
+    level: Level
+    """Its figures, without a verdict."""
     trace: Trace
     window: Window
     health: Health
     sample: NDArray[np.bool_]
     good: NDArray[np.bool_]
-    itl: Distribution = field(default_factory=Distribution)
-    output: Figure = field(default_factory=Figure)
-    by_cycle: Figure = field(default_factory=Figure)
     settled: bool = True
-    step: Step | None = None
+    change: Change | None = None
     beyond: bool = False
     ended_by: str = "duration"
     gaps: int = 0
-    lacking: dict[str, str] = field(default_factory=dict)
-    """What is missing for intervals of p50 and p95, in words: for each metric that has none."""
     known_prompts: float | None = None
     """TTFT of a prompt that any run with this seed sends, over that of prompts which nobody ever sent; None where
     the server showed no memory for prompts, or where the seed is new."""
@@ -61,6 +57,8 @@ LEAST_IDLE = 0.03
 
 NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen"})
 """Codes of what is worth knowing of a level and casts no doubt on it."""
+COUNTS = frozenset({"no_interval", "few_requests"})
+"""Codes of what more requests would mend."""
 
 Check = Callable[[Evidence], Finding | None]
 
@@ -124,13 +122,18 @@ def _failures(e: Evidence) -> tuple[float, float]:
 
 def few_requests(e: Evidence) -> Finding | None:
     """Too few for intervals; far too few for any quantile."""
-    count = int(e.good.sum())
-    if count == 0 or (count >= 10 and not e.lacking):
+    return too_few(e.level, int(e.good.sum()), beyond=e.beyond)
+
+
+def too_few(level: Level, count: int, *, beyond: bool) -> Finding | None:
+    """The same of a level whose figures stand on `count` answers; `beyond` capacity it has no latency."""
+    lacking = {} if beyond else {LATENCIES[n]: b.note for n, b in level.basis.items() if b.n and b.note}
+    if count == 0 or (count >= 10 and not lacking):
         return None
     if count < 10:
         text = f"only {count} requests in the window"
     else:
-        text = "no interval: " + ", ".join(f"{metric} ({note})" for metric, note in e.lacking.items())
+        text = "no interval: " + ", ".join(f"{metric} ({note})" for metric, note in lacking.items())
     status: Literal["note", "suspect"] = "suspect" if count < 10 else "note"
     code = "few_requests" if count < 10 else "no_interval"
     return Finding(status, code, f"{text}; run longer (--duration or --precision)")
@@ -153,9 +156,9 @@ def unsteady(e: Evidence) -> Finding | None:
 
 def step_change(e: Evidence) -> Finding | None:
     """The endpoint changed under the measurement."""
-    if e.step is None:
+    if e.change is None:
         return None
-    change = e.step.after / e.step.before - 1 if e.step.before else float("inf")
+    change = e.change.after / e.change.before - 1 if e.change.before else float("inf")
     return Finding(
         "suspect",
         "step_change",
@@ -203,11 +206,11 @@ def beyond_capacity(e: Evidence) -> Finding | None:
 
 def little(e: Evidence) -> Finding | None:
     """Two ways to count throughput must agree (Little's law); where they do not, the level was not in balance."""
-    if e.by_cycle.value is None or not e.output.value:
+    if e.level.output_tokens_per_s_by_cycle.value is None or not e.level.output_tokens_per_s.value:
         return None
-    off = e.by_cycle.value / e.output.value - 1
-    low, high = e.output.low, e.output.high
-    width = (high - low) / 2 / e.output.value if low is not None and high is not None else 0.0
+    off = e.level.output_tokens_per_s_by_cycle.value / e.level.output_tokens_per_s.value - 1
+    low, high = e.level.output_tokens_per_s.low, e.level.output_tokens_per_s.high
+    width = (high - low) / 2 / e.level.output_tokens_per_s.value if low is not None and high is not None else 0.0
     if abs(off) <= 0.03 + width or e.good.sum() < 20:
         return None
     return Finding(
@@ -313,7 +316,7 @@ def client_lag(e: Evidence) -> Finding | None:
     if not len(e.health.lag_ns):
         return None
     lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
-    typical = e.itl.p50.value or 20.0
+    typical = e.level.itl_ms.p50.value or 20.0
     if lag_ms <= max(5.0, 0.5 * typical):
         return None
     return Finding(
@@ -326,7 +329,7 @@ def client_lag(e: Evidence) -> Finding | None:
 
 def coalesced(e: Evidence) -> Finding | None:
     """Events that were read together have one stamp, so their gaps are bounds."""
-    least, most = e.itl.p99.low, e.itl.p99.high
+    least, most = e.level.itl_ms.p99.low, e.level.itl_ms.p99.high
     if e.gaps < 100 or least is None or most is None:
         return None
     if most - least <= max(1.0, 0.1 * least):
@@ -359,18 +362,18 @@ def late_sends(e: Evidence) -> Finding | None:
 
 def underfilled(e: Evidence) -> Finding | None:
     """Closed loop: the slots must be in use, or the load was less than it says."""
-    if not isinstance(e.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
+    if not isinstance(e.level.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
         return None
     begin = np.clip(e.trace.sent_ns, e.window.start_ns, e.window.end_ns)
     end = np.clip(e.trace.ended_ns, e.window.start_ns, e.window.end_ns)
-    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.load.value
+    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.level.load.value
     if used >= 0.95:
         return None
     return Finding(
         "suspect",
         "underfilled",
-        f"on average {used * e.load.value:.1f} of {e.load.value} requests were in flight: the client or failures kept "
-        "slots empty; use more --workers, or mend the failures",
+        f"on average {used * e.level.load.value:.1f} of {e.level.load.value} requests were in flight: the client "
+        "or failures kept slots empty; use more --workers, or mend the failures",
     )
 
 

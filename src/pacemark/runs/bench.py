@@ -20,7 +20,7 @@ import msgspec
 from pacemark.budget import parse as parse_budget
 from pacemark.dialects.openai import DIALECTS, Options, attempts, fill, template, understand
 from pacemark.endpoint.target import Target, resolve
-from pacemark.endpoint.watch import Source, Watcher, watch_of
+from pacemark.endpoint.watch import Source, Watcher, watch_from
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.health import health_of
 from pacemark.figures.level import Enough, LevelResult, precise, sum_up
@@ -322,9 +322,9 @@ class Bench:
         exchanges = self._ended[level]
         if ended_by != "interrupted":
             self._ended[level] = []
-        health = health_of(exchanges, self._beats, self._workers.died)
         trace = trace_of(exchanges, isinstance(load, Rate))
-        watch = watch_of(exchanges, self.sights)
+        health = health_of(trace, self._beats, self._workers.died)
+        watch = watch_from(trace.refusals, self.sights)
         known = self.known_prompts
         result = sum_up(
             load, trace, window, health, budget=self._budget, ended_by=ended_by, watch=watch, known_prompts=known
