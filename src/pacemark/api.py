@@ -301,7 +301,9 @@ def _stored(folder: RunFolder, record: Mapping[str, Any]) -> list[LevelResult]:
         health = health_of(trace, folder.beats(level), died)
         watch = watch_from(trace.refusals, sights)
         known: float | None = record["workload"].get("known_prompts")
-        given: Any = {"budget": budget, "ended_by": ended_by, "watch": watch, "known_prompts": known}
+        wanted = record["workload"].get("input_tokens")
+        asked: Any = {"asked_input": wanted if isinstance(wanted, int) else None}
+        given: Any = asked | {"budget": budget, "ended_by": ended_by, "watch": watch, "known_prompts": known}
         results.append(sum_up(load, trace, window, health, **given))
     if not results:
         raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")

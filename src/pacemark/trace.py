@@ -28,6 +28,10 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "status": (ABSENT, np.int64),
     "coalesced_reads": (0, np.int64),
     "finish_reason": ("", np.str_),
+    "in_one_piece": (False, np.bool_),
+    "tpot_off": (0.0, np.float64),
+    "hidden_tokens": (0, np.int64),
+    "unread_events": (0, np.int64),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
 
@@ -138,6 +142,14 @@ class Trace:
     coalesced_reads: Int64 = field(default_factory=lambda: _NONE)
     """(n,) reads that held several output events."""
     finish_reason: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    in_one_piece: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(n,) streamed in name only: several tokens, and all came at once."""
+    tpot_off: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(n,) by what share TPOT may be off, where it is not known how many tokens the first event held."""
+    hidden_tokens: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) counted by the server and never streamed; `output_tokens` leaves them out."""
+    unread_events: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) events that were passed over because they had no meaning."""
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()
@@ -266,7 +278,7 @@ class Watch:
         return (*before[-1:], *(s for s in self.sights if window.start_ns <= s.now_ns <= window.end_ns))
 
 
-_TYPES: dict[type, Any] = {int: np.int64, bool: np.bool_, str: np.str_}
+_TYPES: dict[type, Any] = {int: np.int64, float: np.float64, bool: np.bool_, str: np.str_}
 TYPES: dict[str, Any] = {f.name: _TYPES.get(f.type) for f in msgspec.structs.fields(Exchange)} | {"stream": np.int32}
 """Of each plain field of an exchange: the type of its column."""
 
@@ -278,9 +290,7 @@ def trace_of(exchanges: Sequence[Exchange], open_loop: bool = False) -> Trace:
     """
     rows = sorted(exchanges, key=lambda x: x.sent_ns)
     plain = {
-        name: np.asarray([getattr(x, name) for x in rows], dtype=TYPES[name])
-        for name in PER_REQUEST
-        if name != "tokens_from_usage"
+        name: np.asarray([getattr(x, name) for x in rows], dtype=TYPES[name]) for name in PER_REQUEST if name in TYPES
     }
     hi_ns = np.concatenate([x.hi_ns for x in rows]) if rows else _NONE
     lo_ns = np.concatenate([x.lo_ns for x in rows]) if rows else _NONE

@@ -1,5 +1,6 @@
 """Each check, where it must speak and where it must not."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -240,3 +241,57 @@ def test_every_check_stands_an_empty_level() -> None:
     for load in (Concurrency(2), Rate(1.0)):
         for window in (Window(0, 0), WINDOW):
             assert judge(evidence([], load, window=window)).status == "invalid"
+
+
+# --- lengths, and answers that come whole
+
+
+@pytest.mark.parametrize(
+    ("counted", "asked", "said"), [(2048, 8192, True), (8192, 8192, False), (8300, 8192, False), (9000, 8192, True)]
+)
+def test_another_input_length_than_asked_is_said_with_both_numbers(counted: int, asked: int, said: bool) -> None:
+    (finding,) = [*checked(evidence(requests(input_tokens=counted), asked_input=asked)), None][:1]
+    assert (finding is not None and finding.code == "input_length") == said
+    if finding is not None:
+        assert finding.status == "suspect"
+        assert f"{counted:,}" in finding.message
+        assert f"{asked:,}" in finding.message
+
+
+def test_answers_longer_than_asked_are_suspect() -> None:
+    long = evidence(requests(asked_tokens=5))
+    assert found(long)["longer_than_asked"] == "suspect"
+    (message,) = [f.message for f in checked(long) if f.code == "longer_than_asked"]
+    assert "10 tokens" in message
+    assert "5 were asked" in message
+
+
+@pytest.mark.parametrize(
+    ("cached", "code"),
+    [
+        ([64] * 40, "cached_template"),
+        ([240] * 40, "cached_prompts"),
+        ([64, 80] * 20, "cached_prompts"),
+        ([70] * 40, "cached_prompts"),
+        ([8] * 40, None),
+    ],
+)
+def test_a_template_that_the_server_caches_is_only_noted(cached: list[int], code: str | None) -> None:
+    many = [
+        msgspec.structs.replace(x, input_tokens=256, cached_tokens=n) for x, n in zip(requests(), cached, strict=True)
+    ]
+    codes = found(evidence(many))
+    assert {c for c in codes if c.startswith("cached")} == ({code} if code else set())
+    assert judge(evidence(many)).status == ("invalid" if code == "cached_prompts" else "valid")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "status"),
+    [("in_one_piece", True, "suspect"), ("tpot_off", 0.2, "suspect"), ("hidden_tokens", 9, "note"),
+     ("unread_events", 1, "note")],
+)  # fmt: skip
+def test_what_is_not_known_of_the_tokens_is_said(column: str, value: Any, status: str) -> None:
+    e = evidence(GOOD)
+    trace = dataclasses.replace(e.trace, **{column: np.full(len(e.trace), value)})
+    code = {"tpot_off": "tokens_uneven"}.get(column, column)
+    assert found(dataclasses.replace(e, trace=trace)) == {code: status}

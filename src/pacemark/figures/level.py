@@ -63,6 +63,7 @@ def sum_up(
     ended_by: EndedBy = "duration",
     watch: Watch | None = None,
     known_prompts: float | None = None,
+    asked_input: float | None = None,
 ) -> LevelResult:
     """Figures of one level from its trace.
 
@@ -91,6 +92,7 @@ def sum_up(
         gaps=gaps,
         watch=watch or Watch(),
         known_prompts=known_prompts,
+        asked_input=asked_input,
     )
     level = msgspec.structs.replace(level, verdict=judge(evidence), ended_by=ended_by)
     return LevelResult(load=load, level=level, trace=trace, window=window, health=health)

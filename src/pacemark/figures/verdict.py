@@ -41,6 +41,8 @@ class Evidence:
     """TTFT of a prompt that any run with this seed sends, over that of prompts which nobody ever sent; None where
     the server showed no memory for prompts, or where the seed is new."""
     watch: Watch = field(default_factory=Watch)
+    asked_input: float | None = None
+    """Input tokens that each request asked for; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,9 @@ class Finding:
 LEAST_IDLE = 0.03
 """Below this share of idle time a core has nothing left for a client that wakes up."""
 
-NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen"})
+NOTES = frozenset(
+    {"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens", "unread_events"}
+)
 """Codes of what is worth knowing of a level and casts no doubt on it."""
 COUNTS = frozenset({"no_interval", "few_requests"})
 """Codes of what more requests would mend."""
@@ -247,6 +251,90 @@ def short_answers(e: Evidence) -> Finding | None:
     )
 
 
+OFF = 0.03
+"""By what share lengths may differ from what was asked for."""
+
+
+def longer_than_asked(e: Evidence) -> Finding | None:
+    """Answers longer than asked for make more work than the workload says."""
+    if not e.good.any():
+        return None
+    mean, asked = float(e.trace.output_tokens[e.good].mean()), float(e.trace.asked_tokens[e.good].mean())
+    if asked <= 0 or mean <= (1 + OFF) * asked:
+        return None
+    return Finding(
+        "suspect",
+        "longer_than_asked",
+        f"answers are {mean:.0f} tokens long on average where {asked:.0f} were asked for, so the server does not heed "
+        "max_tokens; compare only with runs of the same answer length",
+    )
+
+
+def input_length(e: Evidence) -> Finding | None:
+    """A prompt that was cut, or that a template made longer, is not the work that the workload says."""
+    counted = e.good & e.trace.tokens_from_usage & (e.trace.input_tokens > 0)
+    if e.asked_input is None or not counted.any():
+        return None
+    mean = float(e.trace.input_tokens[counted].mean())
+    if abs(mean - e.asked_input) <= max(OFF * e.asked_input, FEW_TOKENS):
+        return None
+    how = "cut the prompts" if mean < e.asked_input else "made the prompts longer"
+    return Finding(
+        "suspect",
+        "input_length",
+        f"the server counted {mean:,.0f} input tokens on average where {e.asked_input:,.0f} were asked for: it or a "
+        f"template {how}; ask for a length that it takes, or compare only with runs of the counted length",
+    )
+
+
+FEW_TOKENS = 16
+"""A chat template makes short prompts this much longer than can be asked for."""
+
+
+def in_one_piece(e: Evidence) -> Finding | None:
+    """Streaming in name only: nothing is known of when the first token was ready."""
+    streamed = e.good & (e.trace.first_event_ns >= 0) & (e.trace.output_tokens > 1)
+    share = float((e.trace.in_one_piece & streamed).sum()) / max(1, int(streamed.sum()))
+    if share <= OFF:
+        return None
+    return Finding(
+        "suspect",
+        "in_one_piece",
+        f"{share:.0%} of the answers came whole, in one event or one read: the server or a proxy streams in name only, "
+        "so TTFT is not a time to first token here; find what buffers, or use --no-stream and read the latency",
+    )
+
+
+def tokens_uneven(e: Evidence) -> Finding | None:
+    """TPOT needs to know how many tokens the first event held."""
+    off = e.trace.tpot_off[e.good]
+    if not len(off) or (most := float(off.max())) <= OFF:
+        return None
+    return Finding(
+        "suspect",
+        "tokens_uneven",
+        f"events hold unequal numbers of tokens, and the server does not say how many: TPOT may be off by {most:.0%}; "
+        "name a --tokenizer to count them",
+    )
+
+
+def hidden_tokens(e: Evidence) -> Finding | None:
+    """Which tokens are counted, where some were never streamed."""
+    hidden = e.trace.hidden_tokens[e.good]
+    if not len(hidden) or not hidden.any():
+        return None
+    text = f"the server counted {hidden.mean():.0f} tokens per answer on average that it never streamed (hidden "
+    return Finding(
+        "note", "hidden_tokens", text + "reasoning); throughput, TTFT and TPOT count those that were streamed"
+    )
+
+
+def unread_events(e: Evidence) -> Finding | None:
+    """What was passed over."""
+    count = int(e.trace.unread_events[e.good].sum())
+    return Finding("note", "unread_events", f"{count} events had no meaning and were passed over") if count else None
+
+
 def token_count(e: Evidence) -> Finding | None:
     """Events are not always tokens."""
     if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
@@ -268,9 +356,27 @@ def cached_prompts(e: Evidence) -> Finding | None:
     share = np.maximum(e.trace.cached_tokens[known] - unsalted, 0).sum() / e.trace.input_tokens[known].sum()
     if share <= 0.01:
         return None
+    if _prefix_alone(e.trace.cached_tokens[known], e.trace.input_tokens[known]):
+        text = f"the server took the same {e.trace.cached_tokens[known][0]} tokens of each prompt from its cache: the "
+        return Finding(
+            "note", "cached_template", text + "chat template that opens them all; the prompts were new to it"
+        )
     return Finding(
         "invalid", "cached_prompts", f"the server took {share:.1%} of the input from its prompt cache; use a new --seed"
     )
+
+
+BLOCK = 16
+"""Tokens in the smallest block of a prefix cache."""
+
+
+def _prefix_alone(cached: NDArray[np.int64], asked: NDArray[np.int64]) -> bool:
+    """Whether what was cached (n,) is a prefix common to all: as long in each, whole blocks, and not most of `asked`.
+
+    Of prompts known whole, all but the last block is cached.
+    """
+    same = len(cached) > 1 and int(cached.min()) == int(cached.max()) and int(cached[0]) % BLOCK == 0
+    return same and 2 * int(cached[0]) <= int(asked.min())
 
 
 def suspected_cache(e: Evidence) -> Finding | None:
@@ -390,6 +496,10 @@ CHECKS: tuple[Check, ...] = (
     endpoint_changed,
     little,
     short_answers,
+    longer_than_asked,
+    input_length,
+    in_one_piece,
+    tokens_uneven,
     token_count,
     cached_prompts,
     suspected_cache,
@@ -400,5 +510,7 @@ CHECKS: tuple[Check, ...] = (
     late_sends,
     underfilled,
     event_count,
+    hidden_tokens,
+    unread_events,
     endpoint_unseen,
 )

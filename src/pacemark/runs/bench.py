@@ -327,7 +327,15 @@ class Bench:
         watch = watch_from(trace.refusals, self.sights)
         known = self.known_prompts
         result = sum_up(
-            load, trace, window, health, budget=self._budget, ended_by=ended_by, watch=watch, known_prompts=known
+            load,
+            trace,
+            window,
+            health,
+            budget=self._budget,
+            ended_by=ended_by,
+            watch=watch,
+            known_prompts=known,
+            asked_input=self.workload.input_tokens,
         )
         if self.folder is not None:
             self.folder.set_window(level, window, ended_by, health.died)

@@ -245,7 +245,7 @@ class RunFolder:
 
     def trace(self, level: int, *, open_loop: bool = False) -> Trace:
         """A level's requests, read straight into columns, without an object for each."""
-        column = self._numbers(level)
+        column: dict[str, Any] = self._numbers(level, fractions=True) | self._numbers(level)
         order = np.argsort(column["sent_ns"], kind="stable")
         failed = np.flatnonzero(column["error=''"] == 0)
         column = {name: values[order] for name, values in column.items()}
@@ -277,22 +277,27 @@ class RunFolder:
             refusals=tuple(refusals),
         )
 
-    def _numbers(self, level: int) -> dict[str, Int64]:
+    def _numbers(self, level: int, *, fractions: bool = False) -> dict[str, NDArray[Any]]:
         """The columns of a level that are numbers, in the order in which the requests ended.
 
         What a run did not store yet when it was written has the field's own default.
         """
         stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
+        kind = np.float64 if fractions else np.int64  # a double holds no time in ns
         asked = ["events", "error=''", "tokens_source='usage'"]
-        fields = [n for n in PER_REQUEST if n in _FIELDS and _FIELDS[n].type is not str]
+        fields = [
+            n
+            for n in PER_REQUEST
+            if n in _FIELDS and _FIELDS[n].type is not str and (_FIELDS[n].type is float) == fractions
+        ]
         asked += [name for name in fields if _column(name) in stored]
         found = self._db.execute(
             f"SELECT {', '.join(map(_column, asked))} FROM request WHERE level = ? ORDER BY rowid", (level,)
         )
-        blocks = [np.asarray(block, np.int64).T for block in iter(lambda: found.fetchmany(_BLOCK), [])]
-        plain = np.concatenate([np.zeros((len(asked), 0), np.int64), *blocks], axis=1)
+        blocks = [np.asarray(block, kind).T for block in iter(lambda: found.fetchmany(_BLOCK), [])]
+        plain = np.concatenate([np.zeros((len(asked), 0), kind), *blocks], axis=1)
         column = dict(zip(asked, plain, strict=True))
-        missing = {n: np.full(plain.shape[1], _FIELDS[n].default, np.int64) for n in fields if n not in column}
+        missing = {n: np.full(plain.shape[1], _FIELDS[n].default) for n in fields if n not in column}
         return column | missing
 
     def _words(self, level: int, name: str) -> NDArray[np.str_]:
