@@ -16,7 +16,7 @@ from pacemark.errors import BadInput
 from pacemark.pace import Load
 from pacemark.summary import LATENCIES, STATISTICS, Asked, Basis, Figure, Level, Scatter, Summary
 
-__all__ = "Compared Comparison Kind Verdict compare compare_levels compare_runs refuse_if_other violated".split()
+__all__ = [
     "Compared",
     "Comparison",
     "Kind",
