@@ -65,7 +65,7 @@ def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers
     from pacemark.figures import metrics
     from pacemark.pace import Concurrency
     from pacemark.runs.bench import Bench
-from pacemark.scenario import Settings
+    from pacemark.scenario import Settings
     from pacemark.workload.words import Workload
 
     settings = Settings(duration_s=seconds, workers=workers)

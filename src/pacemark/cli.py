@@ -342,13 +342,20 @@ def compare_command(
     a: Annotated[Path, typer.Argument(metavar="A", help="Run to compare against.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Run to compare.")],
     fail_if: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="Such as 'ttft p95 > +5%'.")] = None,
+    even_if_different: Annotated[
+        bool, typer.Option("--even-if-different", help="Judge runs of other lengths, API or streaming too.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds."""
     from pacemark import api as face
-    from pacemark.answers.comparison import violated
+    from pacemark.answers.comparison import refuse_if_other, violated
 
     found = face.compare(a, b)
+    if fail_if and not even_if_different:
+        refuse_if_other(found)
+    for line in [*(f"they differ in {d}" for d in found.differences), *(f"left out: {x}" for x in found.left_out)]:
+        typer.echo(line, err=True)
     held = [line for condition in fail_if or [] for line in violated(found, condition)]
     if json:
         _print_json(found)

@@ -34,6 +34,14 @@ class Distribution(msgspec.Struct, frozen=True):
     p99: Figure = Figure()
 
 
+STATISTICS = Distribution.__struct_fields__
+"""The parts of a distribution by name: the mean and the quantiles."""
+RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s")
+"""The rates of a level by name."""
+LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "latency_ms": "latency"}
+"""The latencies of a level by name, and what people call them."""
+
+
 class Scatter(msgspec.Struct, frozen=True):
     """How far a figure is off from run to run, as one run knows it."""
 
@@ -148,6 +156,15 @@ class Asked(msgspec.Struct, frozen=True):
         return f"{self.input_tokens:,} in, {self.output_tokens:,} out"
 
 
+class Between(msgspec.Struct, frozen=True):
+    """One figure over several runs of the same load."""
+
+    values: list[float | None]
+    """In each run."""
+    deviation: float | None
+    """Standard deviation from run to run: the noise floor of a comparison. None where fewer than two have a value."""
+
+
 class Level(msgspec.Struct, frozen=True):
     """One load level: what was offered, what came back, and whether to believe it."""
 
@@ -179,6 +196,9 @@ class Level(msgspec.Struct, frozen=True):
     """Time to the headers, the first event, the first token, the first answer token: what other tools call TTFT."""
     experience: Experience = Experience()
     goodput: Goodput | None = None
+    between_runs: dict[str, Between] | msgspec.UnsetType = msgspec.UNSET
+    """Of a load that was measured several times: how much the rates and the latencies (`ttft_ms.p95`) scatter between
+    the runs."""
     asked: Asked | None = None
     """In a length grid: the lengths of this level. Elsewhere all levels have those of `workload`."""
 

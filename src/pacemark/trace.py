@@ -8,7 +8,8 @@ All times are nanoseconds on the machine's monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +19,21 @@ ABSENT = -1
 """Stands for a time or a count that this request does not have."""
 
 Int64 = NDArray[np.int64]
+
+_NONE: Int64 = np.zeros(0, np.int64)
+_NO_LAGS: NDArray[np.int32] = np.zeros(0, np.int32)
+_LEFT_OUT: dict[str, tuple[Any, Any]] = {
+    "index": (ABSENT, np.int64),
+    "send_ns": (0, np.int64),
+    "status": (ABSENT, np.int64),
+    "coalesced_reads": (0, np.int64),
+    "finish_reason": ("", np.str_),
+    "in_one_piece": (False, np.bool_),
+    "tpot_off": (0.0, np.float64),
+    "hidden_tokens": (0, np.int64),
+    "unread_events": (0, np.int64),
+}
+"""What stands in a column that a trace's maker left out, and of which type it is."""
 
 
 class RawExchange(msgspec.Struct, frozen=True, array_like=True):
@@ -109,7 +125,8 @@ class Exchange(msgspec.Struct, frozen=True):
 class Trace:
     """The exchanges of one level as columns: n requests, in the order sent, and m output events.
 
-    Events of request i are rows `offsets[i]:offsets[i + 1]`.
+    Events of request i are rows `offsets[i]:offsets[i + 1]`. What a maker does not know of its requests it leaves
+    out: such a column is then ABSENT, empty or false for each of them.
     """
 
     scheduled_ns: Int64
@@ -131,9 +148,82 @@ class Trace:
     tokens: NDArray[np.float32]
     open_loop: bool = False
     """Whether a request's clock starts when it was due rather than when it was sent."""
+    exact: bool = False
+    """Every event time is known exactly: `lo_ns` equals `hi_ns`."""
+    index: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) number in the level."""
+    send_ns: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) how long the sending call took."""
+    status: Int64 = field(default_factory=lambda: _NONE)
+    coalesced_reads: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) reads that held several output events."""
+    finish_reason: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    in_one_piece: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(n,) streamed in name only: several tokens, and all came at once."""
+    tpot_off: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(n,) by what share TPOT may be off, where it is not known how many tokens the first event held."""
+    hidden_tokens: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) counted by the server and never streamed; `output_tokens` leaves them out."""
+    unread_events: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) events that were passed over because they had no meaning."""
+    lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
+    """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
+    refusals: tuple[str, ...] = ()
+    """What the server said with each 429."""
+
+    def __post_init__(self) -> None:
+        for name, column in _LEFT_OUT.items():
+            if len(getattr(self, name)) != len(self.sent_ns):
+                object.__setattr__(self, name, np.full(len(self.sent_ns), column[0], dtype=column[1]))
 
     def __len__(self) -> int:
         return len(self.sent_ns)
+
+    def taken(self, rows: Int64) -> Trace:
+        """The requests `rows`, in that order, with their events."""
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        events = np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+        hi_ns = self.hi_ns[events]
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in PER_REQUEST},
+            offsets=offsets,
+            hi_ns=hi_ns,
+            lo_ns=hi_ns if self.exact else self.lo_ns[events],
+            tokens=self.tokens[events],
+        )
+
+    def in_order(self) -> Trace:
+        """The same, sorted by the time the requests were sent."""
+        if bool(np.all(self.sent_ns[1:] >= self.sent_ns[:-1])):
+            return self
+        return self.taken(np.argsort(self.sent_ns, kind="stable"))
+
+    @staticmethod
+    def joined(parts: Sequence[Trace]) -> Trace:
+        """The requests of `parts`, one part after the other; at least one part, all of one kind of loop."""
+        if len(parts) == 1:
+            return parts[0]
+        ends = np.cumsum([0, *(int(p.offsets[-1]) for p in parts)])
+        exact = all(p.exact for p in parts)
+        hi_ns = np.concatenate([p.hi_ns for p in parts])
+        return Trace(
+            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in PER_REQUEST},
+            offsets=np.concatenate([[0], *(p.offsets[1:] + end for p, end in zip(parts, ends[:-1], strict=True))]),
+            hi_ns=hi_ns,
+            lo_ns=hi_ns if exact else np.concatenate([p.lo_ns for p in parts]),
+            tokens=np.concatenate([p.tokens for p in parts]),
+            open_loop=parts[0].open_loop,
+            exact=exact,
+            lag_ns=np.concatenate([p.lag_ns for p in parts]),
+            refusals=tuple(said for p in parts for said in p.refusals),
+        )
+
+
+_ELSE = ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop", "exact", "lag_ns", "refusals")
+PER_REQUEST = tuple(f.name for f in fields(Trace) if f.name not in _ELSE)
+"""The columns of a trace that have one entry per request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,31 +294,32 @@ class Watch:
         return (*before[-1:], *(s for s in self.sights if window.start_ns <= s.now_ns <= window.end_ns))
 
 
+_TYPES: dict[type, Any] = {int: np.int64, float: np.float64, bool: np.bool_, str: np.str_}
+TYPES: dict[str, Any] = {f.name: _TYPES.get(f.type) for f in msgspec.structs.fields(Exchange)} | {"stream": np.int32}
+"""Of each plain field of an exchange: the type of its column."""
+
+
 def trace_of(exchanges: Sequence[Exchange], open_loop: bool = False) -> Trace:
-    """Columns of `exchanges`, sorted by the time they were sent."""
+    """Columns of `exchanges`, sorted by the time they were sent.
+
+    A level that grows is built of the traces of its batches: `Trace.joined(batches).in_order()`.
+    """
     rows = sorted(exchanges, key=lambda x: x.sent_ns)
-
-    def ints(values: list[int]) -> Int64:
-        return np.asarray(values, dtype=np.int64)
-
-    counts = ints([len(x.hi_ns) for x in rows])
+    plain = {
+        name: np.asarray([getattr(x, name) for x in rows], dtype=TYPES[name]) for name in PER_REQUEST if name in TYPES
+    }
+    hi_ns = np.concatenate([x.hi_ns for x in rows]) if rows else _NONE
+    lo_ns = np.concatenate([x.lo_ns for x in rows]) if rows else _NONE
+    exact = bool(np.array_equal(hi_ns, lo_ns))
     return Trace(
-        scheduled_ns=ints([x.scheduled_ns for x in rows]),
-        sent_ns=ints([x.sent_ns for x in rows]),
-        headers_ns=ints([x.headers_ns for x in rows]),
-        first_event_ns=ints([x.first_event_ns for x in rows]),
-        answer_ns=ints([x.answer_ns for x in rows]),
-        ended_ns=ints([x.ended_ns for x in rows]),
-        stream=np.asarray([x.stream for x in rows], dtype=np.int32),
-        error=np.asarray([x.error for x in rows], dtype=np.str_),
-        asked_tokens=ints([x.asked_tokens for x in rows]),
-        input_tokens=ints([x.input_tokens for x in rows]),
-        cached_tokens=ints([x.cached_tokens for x in rows]),
-        output_tokens=ints([x.output_tokens for x in rows]),
+        **plain,
         tokens_from_usage=np.asarray([x.tokens_source == "usage" for x in rows], dtype=np.bool_),
-        offsets=np.concatenate([ints([0]), np.cumsum(counts)]),
-        hi_ns=np.concatenate([x.hi_ns for x in rows]) if rows else ints([]),
-        lo_ns=np.concatenate([x.lo_ns for x in rows]) if rows else ints([]),
+        offsets=np.cumsum([0, *(len(x.hi_ns) for x in rows)], dtype=np.int64),
+        hi_ns=hi_ns,
+        lo_ns=hi_ns if exact else lo_ns,
         tokens=np.concatenate([x.tokens for x in rows]) if rows else np.zeros(0, np.float32),
         open_loop=open_loop,
+        exact=exact,
+        lag_ns=np.concatenate([x.lag_ns for x in rows]) if rows else _NO_LAGS,
+        refusals=tuple(x.detail for x in rows if x.error == "http_429"),
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pacemark.answers.comparison import compare_runs, violated
+from pacemark.answers.comparison import compare_runs, refuse_if_other, violated
 from pacemark.errors import BadInput
+from pacemark.pace import Concurrency
 from pacemark.summary import Figure, Summary
-from support.samples import sweep
+from support.samples import sweep, troubled
 
 
 def slower(summary: Summary, factor: float) -> Summary:
@@ -55,3 +56,26 @@ def test_runs_without_a_common_load_cannot_be_compared() -> None:
     other = msgspec.structs.replace(sweep(), levels=[])
     with pytest.raises(BadInput, match="no load level in common"):
         compare_runs(sweep(), other)
+
+
+def test_what_two_runs_differ_in_is_said_and_a_gate_over_other_lengths_is_refused() -> None:
+    one = sweep()
+    two = msgspec.structs.replace(
+        one, workload=one.workload | {"input_tokens": 64}, target=one.target | {"model": "other"}
+    )
+    assert compare_runs(one, one).differences == []
+    found = compare_runs(one, two)
+    assert [(d.what, d.b, d.blocks) for d in found.differences] == [
+        ("model", "other", False),
+        ("input tokens", "64", True),
+    ]
+    with pytest.raises(BadInput, match=r"512 against 64.*--even-if-different"):
+        refuse_if_other(found)
+    refuse_if_other(compare_runs(one, msgspec.structs.replace(one, target=two.target)))
+
+
+def test_an_invalid_level_is_left_out_by_name() -> None:
+    found = compare_runs(troubled(), troubled())
+    assert all("invalid" in line for line in found.left_out)
+    assert [line.split(":")[0] for line in found.left_out] == ["concurrency 64", "concurrency 128"]
+    assert Concurrency(64) not in [level.load for level in found.levels]

@@ -1,22 +1,26 @@
 """Each check, where it must speak and where it must not."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from pacemark.figures import metrics, verdict
 from pacemark.figures.health import Health
 from pacemark.figures.verdict import Evidence, judge
-from pacemark.figures.window import Step
+from pacemark.figures.window import Change
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.summary import Distribution, Figure
+from pacemark.summary import Basis, Distribution, Figure
 from pacemark.trace import ABSENT, Exchange, Watch, Window, trace_of
+from support.samples import engine_level
 from support.servers import MS, exchange
 
 WINDOW = Window(0, 10_000 * MS)
 PAIR = Concurrency(2)
+EMPTY = msgspec.structs.replace(engine_level(2), output_tokens_per_s=Figure(), itl_ms=Distribution())
 
 
 def requests(count: int = 40, **fields: Any) -> list[Exchange]:
@@ -29,6 +33,10 @@ def requests(count: int = 40, **fields: Any) -> list[Exchange]:
 
 def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) -> Evidence:
     trace = trace_of(exchanges, isinstance(load, Rate))
+    names = {"itl": "itl_ms", "output": "output_tokens_per_s", "by_cycle": "output_tokens_per_s_by_cycle"}
+    figures = {field: fields.pop(name) for name, field in names.items() if name in fields}
+    notes = fields.pop("lacking", {})
+    figures["basis"] = {f"{name.lower()}_ms": Basis(n=40, note=note) for name, note in notes.items()}
     window = fields.setdefault("window", WINDOW)
     sample = metrics.started_in(trace, window.start_ns, window.end_ns)
     given: dict[str, Any] = {
@@ -36,9 +44,11 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
         "sample": sample,
         "good": sample & metrics.succeeded(trace),
     }
-    return Evidence(load, trace, **(given | fields))
+    return Evidence(msgspec.structs.replace(EMPTY, load=load, **figures), trace, **(given | fields))
 
 
+TOLD = "longer_than_asked input_length in_one_piece tokens_uneven hidden_tokens unread_events".split()
+"""Checks with tests of their own below."""
 GOOD = requests()
 
 
@@ -64,7 +74,7 @@ def test_a_good_level_is_valid_without_reasons() -> None:
         ({"health": Health(died=("worker 1 (process 7) ended: signal 9",))}, "worker_died", "invalid"),
         ({"ended_by": "interrupted"}, "interrupted", "suspect"),
         ({"settled": False}, "unsteady", "suspect"),
-        ({"step": Step(5, 100.0, 150.0, 0.001)}, "step_change", "suspect"),
+        ({"change": Change(5, 100.0, 150.0, 0.001)}, "step_change", "suspect"),
         ({"beyond": True}, "beyond_capacity", "invalid"),
         ({"lacking": {"TTFT": "insufficient: about 900 more requests needed"}}, "no_interval", "note"),
         ({"known_prompts": 0.4}, "suspected_cache", "suspect"),
@@ -142,7 +152,7 @@ EVERY: list[dict[str, Any]] = [
     {"health": Health(idle_share=0.0)},
     {"health": Health(worker_cpu_share=(0.95,), lag_ns=np.full(100, 60 * MS, np.int32))},
     {"ended_by": "interrupted"},
-    {"settled": False, "beyond": True, "step": Step(5, 100.0, 150.0, 0.001)},
+    {"settled": False, "beyond": True, "change": Change(5, 100.0, 150.0, 0.001)},
     {"lacking": {"TTFT": "insufficient: about 900 more requests needed"}, "known_prompts": 0.4},
     {"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)},
     {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 1000},
@@ -161,7 +171,7 @@ def test_every_reason_says_what_to_do() -> None:
         judge(evidence(late, Rate(10.0))),
     ]
     said = {r.code: r.message for verdict in judged for r in verdict.reasons}
-    watched = {"endpoint_changed", "endpoint_unseen"}
+    watched = {"endpoint_changed", "endpoint_unseen", *TOLD}
     assert said.keys() >= {check.__name__ for check in verdict.CHECKS} - watched | {"no_interval"}
     assert all(f.code in verdict.NOTES for e in EVERY for f in checked(evidence(GOOD, **e)) if f.status == "note")
     for code, message in said.items():
@@ -199,7 +209,7 @@ def test_events_that_carry_several_tokens_are_noted() -> None:
 
 @pytest.mark.parametrize(
     ("input_tokens", "cached", "fires"),
-    [(256, 0, False), (256, ABSENT, False), (256, 64, True), (256, 5, False), (ABSENT, 64, False), (4096, 4000, True)],
+    [(256, 0, False), (256, ABSENT, False), (256, 192, True), (256, 5, False), (ABSENT, 64, False), (4096, 4000, True)],
 )
 def test_cached_prompts(input_tokens: int, cached: int, fires: bool) -> None:
     codes = found(evidence(requests(input_tokens=input_tokens, cached_tokens=cached)))
@@ -233,3 +243,58 @@ def test_every_check_stands_an_empty_level() -> None:
     for load in (Concurrency(2), Rate(1.0)):
         for window in (Window(0, 0), WINDOW):
             assert judge(evidence([], load, window=window)).status == "invalid"
+
+
+# --- lengths, and answers that come whole
+
+
+@pytest.mark.parametrize(
+    ("counted", "asked", "said"), [(2048, 8192, True), (8192, 8192, False), (8300, 8192, False), (9000, 8192, True)]
+)
+def test_another_input_length_than_asked_is_said_with_both_numbers(counted: int, asked: int, said: bool) -> None:
+    (finding,) = [*checked(evidence(requests(input_tokens=counted), asked_input=asked)), None][:1]
+    assert (finding is not None and finding.code == "input_length") == said
+    if finding is not None:
+        assert finding.status == "suspect"
+        assert f"{counted:,}" in finding.message
+        assert f"{asked:,}" in finding.message
+
+
+def test_answers_longer_than_asked_are_suspect() -> None:
+    long = evidence(requests(asked_tokens=5))
+    assert found(long)["longer_than_asked"] == "suspect"
+    (message,) = [f.message for f in checked(long) if f.code == "longer_than_asked"]
+    assert "10 tokens" in message
+    assert "5 were asked" in message
+
+
+@pytest.mark.parametrize(
+    ("cached", "code"),
+    [
+        ([64] * 40, "cached_template"),
+        ([240] * 40, "cached_prompts"),
+        ([64, 80] * 20, "cached_prompts"),
+        ([70] * 40, "cached_prompts"),
+        ([8] * 40, None),
+    ],
+)
+def test_a_template_that_the_server_caches_is_only_noted(cached: list[int], code: str | None) -> None:
+    many = [
+        msgspec.structs.replace(x, input_tokens=256, cached_tokens=n) for x, n in zip(requests(), cached, strict=True)
+    ]
+    codes = found(evidence(many))
+    assert {c for c in codes if c.startswith("cached")} == ({code} if code else set())
+    assert judge(evidence(many)).status == ("invalid" if code == "cached_prompts" else "valid")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "status"),
+    [("in_one_piece", True, "suspect"), ("tpot_off", 0.2, "suspect"), ("hidden_tokens", 9, "note"),
+     ("unread_events", 1, "note")],
+)  # fmt: skip
+def test_what_is_not_known_of_the_tokens_is_said(column: str, value: Any, status: str) -> None:
+    e = evidence(GOOD)
+    told: Any = {column: np.full(len(e.trace), value)}
+    trace = dataclasses.replace(e.trace, **told)
+    code = {"tpot_off": "tokens_uneven"}.get(column, column)
+    assert found(dataclasses.replace(e, trace=trace)) == {code: status}

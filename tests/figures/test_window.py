@@ -56,14 +56,6 @@ def test_the_cut_does_not_choose_the_calm_part() -> None:
     assert np.mean(means) == pytest.approx(truth, rel=0.08)
 
 
-# --- who is in flight
-
-
-def test_requests_in_flight_are_those_that_started_and_have_not_ended() -> None:
-    started, ended = [0, 10, 20, 30], [15, 25, -1, 35]
-    assert window.in_flight(started, ended, [0, 12, 15, 24, 25, 31, 40]).tolist() == [1, 2, 1, 2, 1, 2, 1]
-
-
 # --- a step
 
 
@@ -94,14 +86,14 @@ def test_a_service_that_turns_faster_is_noticed_and_a_constant_one_is_not() -> N
     for faster in noticed:
         for seed in range(100):
             rate, tpot = paces(faster, seed)
-            noticed[faster] += window.step_change(rate) is not None or window.step_change(tpot) is not None
+            noticed[faster] += window.change_in(rate) is not None or window.change_in(tpot) is not None
     assert noticed[1.3] >= 95
     assert noticed[1.0] <= 5
 
 
 def test_a_step_is_found_where_it_is() -> None:
     level = np.where(np.arange(400) < 250, 20.0, 26.0)
-    step = window.step_change(noisy(level, 3))
+    step = window.change_in(noisy(level, 3))
     assert step is not None
     assert 235 <= step.index <= 265
     assert step.before == pytest.approx(20.0, rel=0.05)
@@ -112,25 +104,25 @@ def test_a_step_is_found_where_it_is() -> None:
 def test_values_that_are_missing_do_not_move_the_step() -> None:
     series = noisy(np.where(np.arange(400) < 200, 20.0, 26.0), 5)
     series[::7] = np.nan
-    step = window.step_change(series)
+    step = window.change_in(series)
     assert step is not None
     assert 180 <= step.index <= 220
 
 
 def test_a_small_step_is_no_news() -> None:
     level = np.where(np.arange(1000) < 500, 100.0, 104.0)
-    assert window.step_change(noisy(level, 1, scale=0.01)) is None
-    assert window.step_change(noisy(level, 1, scale=0.01), smallest=0.02) is not None
+    assert window.change_in(noisy(level, 1, scale=0.01)) is None
+    assert window.change_in(noisy(level, 1, scale=0.01), smallest=0.02) is not None
 
 
 def test_correlation_alone_is_no_step() -> None:
-    found = [window.step_change(noisy(np.full(500, 50.0), seed, correlation=0.9, scale=0.08)) for seed in range(200)]
+    found = [window.change_in(noisy(np.full(500, 50.0), seed, correlation=0.9, scale=0.08)) for seed in range(200)]
     assert sum(step is not None for step in found) <= 8
 
 
 @pytest.mark.parametrize("series", [np.full(100, 3.0), np.arange(10.0), np.full(100, np.nan)])
 def test_nothing_to_see(series: Floats) -> None:
-    assert window.step_change(series) is None
+    assert window.change_in(series) is None
 
 
 def test_the_tests_critical_values_are_those_of_shao_and_zhang() -> None:
@@ -149,7 +141,7 @@ def growth(requests_per_s: float, seed: int) -> window.Growth:
         Rate(requests_per_s), "demo", input_tokens=(256, 0.5), output_tokens=(64, 0.66), requests=1200, seed=seed
     )
     late = np.arange(len(trace)) >= 300
-    flying = window.in_flight(trace.sent_ns, trace.ended_ns, trace.sent_ns)
+    flying = metrics.in_flight(trace)
     found = window.backlog_growth(trace.sent_ns[late], flying[late], metrics.ttft_ms(trace)[late])
     assert found is not None
     return found

@@ -13,6 +13,7 @@ from pacemark.runs.folder import RunFolder
 from pacemark.simulator import serving
 from pacemark.simulator.server.faults import FAULTS, OUTAGES
 from pacemark.trace import Exchange
+from support.stored import exchanges
 
 TOKENS = 16
 
@@ -52,38 +53,38 @@ def measured(tmp_path: Path, kind: str) -> tuple[Run, list[Exchange]]:
             timeout=20.0, fresh_connections=kind == "refuse",
         )  # fmt: skip
     folder = RunFolder.open(run.path)
-    exchanges = list(folder.exchanges(0))
+    found = list(exchanges(folder, 0))
     folder.close()
-    return run, exchanges
+    return run, found
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_a_fault_that_loses_nothing_fails_nothing(kind: str, tmp_path: Path) -> None:
-    run, exchanges = measured(tmp_path, kind)
+    run, found = measured(tmp_path, kind)
     level = run.levels[0]
     assert level.errors == {}
-    assert level.requests.completed == len(exchanges)
+    assert level.requests.completed == len(found)
     assert level.requests.completed > 20
     # The first answer of each stream is cut short, lest the streams march in step.
-    assert all(len(x.hi_ns) == x.output_tokens == x.asked_tokens for x in exchanges)
-    assert sum(x.asked_tokens == TOKENS for x in exchanges) >= len(exchanges) - 4
+    assert all(len(x.hi_ns) == x.output_tokens == x.asked_tokens for x in found)
+    assert sum(x.asked_tokens == TOKENS for x in found) >= len(found) - 4
     if kind == "no_usage":
-        assert {x.tokens_source for x in exchanges} == {"usage", "events"}
+        assert {x.tokens_source for x in found} == {"usage", "events"}
     if kind in ("stall", "slow_first_byte"):
-        assert 1e9 > max(x.ended_ns - x.sent_ns for x in exchanges) > 0.3e9
+        assert 1e9 > max(x.ended_ns - x.sent_ns for x in found) > 0.3e9
 
 
 @pytest.mark.parametrize("kind", FAILING)
 def test_a_fault_that_loses_an_answer_is_named(kind: str, tmp_path: Path) -> None:
-    run, exchanges = measured(tmp_path, kind)
+    run, found = measured(tmp_path, kind)
     level = run.levels[0]
-    failed = [x for x in exchanges if x.error]
+    failed = [x for x in found if x.error]
     assert failed
     assert {x.error for x in failed} <= FAILING[kind]
     assert all(x.detail for x in failed)
     assert level.requests.failed == len(failed)
-    assert level.requests.completed + level.requests.failed == len(exchanges)
-    for exchange in exchanges:
+    assert level.requests.completed + level.requests.failed == len(found)
+    for exchange in found:
         if not exchange.error:
             assert exchange.output_tokens == exchange.asked_tokens
     # What came before and after the fault is still counted.

@@ -14,9 +14,19 @@ from scipy import special
 
 from pacemark.errors import BadInput
 from pacemark.pace import Load
-from pacemark.summary import Asked, Basis, Figure, Level, Scatter, Summary
+from pacemark.summary import LATENCIES, STATISTICS, Asked, Basis, Figure, Level, Scatter, Summary
 
-__all__ = ["Compared", "Comparison", "Kind", "Verdict", "compare", "compare_levels", "compare_runs", "violated"]
+__all__ = [
+    "Compared",
+    "Comparison",
+    "Kind",
+    "Verdict",
+    "compare",
+    "compare_levels",
+    "compare_runs",
+    "refuse_if_other",
+    "violated",
+]
 
 Kind = Literal["latency", "rate"]
 Verdict = Literal["faster", "slower", "higher", "lower", "no difference shown", "undecidable"]
@@ -123,16 +133,76 @@ class ComparedLevel(msgspec.Struct, frozen=True):
     """In a length grid: the lengths that both asked for."""
 
 
+class Difference(msgspec.Struct, frozen=True):
+    """One thing in which two runs differ."""
+
+    what: str
+    """model, server, API, input tokens, output tokens, streaming or workload."""
+    a: str
+    b: str
+    blocks: bool
+    """The figures then say nothing of one server against another; another model or server is often the purpose."""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.a} against {self.b}"
+
+
+_ASIDE = {"seed", "prompts", "options", "known_prompts", "input_tokens", "output_tokens", "streaming", "cache"}
+"""Of a workload: what has a name of its own here, or changes from run to run."""
+
+
+def differences(a: Summary, b: Summary) -> list[Difference]:
+    """What the two runs differ in; of what a run does not say nothing is known, and it counts as the same."""
+
+    def streaming(run: Summary) -> object:
+        return run.workload.get("streaming", run.run.get("settings", {}).get("stream"))
+
+    pairs: list[tuple[str, object, object, bool]] = [
+        ("model", a.target.get("model"), b.target.get("model"), False),
+        ("server", a.target.get("url"), b.target.get("url"), False),
+        ("API", a.target.get("api"), b.target.get("api"), True),
+        ("input tokens", a.workload.get("input_tokens"), b.workload.get("input_tokens"), True),
+        ("output tokens", a.workload.get("output_tokens"), b.workload.get("output_tokens"), True),
+        ("streaming", streaming(a), streaming(b), True),
+    ]
+    names = sorted((a.workload.keys() & b.workload.keys()) - _ASIDE)
+    pairs += [(f"workload ({n})", a.workload[n], b.workload[n], True) for n in names]
+    return [Difference(what, _said(x), _said(y), blocks) for what, x, y, blocks in pairs if _differ(x, y)]
+
+
+def _differ(x: object, y: object) -> bool:
+    return x is not None and y is not None and x != y
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def refuse_if_other(compared: Compared) -> None:
+    """A gate over runs that did other work says nothing: raises BadInput."""
+    blocking = [str(d) for d in compared.differences if d.blocks]
+    if blocking:
+        raise BadInput(
+            f"the runs differ in {'; '.join(blocking)}, so --fail-if would judge the work and not the endpoint; "
+            "measure alike, or add --even-if-different"
+        )
+
+
 class Compared(msgspec.Struct, frozen=True):
     """The result of comparing two runs, schema `pacemark/compare/1`."""
 
     levels: list[ComparedLevel]
     schema: str = "pacemark/compare/1"
+    differences: list[Difference] = []
+    """What the two runs did not do alike, beside their figures."""
+    left_out: list[str] = []
+    """Levels of both that were not compared, and why."""
 
 
 _RATES = ("output_tokens_per_s", "requests_per_s")
-_LATENCIES = ("ttft_ms", "tpot_ms", "latency_ms")
-_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+_TIMED = [name for name in LATENCIES if name != "itl_ms"]
 
 
 def compare_runs(a: Summary, b: Summary) -> Compared:
@@ -141,7 +211,19 @@ def compare_runs(a: Summary, b: Summary) -> Compared:
     pairs = [(level, other) for level in a.levels if (other := others.get((level.load, level.asked))) is not None]
     if not pairs:
         raise BadInput("the two runs have no load level in common")
-    return Compared([ComparedLevel(one.load, compare_levels(one, two), one.asked) for one, two in pairs])
+    sound = [(x, y) for x, y in pairs if "invalid" not in (x.verdict.status, y.verdict.status)]
+    return Compared(
+        [ComparedLevel(one.load, compare_levels(one, two), one.asked) for one, two in sound],
+        differences=differences(a, b),
+        left_out=[_invalid(one, two) for one, two in pairs if (one, two) not in sound],
+    )
+
+
+def _invalid(a: Level, b: Level) -> str:
+    """Which level was left out, and why, in words."""
+    bad = [(name, level) for name, level in (("A", a), ("B", b)) if level.verdict.status == "invalid"]
+    why = "; ".join(f"invalid in {name} ({', '.join(r.code for r in level.verdict.reasons)})" for name, level in bad)
+    return f"{a.asked or a.load}: {why}"
 
 
 def compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
@@ -149,9 +231,9 @@ def compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
     # What either client may have got wrong is no difference between the endpoints.
     error_ms = max(level.client.bound_ms or 0.0 for level in (a, b))
     found = {name: compare(getattr(a, name), getattr(b, name), "rate") for name in _RATES}
-    for name in _LATENCIES:
+    for name in _TIMED:
         error = error_ms / max(b.output_tokens or 1.0, 1.0) if name == "tpot_ms" else error_ms
-        for statistic in _STATISTICS:
+        for statistic in STATISTICS:
             one, two = (getattr(getattr(level, name), statistic) for level in (a, b))
             x, y = (level.basis.get(name, Basis()).scatter.get(statistic) for level in (a, b))
             scatter = (x, y) if x is not None and y is not None else None

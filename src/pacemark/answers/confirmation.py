@@ -14,7 +14,8 @@ from pacemark.answers.search import in_words
 from pacemark.answers.stored import weigh
 from pacemark.budget import Budget
 from pacemark.figures import metrics
-from pacemark.figures.level import Enough, LevelResult, growth_of
+from pacemark.figures.level import Enough, LevelResult
+from pacemark.figures.steadiness import growth_of
 from pacemark.pace import Concurrency, Rate
 from pacemark.summary import Confirmation, Spent
 from pacemark.trace import Trace, Window

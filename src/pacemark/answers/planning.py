@@ -22,7 +22,8 @@ from pacemark.answers.stored import comparable, conditions, meets
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures import metrics
-from pacemark.figures.level import LevelResult, replicated
+from pacemark.figures.level import LevelResult
+from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency
 from pacemark.summary import Figure, Level, OperatingPoint
 from pacemark.units import number
@@ -166,10 +167,10 @@ def plan_for(
     `provisioned` what it was bought as. Raises BadInput where no level meets the budget, or none was measured.
     """
     alike = comparable(results)
-    groups: dict[float, list[Level]] = {}
+    groups: dict[float, list[LevelResult]] = {}
     for result in alike:
-        groups.setdefault(float(result.load.value), []).append(result.level)
-    levels = [replicated(same) for _, same in sorted(groups.items())]
+        groups.setdefault(float(result.load.value), []).append(result)
+    levels = [pooled(same) for _, same in sorted(groups.items())]
     points = operating_points(levels, meets(alike, budget))
     if points.within_budget is None:
         raise BadInput(f"no level of the run meets {budget}, so there is nothing to plan with; pacemark find tells why")

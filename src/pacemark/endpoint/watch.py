@@ -14,7 +14,7 @@ from time import monotonic_ns
 from typing import Protocol
 
 from pacemark.errors import PacemarkError
-from pacemark.trace import Exchange, Sight, Watch
+from pacemark.trace import Sight, Watch
 
 LOOK_S = 10.0
 """How often the endpoint is looked at; the service renews what it exports once a minute."""
@@ -87,13 +87,8 @@ class Watcher:
             self._stop.wait(rest_s * patience)
 
 
-def watch_of(exchanges: Sequence[Exchange], sights: Sequence[Sight]) -> Watch:
-    """What is known of a level from its requests and the looks taken while the run went on."""
-    return watch_from([x.detail for x in exchanges if x.error == "http_429"], sights)
-
-
 def watch_from(refusals: Sequence[str], sights: Sequence[Sight]) -> Watch:
-    """The same from what the server said with each 429."""
+    """What is known of a level from what the server said with each 429 and the looks taken while the run went on."""
     named = Counter(limit_named(said) for said in refusals)
     return Watch(tuple(sights), tuple(name for name, _ in named.most_common() if name))
 

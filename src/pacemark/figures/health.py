@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.summary import Spread
-from pacemark.trace import Beat, Exchange
+from pacemark.trace import Beat, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,9 @@ def _idle(beats: Sequence[Beat]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def health_of(exchanges: Sequence[Exchange], beats: Sequence[Beat], died: Sequence[str] = ()) -> Health:
+def health_of(trace: Trace, beats: Sequence[Beat], died: Sequence[str] = ()) -> Health:
     """Health of a level from its requests and the pulses its workers gave while it ran."""
-    lags = np.concatenate([x.lag_ns for x in exchanges]) if exchanges else np.zeros(0, np.int32)
-    send_ns = np.asarray([x.send_ns for x in exchanges], dtype=np.int64)
-    return health_from(lags, send_ns, sum(x.coalesced_reads for x in exchanges), beats, died)
+    return health_from(trace.lag_ns, trace.send_ns, int(trace.coalesced_reads.sum()), beats, died)
 
 
 def health_from(
@@ -83,4 +82,23 @@ def health_from(
         stall_ns=max((b.stall_ns for b in beats), default=0),
         reconnects=sum(own[-1].reconnects - own[0].reconnects for own in pulses),
         died=tuple(died),
+    )
+
+
+def joined(parts: Sequence[Health]) -> Health:
+    """The health of several levels as if they had been one: what adds up is added, and of the rest the worst counts."""
+    idle = [p.idle_share for p in parts if p.idle_share is not None]
+    return Health(
+        clock="user" if any(p.clock == "user" for p in parts) else parts[0].clock,
+        lag_ns=np.concatenate([p.lag_ns for p in parts]),
+        send_ns=np.concatenate([p.send_ns for p in parts]),
+        reads=sum(p.reads for p in parts),
+        coalesced_reads=sum(p.coalesced_reads for p in parts),
+        cpu_ns=sum(p.cpu_ns for p in parts),
+        worker_cpu_share=tuple(map(max, zip_longest(*(p.worker_cpu_share for p in parts), fillvalue=0.0))),
+        worker_wait_share=tuple(map(max, zip_longest(*(p.worker_wait_share for p in parts), fillvalue=0.0))),
+        idle_share=min(idle, default=None),
+        stall_ns=max(p.stall_ns for p in parts),
+        reconnects=sum(p.reconnects for p in parts),
+        died=tuple(dict.fromkeys(who for p in parts for who in p.died)),
     )

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.trace import ABSENT, Int64, Trace, Window
+from pacemark.trace import ABSENT, PER_REQUEST, Int64, Trace, Window
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
+_NO_LAGS = np.zeros(0, np.int32)
 PART_EVENTS = 1 << 18
 """Events that are worked on at once: what is as long as they are takes memory for so many, however long the level."""
-
-_PER_EVENT = ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop")
 
 
 def parts(trace: Trace) -> Iterator[tuple[slice, Trace]]:
@@ -31,9 +30,9 @@ def parts(trace: Trace) -> Iterator[tuple[slice, Trace]]:
         end = max(first + 1, int(np.searchsorted(offsets, offsets[first] + PART_EVENTS, side="right")) - 1)
         end = min(end, len(trace))
         rows, events = slice(first, end), slice(offsets[first], offsets[end])
-        plain = {f.name: getattr(trace, f.name)[rows] for f in fields(trace) if f.name not in _PER_EVENT}
+        plain = {name: getattr(trace, name)[rows] for name in PER_REQUEST}
         inner = {name: getattr(trace, name)[events] for name in ("hi_ns", "lo_ns", "tokens")}
-        yield rows, replace(trace, **plain, **inner, offsets=offsets[first : end + 1] - offsets[first])
+        yield rows, replace(trace, **plain, **inner, offsets=offsets[first : end + 1] - offsets[first], lag_ns=_NO_LAGS)
         first = max(end, 1)
 
 

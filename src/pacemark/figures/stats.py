@@ -174,7 +174,7 @@ def mean_interval(x: ArrayLike, censored: Mask | None = None, *, confidence: flo
         return Estimate(Figure(), 0, 0.0, growth=1.0)
     mean = float(values.mean())
     run = long_run(values)
-    t = _t_quantile(run.dof, confidence)
+    t = t_quantile(run.dof, confidence)
     error = math.sqrt(run.variance / n)
     n_eff = min(float(n), n / _ratio(run.variance, float(values.var())))
     skews = [_batch_skewness(values, batches) for batches in _BATCHES]
@@ -338,7 +338,7 @@ class _Sample:
     def _effective(self, phi: float, q: float, terms: int, confidence: float, toll: float = 1.0) -> float:
         """Effective sample size less the t quantile's toll, or part of that; few clusters know their own size badly."""
         n = len(self.values)
-        kept = (_t_quantile(math.inf, confidence) / _t_quantile(self._dof(phi, q, terms), confidence)) ** 2
+        kept = (t_quantile(math.inf, confidence) / t_quantile(self._dof(phi, q, terms), confidence)) ** 2
         return min(float(n), n / max(phi, 1e-9) * math.pow(kept, toll))
 
     def _dof(self, phi: float, q: float, terms: int) -> float:
@@ -386,7 +386,7 @@ def share_interval(met: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimat
     n_eff = n / max(1.0, phi)
     if run.growth > 1:
         return Estimate(Figure(p), n, n_eff, run.growth)
-    toll = (_t_quantile(math.inf, confidence) / _t_quantile(run.dof, confidence)) ** 2
+    toll = (t_quantile(math.inf, confidence) / t_quantile(run.dof, confidence)) ** 2
     low, high = _share_limits(p, min(float(n), n / max(phi, 1e-9) * toll), confidence)
     return Estimate(Figure(p, low, high), n, n_eff)
 
@@ -423,7 +423,7 @@ def binned_rate(counts: Floats, seconds: float, *, confidence: float = CONFIDENC
     """
     value = float(counts.sum()) / seconds
     run = long_run(counts * (_BLOCKS / seconds), most=_MOST_TERMS)
-    half = _t_quantile(run.dof, confidence) * math.sqrt(run.variance / _BLOCKS)
+    half = t_quantile(run.dof, confidence) * math.sqrt(run.variance / _BLOCKS)
     n_eff = _BLOCKS / max(1.0, run.time)
     if run.growth > 1:
         return Estimate(Figure(value), _BLOCKS, n_eff, run.growth)
@@ -444,7 +444,7 @@ def ratio_interval(above: ArrayLike, below: ArrayLike, *, confidence: float = CO
     run = long_run(top - value * bottom)
     if run.growth > 1:
         return Estimate(Figure(value), n, 0.0, run.growth)
-    half = _t_quantile(run.dof, confidence) * math.sqrt(run.variance * n) / total
+    half = t_quantile(run.dof, confidence) * math.sqrt(run.variance * n) / total
     return Estimate(Figure(value, value - half, value + half), n, n / max(1.0, run.time))
 
 
@@ -477,7 +477,7 @@ def replicated(figures: Sequence[Figure], *, confidence: float = CONFIDENCE) -> 
     """
     values = np.asarray([f.value for f in figures if f.value is not None], dtype=np.float64)
     halves = [(f.high - f.low) / 2 for f in figures if f.low is not None and f.high is not None]
-    within = math.sqrt(float(np.mean(np.square(halves)))) / _t_quantile(math.inf, CONFIDENCE) if halves else None
+    within = math.sqrt(float(np.mean(np.square(halves)))) / t_quantile(math.inf, CONFIDENCE) if halves else None
     if len(values) == 0:
         return Replicated(Figure(), 0, None, within)
     mean = float(values.mean())
@@ -486,7 +486,7 @@ def replicated(figures: Sequence[Figure], *, confidence: float = CONFIDENCE) -> 
     between = float(values.std(ddof=1))
     if len(values) < 3:
         return Replicated(Figure(mean), len(values), between, within)
-    half = _t_quantile(len(values) - 1, confidence) * between / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1, confidence) * between / math.sqrt(len(values))
     return Replicated(Figure(mean, mean - half, mean + half), len(values), between, within)
 
 
@@ -557,7 +557,7 @@ def _ratio(above: float, below: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _t_quantile(dof: float, confidence: float) -> float:
+def t_quantile(dof: float, confidence: float) -> float:
     """Two-sided quantile of Student's t, of the normal distribution for infinite `dof`."""
     p = 0.5 + confidence / 2
     return float(special.ndtri(p) if math.isinf(dof) else special.stdtrit(dof, p))

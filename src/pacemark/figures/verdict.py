@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pacemark.figures import metrics
 from pacemark.figures.health import Health
-from pacemark.figures.window import Step
-from pacemark.pace import Concurrency, Load
-from pacemark.summary import Distribution, Figure, Reason, Verdict
+from pacemark.figures.window import Change
+from pacemark.pace import Concurrency
+from pacemark.summary import LATENCIES, Level, Reason, Verdict
 from pacemark.trace import Trace, Watch, Window
 
 
@@ -25,26 +25,24 @@ from pacemark.trace import Trace, Watch, Window
 class Evidence:
     """What the checks look at. `sample` are the requests started in the window, `good` those answered."""
 
-    load: Load
+    level: Level
+    """Its figures, without a verdict."""
     trace: Trace
     window: Window
     health: Health
     sample: NDArray[np.bool_]
     good: NDArray[np.bool_]
-    itl: Distribution = field(default_factory=Distribution)
-    output: Figure = field(default_factory=Figure)
-    by_cycle: Figure = field(default_factory=Figure)
     settled: bool = True
-    step: Step | None = None
+    change: Change | None = None
     beyond: bool = False
     ended_by: str = "duration"
     gaps: int = 0
-    lacking: dict[str, str] = field(default_factory=dict)
-    """What is missing for intervals of p50 and p95, in words: for each metric that has none."""
     known_prompts: float | None = None
     """TTFT of a prompt that any run with this seed sends, over that of prompts which nobody ever sent; None where
     the server showed no memory for prompts, or where the seed is new."""
     watch: Watch = field(default_factory=Watch)
+    asked_input: float | None = None
+    """Input tokens that each request asked for; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +57,12 @@ class Finding:
 LEAST_IDLE = 0.03
 """Below this share of idle time a core has nothing left for a client that wakes up."""
 
-NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen"})
+NOTES = frozenset(
+    {"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens", "unread_events"}
+)
 """Codes of what is worth knowing of a level and casts no doubt on it."""
+COUNTS = frozenset({"no_interval", "few_requests"})
+"""Codes of what more requests would mend."""
 
 Check = Callable[[Evidence], Finding | None]
 
@@ -124,13 +126,18 @@ def _failures(e: Evidence) -> tuple[float, float]:
 
 def few_requests(e: Evidence) -> Finding | None:
     """Too few for intervals; far too few for any quantile."""
-    count = int(e.good.sum())
-    if count == 0 or (count >= 10 and not e.lacking):
+    return too_few(e.level, int(e.good.sum()), beyond=e.beyond)
+
+
+def too_few(level: Level, count: int, *, beyond: bool) -> Finding | None:
+    """The same of a level whose figures stand on `count` answers; `beyond` capacity it has no latency."""
+    lacking = {} if beyond else {LATENCIES[n]: b.note for n, b in level.basis.items() if b.n and b.note}
+    if count == 0 or (count >= 10 and not lacking):
         return None
     if count < 10:
         text = f"only {count} requests in the window"
     else:
-        text = "no interval: " + ", ".join(f"{metric} ({note})" for metric, note in e.lacking.items())
+        text = "no interval: " + ", ".join(f"{metric} ({note})" for metric, note in lacking.items())
     status: Literal["note", "suspect"] = "suspect" if count < 10 else "note"
     code = "few_requests" if count < 10 else "no_interval"
     return Finding(status, code, f"{text}; run longer (--duration or --precision)")
@@ -153,9 +160,9 @@ def unsteady(e: Evidence) -> Finding | None:
 
 def step_change(e: Evidence) -> Finding | None:
     """The endpoint changed under the measurement."""
-    if e.step is None:
+    if e.change is None:
         return None
-    change = e.step.after / e.step.before - 1 if e.step.before else float("inf")
+    change = e.change.after / e.change.before - 1 if e.change.before else float("inf")
     return Finding(
         "suspect",
         "step_change",
@@ -203,11 +210,11 @@ def beyond_capacity(e: Evidence) -> Finding | None:
 
 def little(e: Evidence) -> Finding | None:
     """Two ways to count throughput must agree (Little's law); where they do not, the level was not in balance."""
-    if e.by_cycle.value is None or not e.output.value:
+    if e.level.output_tokens_per_s_by_cycle.value is None or not e.level.output_tokens_per_s.value:
         return None
-    off = e.by_cycle.value / e.output.value - 1
-    low, high = e.output.low, e.output.high
-    width = (high - low) / 2 / e.output.value if low is not None and high is not None else 0.0
+    off = e.level.output_tokens_per_s_by_cycle.value / e.level.output_tokens_per_s.value - 1
+    low, high = e.level.output_tokens_per_s.low, e.level.output_tokens_per_s.high
+    width = (high - low) / 2 / e.level.output_tokens_per_s.value if low is not None and high is not None else 0.0
     if abs(off) <= 0.03 + width or e.good.sum() < 20:
         return None
     return Finding(
@@ -244,6 +251,90 @@ def short_answers(e: Evidence) -> Finding | None:
     )
 
 
+OFF = 0.03
+"""By what share lengths may differ from what was asked for."""
+
+
+def longer_than_asked(e: Evidence) -> Finding | None:
+    """Answers longer than asked for make more work than the workload says."""
+    if not e.good.any():
+        return None
+    mean, asked = float(e.trace.output_tokens[e.good].mean()), float(e.trace.asked_tokens[e.good].mean())
+    if asked <= 0 or mean <= (1 + OFF) * asked:
+        return None
+    return Finding(
+        "suspect",
+        "longer_than_asked",
+        f"answers are {mean:.0f} tokens long on average where {asked:.0f} were asked for, so the server does not heed "
+        "max_tokens; compare only with runs of the same answer length",
+    )
+
+
+def input_length(e: Evidence) -> Finding | None:
+    """A prompt that was cut, or that a template made longer, is not the work that the workload says."""
+    counted = e.good & e.trace.tokens_from_usage & (e.trace.input_tokens > 0)
+    if e.asked_input is None or not counted.any():
+        return None
+    mean = float(e.trace.input_tokens[counted].mean())
+    if abs(mean - e.asked_input) <= max(OFF * e.asked_input, FEW_TOKENS):
+        return None
+    how = "cut the prompts" if mean < e.asked_input else "made the prompts longer"
+    return Finding(
+        "suspect",
+        "input_length",
+        f"the server counted {mean:,.0f} input tokens on average where {e.asked_input:,.0f} were asked for: it or a "
+        f"template {how}; ask for a length that it takes, or compare only with runs of the counted length",
+    )
+
+
+FEW_TOKENS = 16
+"""A chat template makes short prompts this much longer than can be asked for."""
+
+
+def in_one_piece(e: Evidence) -> Finding | None:
+    """Streaming in name only: nothing is known of when the first token was ready."""
+    streamed = e.good & (e.trace.first_event_ns >= 0) & (e.trace.output_tokens > 1)
+    share = float((e.trace.in_one_piece & streamed).sum()) / max(1, int(streamed.sum()))
+    if share <= OFF:
+        return None
+    return Finding(
+        "suspect",
+        "in_one_piece",
+        f"{share:.0%} of the answers came whole, in one event or one read: the server or a proxy streams in name only, "
+        "so TTFT is not a time to first token here; find what buffers, or use --no-stream and read the latency",
+    )
+
+
+def tokens_uneven(e: Evidence) -> Finding | None:
+    """TPOT needs to know how many tokens the first event held."""
+    off = e.trace.tpot_off[e.good]
+    if not len(off) or (most := float(off.max())) <= OFF:
+        return None
+    return Finding(
+        "suspect",
+        "tokens_uneven",
+        f"events hold unequal numbers of tokens, and the server does not say how many: TPOT may be off by {most:.0%}; "
+        "name a --tokenizer to count them",
+    )
+
+
+def hidden_tokens(e: Evidence) -> Finding | None:
+    """Which tokens are counted, where some were never streamed."""
+    hidden = e.trace.hidden_tokens[e.good]
+    if not len(hidden) or not hidden.any():
+        return None
+    text = f"the server counted {hidden.mean():.0f} tokens per answer on average that it never streamed (hidden "
+    return Finding(
+        "note", "hidden_tokens", text + "reasoning); throughput, TTFT and TPOT count those that were streamed"
+    )
+
+
+def unread_events(e: Evidence) -> Finding | None:
+    """What was passed over."""
+    count = int(e.trace.unread_events[e.good].sum())
+    return Finding("note", "unread_events", f"{count} events had no meaning and were passed over") if count else None
+
+
 def token_count(e: Evidence) -> Finding | None:
     """Events are not always tokens."""
     if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
@@ -265,9 +356,27 @@ def cached_prompts(e: Evidence) -> Finding | None:
     share = np.maximum(e.trace.cached_tokens[known] - unsalted, 0).sum() / e.trace.input_tokens[known].sum()
     if share <= 0.01:
         return None
+    if _prefix_alone(e.trace.cached_tokens[known], e.trace.input_tokens[known]):
+        text = f"the server took the same {e.trace.cached_tokens[known][0]} tokens of each prompt from its cache: the "
+        return Finding(
+            "note", "cached_template", text + "chat template that opens them all; the prompts were new to it"
+        )
     return Finding(
         "invalid", "cached_prompts", f"the server took {share:.1%} of the input from its prompt cache; use a new --seed"
     )
+
+
+BLOCK = 16
+"""Tokens in the smallest block of a prefix cache."""
+
+
+def _prefix_alone(cached: NDArray[np.int64], asked: NDArray[np.int64]) -> bool:
+    """Whether what was cached (n,) is a prefix common to all: as long in each, whole blocks, and not most of `asked`.
+
+    Of prompts known whole, all but the last block is cached.
+    """
+    same = len(cached) > 1 and int(cached.min()) == int(cached.max()) and int(cached[0]) % BLOCK == 0
+    return same and 2 * int(cached[0]) <= int(asked.min())
 
 
 def suspected_cache(e: Evidence) -> Finding | None:
@@ -313,7 +422,7 @@ def client_lag(e: Evidence) -> Finding | None:
     if not len(e.health.lag_ns):
         return None
     lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
-    typical = e.itl.p50.value or 20.0
+    typical = e.level.itl_ms.p50.value or 20.0
     if lag_ms <= max(5.0, 0.5 * typical):
         return None
     return Finding(
@@ -326,7 +435,7 @@ def client_lag(e: Evidence) -> Finding | None:
 
 def coalesced(e: Evidence) -> Finding | None:
     """Events that were read together have one stamp, so their gaps are bounds."""
-    least, most = e.itl.p99.low, e.itl.p99.high
+    least, most = e.level.itl_ms.p99.low, e.level.itl_ms.p99.high
     if e.gaps < 100 or least is None or most is None:
         return None
     if most - least <= max(1.0, 0.1 * least):
@@ -359,18 +468,18 @@ def late_sends(e: Evidence) -> Finding | None:
 
 def underfilled(e: Evidence) -> Finding | None:
     """Closed loop: the slots must be in use, or the load was less than it says."""
-    if not isinstance(e.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
+    if not isinstance(e.level.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
         return None
     begin = np.clip(e.trace.sent_ns, e.window.start_ns, e.window.end_ns)
     end = np.clip(e.trace.ended_ns, e.window.start_ns, e.window.end_ns)
-    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.load.value
+    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.level.load.value
     if used >= 0.95:
         return None
     return Finding(
         "suspect",
         "underfilled",
-        f"on average {used * e.load.value:.1f} of {e.load.value} requests were in flight: the client or failures kept "
-        "slots empty; use more --workers, or mend the failures",
+        f"on average {used * e.level.load.value:.1f} of {e.level.load.value} requests were in flight: the client "
+        "or failures kept slots empty; use more --workers, or mend the failures",
     )
 
 
@@ -387,6 +496,10 @@ CHECKS: tuple[Check, ...] = (
     endpoint_changed,
     little,
     short_answers,
+    longer_than_asked,
+    input_length,
+    in_one_piece,
+    tokens_uneven,
     token_count,
     cached_prompts,
     suspected_cache,
@@ -397,5 +510,7 @@ CHECKS: tuple[Check, ...] = (
     late_sends,
     underfilled,
     event_count,
+    hidden_tokens,
+    unread_events,
     endpoint_unseen,
 )

@@ -16,7 +16,7 @@ from scipy import special
 
 from pacemark.figures.stats import Floats, long_run
 
-__all__ = ["Growth", "Step", "backlog_growth", "in_flight", "steady_start", "step_change"]
+__all__ = ["Change", "Growth", "backlog_growth", "change_in", "steady_start"]
 
 
 def steady_start(series: ArrayLike, *, batch: int = 5) -> int | None:
@@ -43,16 +43,8 @@ def steady_start(series: ArrayLike, *, batch: int = 5) -> int | None:
     return int(settled[0]) * batch if len(settled) and settled[0] <= count // 2 else None
 
 
-def in_flight(started_ns: ArrayLike, ended_ns: ArrayLike, at_ns: ArrayLike) -> NDArray[np.int64]:
-    """Requests in flight at each of `at_ns`: started by then and not ended. An end below 0 never came."""
-    started = np.sort(np.asarray(started_ns, dtype=np.int64))
-    ended = np.asarray(ended_ns, dtype=np.int64)
-    at = np.asarray(at_ns, dtype=np.int64)
-    return np.searchsorted(started, at, side="right") - np.searchsorted(np.sort(ended[ended >= 0]), at, side="right")
-
-
 @dataclass(frozen=True, slots=True)
-class Step:
+class Change:
     """One change of level inside a window."""
 
     index: int
@@ -64,9 +56,9 @@ class Step:
     """How often an unchanged series would show as much."""
 
 
-def step_change(
+def change_in(
     series: ArrayLike, *, smallest: float = 0.1, wander: float = 3.0, error_rate: float = 0.01
-) -> Step | None:
+) -> Change | None:
     """The step in `series`, shape (n,), if there is one: p below `error_rate`, and medians that differ enough.
 
     The self-normalised CUSUM of Shao and Zhang 2010 (J. Amer. Statist. Assoc. 105), which no autocorrelation
@@ -91,7 +83,7 @@ def step_change(
     enough = max(smallest * max(abs(before), abs(after)), wander * _wander(values, cut))
     if chance >= error_rate or abs(after - before) < enough:
         return None
-    return Step(int(places[cut]), before, after, max(chance, 1.0 / len(_null_statistics())))
+    return Change(int(places[cut]), before, after, max(chance, 1.0 / len(_null_statistics())))
 
 
 _POINTS = 100

@@ -340,6 +340,7 @@ class Bench:
             ended_by=ended_by,
             watch=level.page.watch(self.sights),
             known_prompts=self.known_prompts,
+            asked_input=self.workload.input_tokens,
         )
         if self.folder is not None:
             self.folder.set_window(level.number, window, ended_by, health.died)

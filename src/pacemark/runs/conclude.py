@@ -19,16 +19,17 @@ from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.endpoint.watch import watch_from
 from pacemark.errors import BadInput
-from pacemark.figures.health import health_from
-from pacemark.figures.level import LevelResult, replicated, sum_up
+from pacemark.figures.health import health_of
+from pacemark.figures.level import LevelResult, sum_up
+from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.runs.folder import Columns, RunFolder
+from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import RunRecord, read, written
 from pacemark.runs.run import Run
 from pacemark.runs.timeline import timeline_of
 from pacemark.scenario import Grid, Search
 from pacemark.summary import Asked, Find, Fits, Level, OperatingPoints, Summary
-from pacemark.trace import Window
+from pacemark.trace import Trace, Window
 
 __all__ = ["anew", "answered", "concluded", "planned"]
 
@@ -103,21 +104,20 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     settings, known = record.scenario.settings, record.learned.known_prompts if record.learned else None
     sights = folder.sights()
     for level, load, window, ended_by, died in folder.levels():
-        columns = folder.columns(level, open_loop=isinstance(load, Rate))
+        trace = folder.trace(level, open_loop=isinstance(load, Rate))
         if record.ended is None:  # it was killed, so the window may not have come to its planned end
-            window = Window(window.start_ns, min(window.end_ns, _known_until(columns, settings.workers)))
-        health = health_from(columns.lag_ns, columns.send_ns, columns.coalesced_reads, folder.beats(level), died)
-        watch = watch_from(columns.refusals, sights)
+            window = Window(window.start_ns, min(window.end_ns, _known_until(trace, settings.workers)))
         results.append(
             sum_up(
                 load,
-                columns.trace,
+                trace,
                 window,
-                health,
+                health_of(trace, folder.beats(level), died),
                 budget=settings.budget,
                 ended_by=ended_by,
-                watch=watch,
+                watch=watch_from(trace.refusals, sights),
                 known_prompts=known,
+                asked_input=None if isinstance(record.scenario.goal, Grid) else record.scenario.workload.input_tokens,
             )
         )
     if not results:
@@ -125,13 +125,13 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     return results
 
 
-def _known_until(columns: Columns, workers: int) -> int:
+def _known_until(trace: Trace, workers: int) -> int:
     """Up to when a level that was cut off is on record whole; what was in flight at its end is not on record.
 
     Each worker numbers its requests in the order it sends them, so the first number that is missing was sent no
     sooner than the one before it.
     """
-    sent_ns: dict[int, int] = dict(zip(columns.numbers.tolist(), columns.trace.sent_ns.tolist(), strict=True))
+    sent_ns: dict[int, int] = dict(zip(trace.index.tolist(), trace.sent_ns.tolist(), strict=True))
     missing = (next(n for n in itertools.count(worker, workers) if n not in sent_ns) for worker in range(workers))
     return min(sent_ns.get(n - workers, 0) for n in missing)
 
@@ -187,14 +187,10 @@ def _levels(results: Sequence[LevelResult], record: RunRecord, find: Find | None
     """The levels with what each asked for; those of one load as one, where it was measured several times."""
     goal = record.scenario.goal
     cells = goal.cells if isinstance(goal, Grid) else ()
-    measured = [
-        msgspec.structs.replace(result.level, asked=cells[n % len(cells)] if cells else None)
-        for n, result in enumerate(results)
-    ]
-    if find is None and getattr(goal, "repeats", 1) == 1:
-        return measured
-    groups: dict[tuple[Load, Asked | None], list[Level]] = {}
-    for result, level in zip(results, measured, strict=True):
-        groups.setdefault((result.load, level.asked), []).append(level)
-    levels = [replicated(group) for group in groups.values()]
+    together = find is not None or getattr(goal, "repeats", 1) > 1
+    groups: dict[tuple[Load, Asked | None, int], list[LevelResult]] = {}
+    for n, result in enumerate(results):
+        asked = cells[n % len(cells)] if cells else None
+        groups.setdefault((result.load, asked, 0 if together else n), []).append(result)
+    levels = [msgspec.structs.replace(pooled(same), asked=asked) for (_, asked, _), same in groups.items()]
     return sorted(levels, key=lambda level: level.load.value) if find is not None else levels

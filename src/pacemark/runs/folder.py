@@ -22,26 +22,32 @@ from numpy.typing import NDArray
 from pacemark.errors import BadInput
 from pacemark.pace import Load
 from pacemark.summary import EndedBy, Summary
-from pacemark.trace import ABSENT, Beat, Exchange, Int64, Sight, Trace, Window
+from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Sight, Trace, Window
 
 _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
   window_end_ns INTEGER, ended_by TEXT, died TEXT);
-CREATE TABLE request (level INTEGER, idx INTEGER, stream INTEGER, scheduled_ns INTEGER, first_byte_sent_ns INTEGER,
-  sent_ns INTEGER, send_ns INTEGER, headers_ns INTEGER, first_event_ns INTEGER, answer_ns INTEGER, ended_ns INTEGER,
-  connect_ns INTEGER, status INTEGER, error TEXT, detail TEXT, finish_reason TEXT, asked_tokens INTEGER,
-  input_tokens INTEGER, cached_tokens INTEGER, output_tokens INTEGER, tokens_source TEXT, events INTEGER,
-  coalesced_reads INTEGER, hi_ns BLOB, lo_ns BLOB, tokens BLOB, lag_ns BLOB);
 CREATE TABLE health (level INTEGER, worker INTEGER, now_ns INTEGER, in_flight INTEGER, reads INTEGER,
   cpu_ns INTEGER, wait_ns INTEGER, idle_share REAL, stall_ns INTEGER, reconnects INTEGER);
 CREATE TABLE endpoint (now_ns INTEGER, sight TEXT);
 """
-_PLAIN = (
-    "level index stream scheduled_ns first_byte_sent_ns sent_ns send_ns headers_ns first_event_ns answer_ns ended_ns "
-    "connect_ns status error detail finish_reason asked_tokens input_tokens cached_tokens output_tokens "
-    "tokens_source"
-).split()
-_INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_PLAIN) + 6))})"
+
+
+def _column(name: str) -> str:
+    """A field's column: SQL keeps `index` for itself."""
+    return "idx" if name == "index" else name
+
+
+_PACKED = {"hi_ns": "<i8", "lo_ns": "<i8", "tokens": "<f4", "lag_ns": "<i4"}
+"""Arrays of a request, and how they are packed into blobs."""
+_FIELDS = {f.name: f for f in msgspec.structs.fields(Exchange) if f.name not in _PACKED}
+"""The plain fields of a request: each is a column."""
+_COLUMNS = [(_column(name), f.type) for name, f in _FIELDS.items()]
+_TYPES = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT"}
+_REQUEST = ", ".join(
+    [*(f"{name} {_TYPES[kind]}" for name, kind in _COLUMNS), "events INTEGER", *(f"{name} BLOB" for name in _PACKED)]
+)
+_INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_COLUMNS) + 1 + len(_PACKED)))})"
 _BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects".split()
 COMMIT_S = 0.5
 _BLOCK = 10_000
@@ -57,20 +63,6 @@ class StoredLevel(NamedTuple):
     ended_by: EndedBy
     died: tuple[str, ...]
     """The workers that ended while it ran."""
-
-
-class Columns(NamedTuple):
-    """A level's requests as columns, without an object for each. `trace` is in the order sent."""
-
-    trace: Trace
-    numbers: Int64
-    """Per request of the trace: its number in the level."""
-    send_ns: Int64
-    lag_ns: NDArray[np.int32]
-    """Per read, in no order."""
-    coalesced_reads: int
-    refusals: list[str]
-    """What the server said with each 429."""
 
 
 class RunFolder:
@@ -100,7 +92,7 @@ class RunFolder:
             folder.write_run(run)
             folder._db.execute("PRAGMA journal_mode=WAL")
             folder._db.execute("PRAGMA synchronous=NORMAL")
-            folder._db.executescript(_TABLES)
+            folder._db.executescript(f"{_TABLES}CREATE TABLE request ({_REQUEST});")
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise BadInput(f"--out {out}: cannot write there ({reason}); name a folder you may write to") from None
@@ -150,9 +142,8 @@ class RunFolder:
         self._db.execute(
             _INSERT,
             (
-                *(getattr(x, name) for name in _PLAIN),
+                *(getattr(x, name) for name in _FIELDS),
                 len(x.hi_ns),
-                x.coalesced_reads,
                 x.hi_ns.astype("<i8").tobytes(),
                 None if exact else x.lo_ns.astype("<i8").tobytes(),
                 None if even else x.tokens.astype("<f4").tobytes(),
@@ -252,19 +243,12 @@ class RunFolder:
             tokens = np.asarray([output for _, output in block]) / np.maximum(1, counts)
             yield np.frombuffer(b"".join(hi for hi, _ in block), "<i8"), np.repeat(tokens, counts)
 
-    def columns(self, level: int, *, open_loop: bool = False) -> Columns:
-        """A level's requests, read straight into columns: what is kept of a request is what it came with."""
-        names = "sent_ns scheduled_ns headers_ns first_event_ns answer_ns ended_ns stream asked_tokens input_tokens "
-        names += "cached_tokens output_tokens idx send_ns coalesced_reads events error='' tokens_source='usage'"
-        asked = f"SELECT {', '.join(names.split())} FROM request WHERE level = ? ORDER BY rowid"
-        rows = self._db.execute(asked, (level,))
-        blocks = [np.asarray(block, np.int64).T for block in iter(lambda: rows.fetchmany(_BLOCK), [])]
-        plain = np.concatenate([np.zeros((len(names.split()), 0), np.int64), *blocks], axis=1)
-        del blocks
-        order = np.argsort(plain[0], kind="stable")
-        failed = np.flatnonzero(plain[-2] == 0)
-        plain = plain[:, order]
-        column = dict(zip(names.split(), plain, strict=True))
+    def trace(self, level: int, *, open_loop: bool = False) -> Trace:
+        """A level's requests, read straight into columns, without an object for each."""
+        column: dict[str, Any] = self._numbers(level, fractions=True) | self._numbers(level)
+        order = np.argsort(column["sent_ns"], kind="stable")
+        failed = np.flatnonzero(column["error=''"] == 0)
+        column = {name: values[order] for name, values in column.items()}
         counts, output = column["events"], column["output_tokens"]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         place = np.empty(len(order), np.int64)
@@ -272,25 +256,54 @@ class RunFolder:
         error, refusals = self._errors(level, place[failed], len(order))
         tokens = np.repeat((output / np.maximum(1, counts)).astype(np.float32), counts)
         hi_ns, lo_ns, lag_ns = self._events(level, offsets[place], tokens)
-        return Columns(
-            Trace(
-                **{name: column[name] for name in names.split()[:6]},
-                stream=column["stream"].astype(np.int32),
-                error=error,
-                **{name: column[name] for name in names.split()[7:11]},
-                tokens_from_usage=column["tokens_source='usage'"] == 1,
-                offsets=offsets,
-                hi_ns=hi_ns,
-                lo_ns=lo_ns,
-                tokens=tokens,
-                open_loop=open_loop,
-            ),
-            numbers=column["idx"],
-            send_ns=column["send_ns"],
+        known: dict[str, Any] = {name: column[name].astype(TYPES[name]) for name in PER_REQUEST if name in column}
+        words: dict[str, Any] = {
+            name: self._words(level, name)[order]
+            for name in PER_REQUEST
+            if TYPES.get(name) is np.str_ and name != "error"
+        }
+        return Trace(
+            **known,
+            **words,
+            error=error,
+            tokens_from_usage=column["tokens_source='usage'"] == 1,
+            offsets=offsets,
+            hi_ns=hi_ns,
+            lo_ns=lo_ns,
+            tokens=tokens,
+            open_loop=open_loop,
+            exact=lo_ns is hi_ns,
             lag_ns=lag_ns,
-            coalesced_reads=int(column["coalesced_reads"].sum()),
-            refusals=refusals,
+            refusals=tuple(refusals),
         )
+
+    def _numbers(self, level: int, *, fractions: bool = False) -> dict[str, NDArray[Any]]:
+        """The columns of a level that are numbers, in the order in which the requests ended.
+
+        What a run did not store yet when it was written has the field's own default.
+        """
+        stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
+        kind = np.float64 if fractions else np.int64  # a double holds no time in ns
+        asked = ["events", "error=''", "tokens_source='usage'"]
+        fields = [
+            n
+            for n in PER_REQUEST
+            if n in _FIELDS and _FIELDS[n].type is not str and (_FIELDS[n].type is float) == fractions
+        ]
+        asked += [name for name in fields if _column(name) in stored]
+        found = self._db.execute(
+            f"SELECT {', '.join(map(_column, asked))} FROM request WHERE level = ? ORDER BY rowid", (level,)
+        )
+        blocks = [np.asarray(block, kind).T for block in iter(lambda: found.fetchmany(_BLOCK), [])]
+        plain = np.concatenate([np.zeros((len(asked), 0), kind), *blocks], axis=1)
+        column = dict(zip(asked, plain, strict=True))
+        missing = {n: np.full(plain.shape[1], _FIELDS[n].default) for n in fields if n not in column}
+        return column | missing
+
+    def _words(self, level: int, name: str) -> NDArray[np.str_]:
+        """A column of words, in the order in which the requests ended."""
+        rows = self._db.execute(f"SELECT {name} FROM request WHERE level = ? ORDER BY rowid", (level,))
+        return np.asarray([word for (word,) in rows], dtype=np.str_)
 
     def _errors(self, level: int, places: Int64, count: int) -> tuple[NDArray[np.str_], list[str]]:
         """The errors of a level's requests, in the order sent, and what was said with each 429."""
@@ -319,22 +332,3 @@ class RunFolder:
                 tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
             lags += lag
         return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
-
-    def exchanges(self, level: int) -> Iterator[Exchange]:
-        """The requests of a level, in the order they ended."""
-        columns = ", ".join("idx" if name == "index" else name for name in _PLAIN)
-        rows = self._db.execute(
-            f"SELECT {columns}, coalesced_reads, hi_ns, lo_ns, tokens, lag_ns FROM request WHERE level = ?", (level,)
-        )
-        for *plain, coalesced, hi, lo, tokens, lag in rows:
-            fields = dict(zip(_PLAIN, plain, strict=True))
-            hi_ns = np.frombuffer(hi, "<i8")
-            spread = np.full(len(hi_ns), fields["output_tokens"] / max(1, len(hi_ns)), np.float32)
-            yield Exchange(
-                **fields,
-                hi_ns=hi_ns,
-                lo_ns=hi_ns if lo is None else np.frombuffer(lo, "<i8"),
-                tokens=spread if tokens is None else np.frombuffer(tokens, "<f4"),
-                lag_ns=np.frombuffer(lag, "<i4"),
-                coalesced_reads=coalesced,
-            )

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
-from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from pacemark.endpoint.watch import watch_from
-from pacemark.figures.health import Health, health_from
+from pacemark.figures.health import Health, health_of
 from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.runs.folder import RunFolder
-from pacemark.trace import Beat, Exchange, Int64, Sight, Trace, Watch, trace_of
+from pacemark.trace import Beat, Exchange, Sight, Trace, Watch, trace_of
 
 DETAIL_LETTERS = 300
 """How much of what a server says of a failure is kept."""
@@ -48,10 +45,6 @@ class Page:
         """Longest silence inside an answer."""
         self._new: list[Exchange] = []
         self._trace = trace_of([], open_loop)
-        self._lags = np.zeros(0, np.int32)
-        self._send_ns = np.zeros(0, np.int64)
-        self._coalesced = 0
-        self._refusals: list[str] = []
 
     def add(self, exchange: Exchange) -> None:
         """Take in a request that ended."""
@@ -73,30 +66,19 @@ class Page:
             self.gap_ns = max(self.gap_ns, int((exchange.hi_ns[1:] - exchange.hi_ns[:-1]).max()))
 
     def trace(self) -> Trace:
-        """The columns of all that came so far, in the order sent."""
-        self._fold()
+        """The columns of all that came so far, in the order sent. Only what is new is put into columns."""
+        if self._new:
+            new, self._new = self._new, []
+            self._trace = Trace.joined([self._trace, trace_of(new, self._trace.open_loop)]).in_order()
         return self._trace
 
     def health(self, died: Sequence[str] = ()) -> Health:
         """How well the client kept up so far."""
-        self._fold()
-        return health_from(self._lags, self._send_ns, self._coalesced, self.beats, died)
+        return health_of(self.trace(), self.beats, died)
 
     def watch(self, sights: Sequence[Sight]) -> Watch:
         """What is known of the endpoint, with the limits that its refusals named."""
-        self._fold()
-        return watch_from(self._refusals, sights)
-
-    def _fold(self) -> None:
-        """Put what is new into columns."""
-        if not self._new:
-            return
-        new, self._new = self._new, []
-        self._trace = merged(self._trace, trace_of(new, self._trace.open_loop))
-        self._lags = np.concatenate([self._lags, *(x.lag_ns for x in new)])
-        self._send_ns = np.concatenate([self._send_ns, np.asarray([x.send_ns for x in new], np.int64)])
-        self._coalesced += sum(x.coalesced_reads for x in new)
-        self._refusals += [x.detail for x in new if x.error == "http_429"]
+        return watch_from(self.trace().refusals, sights)
 
 
 class Ledger:
@@ -142,38 +124,3 @@ class Ledger:
         # Redacted before it is cut: half a key would not be recognised.
         detail = self._redacted(detail)
         return f"{detail[:DETAIL_LETTERS]} ..." if len(detail) > DETAIL_LETTERS else detail
-
-
-_PER_REQUEST = (
-    "scheduled_ns sent_ns headers_ns first_event_ns answer_ns ended_ns stream error asked_tokens input_tokens "
-    "cached_tokens output_tokens tokens_from_usage"
-).split()
-_PER_EVENT = ("hi_ns", "lo_ns", "tokens")
-
-
-def merged(a: Trace, b: Trace) -> Trace:
-    """The requests of both in the order sent; of those sent at once, `a`'s first."""
-    if not len(a) or not len(b):
-        return b if len(b) else a
-    # Only the tail of `a` can be out of order, so only the tail is moved about.
-    kept = int(np.searchsorted(a.sent_ns, b.sent_ns[0], side="right"))
-    sent_ns = np.concatenate([a.sent_ns[kept:], b.sent_ns])
-    order = np.argsort(sent_ns, kind="stable")
-    first = int(a.offsets[kept])
-    counts = np.concatenate([np.diff(a.offsets[kept:]), np.diff(b.offsets)])
-    events = _events(counts, order)
-    columns: dict[str, Any] = {n: _joined(getattr(a, n), getattr(b, n), kept, order) for n in _PER_REQUEST}
-    columns |= {n: _joined(getattr(a, n), getattr(b, n), first, events) for n in _PER_EVENT}
-    columns["offsets"] = np.concatenate([a.offsets[: kept + 1], first + np.cumsum(counts[order])])
-    return Trace(**columns, open_loop=a.open_loop)
-
-
-def _joined(a: NDArray[Any], b: NDArray[Any], kept: int, order: Int64) -> NDArray[Any]:
-    return np.concatenate([a[:kept], np.concatenate([a[kept:], b])[order]])
-
-
-def _events(counts: Int64, order: Int64) -> Int64:
-    """Where the events come from when the requests that hold `counts` of them are put in `order`."""
-    starts = np.cumsum(counts) - counts
-    moved = counts[order]
-    return np.repeat(starts[order] - (np.cumsum(moved) - moved), moved) + np.arange(int(counts.sum()))

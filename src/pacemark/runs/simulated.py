@@ -6,7 +6,7 @@ request, a window, and the load held on until every request of the window is ans
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,18 +116,4 @@ class _Level:
 
 def kept(trace: Trace, wanted: NDArray[np.bool_]) -> Trace:
     """The requests `wanted` (n,) of a trace, with their events."""
-    counts = np.diff(trace.offsets)
-    events = np.repeat(wanted, counts)
-    columns = {
-        field.name: getattr(trace, field.name)[wanted]
-        for field in fields(trace)
-        if field.name not in ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop")
-    }
-    return Trace(
-        **columns,
-        offsets=np.concatenate([[0], np.cumsum(counts[wanted])]).astype(np.int64),
-        hi_ns=trace.hi_ns[events],
-        lo_ns=trace.lo_ns[events],
-        tokens=trace.tokens[events],
-        open_loop=trace.open_loop,
-    )
+    return trace.taken(np.flatnonzero(wanted))

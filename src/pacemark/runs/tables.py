@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
 from pacemark.errors import BadInput
 from pacemark.figures import metrics
 from pacemark.pace import Rate
 from pacemark.runs.folder import RunFolder
 from pacemark.summary import Figure, Level, Summary
-from pacemark.trace import trace_of
 
 if TYPE_CHECKING:
     import pandas
@@ -133,19 +133,18 @@ def requests(folder: RunFolder) -> Table:
     """One row per request, in the order sent: its level, how it ended, its tokens, and its metrics in ms."""
     columns: dict[str, list[Any]] = {name: [] for name in _REQUEST}
     for level, load, window, *_ in folder.levels():
-        rows = sorted(folder.exchanges(level), key=lambda x: x.sent_ns)
-        trace = trace_of(rows, isinstance(load, Rate))
+        trace = folder.trace(level, open_loop=isinstance(load, Rate))
         fields: dict[str, list[Any]] = {
-            "level": [level] * len(rows),
-            "load_kind": [msgspec.to_builtins(load)["kind"]] * len(rows),
-            "load_value": [load.value] * len(rows),
+            "level": [level] * len(trace),
+            "load_kind": [msgspec.to_builtins(load)["kind"]] * len(trace),
+            "load_value": [load.value] * len(trace),
             "in_window": metrics.started_in(trace, window.start_ns, window.end_ns).tolist(),
-            "events": [len(x.hi_ns) for x in rows],
+            "events": np.diff(trace.offsets).tolist(),
         }
         for name in ("index", "stream", "scheduled_ns", "sent_ns", "status", "error", "finish_reason"):
-            fields[name] = [getattr(x, name) for x in rows]
+            fields[name] = getattr(trace, name).tolist()
         for name in ("asked_tokens", "input_tokens", "cached_tokens", "output_tokens"):
-            fields[name] = [None if getattr(x, name) < 0 else getattr(x, name) for x in rows]
+            fields[name] = [None if v < 0 else v for v in getattr(trace, name).tolist()]
         for name in _TIMES:
             fields[name] = [None if v != v else v for v in getattr(metrics, name)(trace).tolist()]
         for name, values in fields.items():

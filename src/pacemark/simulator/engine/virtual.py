@@ -228,7 +228,8 @@ class _Run:
             tokens_from_usage=np.ones(n, dtype=np.bool_),
             offsets=offsets,
             hi_ns=times,
-            lo_ns=times.copy(),
+            lo_ns=times,
+            exact=True,
             tokens=np.frombuffer(self._event_tokens, np.int64)[order].astype(np.float32),
         )
 
