@@ -58,7 +58,8 @@ def serving(preset: Preset | str = "demo", **options: Any) -> Iterator[Served]:
     source = str(Path(__file__).resolve().parents[4])
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pacemark.simulator.server.server", "--options", "-"],
+        # -P: a file such as random.py in the working directory must not stand in for the library's.
+        [sys.executable, "-P", "-m", "pacemark.simulator.server.server", "--options", "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
