@@ -127,19 +127,23 @@ def storing(out: str) -> Iterator[None]:
     """A run that cannot be written any further ends as RunFailed, which says where what there is can be found."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise RunFailed(_unwritten(out, error.strerror or str(error))) from None
     except Exception as error:
-        base = sys.modules.get("sqlite3")  # not loaded for the sake of this
-        if base is None or not isinstance(error, base.OperationalError):
-            raise
-        raise RunFailed(_unwritten(out, str(error))) from None
+        if reason := _unwritten(error):
+            raise RunFailed(
+                f"the run cannot be written below {out}: {reason}; once there is room, `pacemark report {out}` tells "
+                "what was stored until then"
+            ) from None
+        raise
 
 
-def _unwritten(out: str, reason: str) -> str:
-    return (
-        f"the run cannot be written below {out}: {reason}; once there is room, `pacemark report {out}` tells what was "
-        "stored until then"
-    )
+def _unwritten(error: BaseException | None) -> str:
+    """Why storing failed, if that is what failed. Tidying up after the first failure may have failed too."""
+    base = sys.modules.get("sqlite3")  # not loaded for the sake of this
+    reason = ""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            reason = error.strerror or str(error)
+        elif base is not None and isinstance(error, base.OperationalError):
+            reason = str(error)
+        error = error.__context__
+    return reason
