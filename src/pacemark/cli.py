@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pacemark import showing
-from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, storing
+from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, reason, storing
 from pacemark.errors import Failed, PacemarkError, Stopped
 from pacemark.flags import (
     ACCESS,
@@ -312,11 +312,9 @@ def main(words: Sequence[str] | None = None) -> None:
         except BrokenPipeError:
             code = 0
         except OSError as error:
-            if not (reason := flushed()):
-                reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-            code = failed(reason, 3)
-        if (reason := flushed()) and code == 0:
-            code = failed(f"standard output cannot be written: {reason}; what was stored is whole", 3)
+            code = failed(reason(error), 3)
+        if (lost := flushed()) and code == 0:
+            code = failed(lost, 3)
     sys.exit(code)
 
 

@@ -118,8 +118,20 @@ def flushed() -> str:
             os.dup2(nowhere, sys.stdout.fileno())
             sys.stdout.flush()
         os.close(nowhere)
-        return "" if error.errno == errno.EPIPE else error.strerror or str(error)
+        if error.errno != errno.EPIPE:
+            return _lost(error)
     return ""
+
+
+def reason(error: OSError) -> str:
+    """What an error of the system that nobody foresaw was, and where. One without a file is standard output's."""
+    if error.filename is None and error.errno in _FULL:
+        return _lost(error)
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def _lost(error: OSError) -> str:
+    return f"standard output cannot be written: {error.strerror or error}; what was stored is whole"
 
 
 @contextlib.contextmanager
