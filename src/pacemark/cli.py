@@ -181,7 +181,7 @@ def find_command(
 
     allowance = Allowance(max_duration, *spending(given | {"max_duration": max_duration}))
     most, within = given["most"], given["within"]
-    if not rate and (room := most_streams(int(min(most, 1e9)))) < most:
+    if from_run is None and not rate and (room := most_streams(int(min(most, 1e9)))) < most:
         note(f"warning: this machine can hold {room} parallel requests; no more than that are tried (ulimit -n)")
         most = room
     search: Any = {"rate": rate, "most": most, "from_run": from_run, "confirm": confirm} | _process(given)
