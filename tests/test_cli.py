@@ -1,4 +1,4 @@
-"""The command line, from outside: real processes, real sockets."""
+"""The command line over real sockets; as a process where that is what is tested, within this one elsewhere."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from support.cli_tools import (
     streamed,
     wait_for,
 )
+from support.inside import inside
 from support.needed import needed
 
 KEY = "sk-live-4f9a7c2e8b1d6035"
@@ -77,7 +78,22 @@ def endpoint() -> Iterator[Served]:
         (["sweep", NOBODY, "--workers", "some"], ["--workers 'some'", "auto"]),
         (["sweep", NOBODY, "--api", "chatty"], ["--api 'chatty'", "completions"]),
         (["sweep", NOBODY, "--header", "no colon"], ["--header", "Name: value"]),
-        (["sweep", NOBODY, "--header", "Host: elsewhere"], ["--header Host"]),
+        (["sweep", NOBODY, "--header", "Content-Length: 3"], ["--header Content-Length"]),
+        (["sweep", NOBODY, "--wait", "soon"], ["--wait 'soon'", "120s"]),
+        (["run", NOBODY, "--concurrency", "1", "--stall-timeout", "0"], ["--stall-timeout 0", "above 0"]),
+        (["find", NOBODY], ["'--budget'"]),
+        (["find", NOBODY, "--budget", "x"], ["x"]),
+        (["find", NOBODY, "--budget", "ttft p95 < 1s", "--most", "-1", "--max-tokens", "0"], ["--most -1"]),
+        (
+            ["find", NOBODY, "--budget", "ttft p95 < 1s", "--max-requests", "0", "--max-tokens", "0"],
+            ["--max-requests 0"],
+        ),
+        (["find", NOBODY, "--budget", "ttft p95 < 1s", "--max-cost", "1"], ["--price-per-hour"]),
+        (["run", NOBODY, "--concurrency", "40000000", "--workers", "1"], ["this machine", "open"]),
+        (["run", NOBODY, "--concurrency", "40000000", "--workers", "4000000"], ["this machine", "ports"]),
+        (["check", "http://host/v1#top"], ["fragment"]),
+        (["check", "http://host/v1/embeddings", "--api", "completions"], ["--api completions"]),
+        (["run", NOBODY, "--concurrency", "1", "--model", "m\udcff"], ["'m\\udcff'", "UTF-8"]),
         (["sweep", NOBODY, "--extra-body", "{"], ["--extra-body", "JSON object"]),
         (["sweep", NOBODY, "--extra-body", "[1]"], ["--extra-body", "JSON object"]),
         (["sweep", NOBODY, "--api-key-env", "NO_SUCH_KEY"], ["--api-key-env NO_SUCH_KEY", "not set"]),
@@ -97,12 +113,16 @@ def endpoint() -> Iterator[Served]:
     ids=lambda value: " ".join(value).replace("/", "_") if value[0].islower() else "",
 )
 def test_bad_input_is_one_line_and_exit_code_2(words: list[str], parts: list[str], tmp_path: Path) -> None:
-    assert_refused(pacemark(*words, cwd=tmp_path), *parts)
+    assert_refused(inside(*words, cwd=tmp_path), *parts)
     assert not list(tmp_path.glob("runs/*"))
 
 
+def test_bad_input_of_a_process(tmp_path: Path) -> None:
+    assert_refused(pacemark("run", NOBODY, cwd=tmp_path), "--concurrency N", "--rate R")
+
+
 def test_an_unknown_model_shows_what_the_server_says(endpoint: Served, tmp_path: Path) -> None:
-    done = pacemark("run", endpoint.url, "--model", "gpt-0", "--concurrency", 1, cwd=tmp_path)
+    done = inside("run", endpoint.url, "--model", "gpt-0", "--concurrency", 1, cwd=tmp_path)
     assert_refused(done, "The model `gpt-0` does not exist; this is `demo-8b`.", "404", "--model")
     assert not list(tmp_path.glob("runs/*"))
 
@@ -113,7 +133,7 @@ def test_a_401_names_the_flag_and_never_the_key(tmp_path: Path) -> None:
 
     with server(refuse) as url:
         words = ("sweep", url, "--model", "m", "--api-key-env", "SOME_KEY")
-        done = pacemark(*words, env={"SOME_KEY": KEY}, cwd=tmp_path)
+        done = inside(*words, env={"SOME_KEY": KEY}, cwd=tmp_path)
     assert_refused(done, "401", "invalid key ***", "--api-key-env")
     assert KEY not in done.stderr
 
@@ -124,39 +144,39 @@ def test_an_endpoint_that_does_not_stream(tmp_path: Path) -> None:
         return as_json({"choices": [{"message": {"content": "word"}, "finish_reason": "stop"}], "usage": usage})
 
     with server(whole) as url:
-        done = pacemark("run", url, "--model", "m", "--concurrency", 1, cwd=tmp_path)
+        done = inside("run", url, "--model", "m", "--concurrency", 1, cwd=tmp_path)
     assert_refused(done, "does not stream", "--no-stream")
 
 
 def test_a_page_that_is_no_endpoint(tmp_path: Path) -> None:
     with server(lambda asked: Reply(200, b"<html>welcome</html>", "text/html")) as url:
-        done = pacemark("check", url, "--model", "m", cwd=tmp_path)
+        done = inside("check", url, "--model", "m", cwd=tmp_path)
     assert_refused(done, "is no chat endpoint", "--api")
 
 
 def test_out_below_a_file_cannot_be_written(endpoint: Served, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")
-    done = pacemark("run", endpoint.url, "--concurrency", 1, "--out", file / "runs")
+    done = inside("run", endpoint.url, "--concurrency", 1, "--out", file / "runs")
     assert_refused(done, f"--out {file}/runs", "Not a directory")
 
 
 def test_export_to_a_path_that_cannot_be_written(swept: Swept, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")
-    assert_refused(pacemark("export", swept.folder, "--output", file / "x.csv"), "Not a directory")
+    assert_refused(inside("export", swept.folder, "--output", file / "x.csv"), "Not a directory")
 
 
 # --- help
 
 
 def test_without_a_word_it_shows_the_help() -> None:
-    done = pacemark()
+    done = inside()
     assert done.returncode == 0
     assert done.stderr == ""
     for command in ("run", "sweep", "check", "demo", "show", "report", "export", "serve"):
         assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)
-    assert done.stdout == pacemark("--help").stdout
+    assert done.stdout == inside("--help").stdout
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -185,7 +205,7 @@ def swept(endpoint: Served, tmp_path_factory: pytest.TempPathFactory) -> Swept:
     out = tmp_path_factory.mktemp("sweep") / "runs of mine"
     keys = ("--api-key-env", "SOME_KEY", "--header", f"X-Also-Secret: {KEY}-2")
     words = ("sweep", endpoint.url, "--concurrency", "1,2", *SHORT, "--seed", 7, *keys, "--out", out, "--json")
-    done = pacemark(*words, env={"SOME_KEY": KEY})
+    done = inside(*words, env={"SOME_KEY": KEY})
     assert done.returncode == 0, done.stderr
     return Swept(done, only_run(out), endpoint.url)
 
@@ -259,19 +279,19 @@ class TestSweep:
         assert all(re.fullmatch(r"\[\d/2\] concurrency \d: [a-z]+, .*\d errors", line) for line in lines)
 
     def test_show_tells_what_the_run_told(self, swept: Swept) -> None:
-        shown = pacemark("show", swept.folder)
+        shown = inside("show", swept.folder)
         assert shown.returncode == 0
         assert shown.stderr == ""
         assert all(len(line) <= 80 for line in shown.stdout.splitlines() if not line.startswith("report: "))
         assert "TTFT" in shown.stdout
         assert "Verdict" in shown.stdout
         assert "output tokens/s" in shown.stdout
-        assert pacemark("show", swept.folder, "--json").stdout == swept.done.stdout
+        assert inside("show", swept.folder, "--json").stdout == swept.done.stdout
 
     def test_the_detailed_view_reconciles_with_other_tools(self, swept: Swept) -> None:
-        shown = pacemark("show", swept.folder, "--detail")
+        shown = inside("show", swept.folder, "--detail")
         assert shown.returncode == 0, shown.stderr
-        plain = pacemark("show", swept.folder).stdout
+        plain = inside("show", swept.folder).stdout
         assert shown.stdout.startswith(plain)
         detail = shown.stdout.removeprefix(plain)
         assert all(len(line) <= 80 for line in detail.splitlines())
@@ -283,7 +303,7 @@ class TestSweep:
         assert re.search(r"TTFT p99 +> \d", detail)
 
     def test_a_run_does_not_differ_from_itself(self, swept: Swept) -> None:
-        done = pacemark("compare", swept.folder, swept.folder, "--json", "--fail-if", "ttft p50 > +1%")
+        done = inside("compare", swept.folder, swept.folder, "--json", "--fail-if", "ttft p50 > +1%")
         assert done.returncode == 0, done.stderr
         levels = strict(done.stdout)["levels"]
         assert [x["load"]["value"] for x in levels] == [1, 2]
@@ -297,26 +317,26 @@ class TestSweep:
         for level, factor in zip(summary["levels"], (1.0, 1.5), strict=True):
             level["output_tokens_per_s"] = {"value": 100 / factor, "low": 99 / factor, "high": 101 / factor}
         (slower / "summary.json").write_text(json.dumps(summary))
-        done = pacemark("compare", slower, slower, "--fail-if", "throughput < -5%")
+        done = inside("compare", slower, slower, "--fail-if", "throughput < -5%")
         assert done.returncode == 0, done.stderr
         same = tmp_path / "same"
         shutil.copytree(slower, same)
         for level in summary["levels"]:
             level["output_tokens_per_s"] = {"value": 100.0, "low": 99.0, "high": 101.0}
         (same / "summary.json").write_text(json.dumps(summary))
-        done = pacemark("compare", same, slower, "--fail-if", "throughput < -5%")
+        done = inside("compare", same, slower, "--fail-if", "throughput < -5%")
         assert done.returncode == 1
         assert done.stderr == "pacemark: concurrency 2: throughput changed by -33.3%\n"
         assert "lower" in done.stdout
-        assert pacemark("compare", same, slower, "--fail-if", "throughput < -50%").returncode == 0
+        assert inside("compare", same, slower, "--fail-if", "throughput < -50%").returncode == 0
 
     def test_the_newest_of_a_folder_of_runs_is_shown(self, swept: Swept) -> None:
-        assert pacemark("show", swept.folder.parent, "--json").stdout == swept.done.stdout
+        assert inside("show", swept.folder.parent, "--json").stdout == swept.done.stdout
 
     def test_a_report_made_anew_is_the_same(self, swept: Swept) -> None:
         before = strict(swept.done.stdout)
         (swept.folder / "report.html").unlink()
-        done = pacemark("report", swept.folder, "--json")
+        done = inside("report", swept.folder, "--json")
         assert done.returncode == 0, done.stderr
         assert (swept.folder / "report.html").stat().st_size > 100_000
         after = strict(done.stdout)
@@ -326,21 +346,21 @@ class TestSweep:
                 assert new[name] == old[name], name
 
     def test_export_to_csv(self, swept: Swept) -> None:
-        done = pacemark("export", swept.folder)
+        done = inside("export", swept.folder)
         assert done.stdout == f"{swept.folder}/requests.csv\n"
         with (swept.folder / "requests.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         (swept.folder / "requests.csv").unlink()
         summary = strict(swept.done.stdout)
         counted = [level["requests"]["in_window"] for level in summary["levels"]]
-        inside = [sum(r["load_value"] == n and r["in_window"] == "True" for r in rows) for n in ("1", "2")]
-        assert inside == counted
+        counts = [sum(r["load_value"] == n and r["in_window"] == "True" for r in rows) for n in ("1", "2")]
+        assert counts == counted
         assert all(float(r["ttft_ms"]) > 0 and float(r["latency_ms"]) > 0 for r in rows if not r["error"])
 
     def test_export_to_parquet(self, swept: Swept, tmp_path: Path) -> None:
         parquet = needed("pyarrow.parquet")
         path = tmp_path / "some.parquet"
-        done = pacemark("export", swept.folder, "--format", "parquet", "--output", path)
+        done = inside("export", swept.folder, "--format", "parquet", "--output", path)
         assert done.stdout == f"{path}\n", done.stderr
         table = parquet.read_table(path)
         assert table.num_rows == stored_requests(swept.folder.parent)
@@ -359,7 +379,7 @@ def test_a_key_that_the_server_repeats_is_not_kept(tmp_path: Path) -> None:
 
     with server(flaky) as url:
         words = ("run", url, "--model", "m", "--concurrency", 2, *SHORT, "--header", f"X-Key: {KEY}")
-        done = pacemark(*words, cwd=tmp_path)
+        done = inside(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "http_500" in done.stdout
     assert KEY[:8] not in done.stdout + done.stderr
@@ -374,7 +394,7 @@ def test_an_endpoint_that_fails_every_request_is_given_up(tmp_path: Path) -> Non
         return streamed(asked) if asked.number < 6 else as_json({"error": {"message": "out of memory"}}, 503)
 
     with server(doomed) as url:
-        done = pacemark("run", url, "--model", "m", "--concurrency", 8, "--duration", 20, cwd=tmp_path)
+        done = inside("run", url, "--model", "m", "--concurrency", 8, "--duration", 20, cwd=tmp_path)
     assert done.returncode == 3
     assert done.stdout == ""
     assert "http_503" in done.stderr.splitlines()[-1]
@@ -398,7 +418,7 @@ def test_ctrl_c_keeps_what_had_finished(endpoint: Served, tmp_path: Path) -> Non
     assert 0 < level["window_s"] < 30
     assert level["output_tokens_per_s"]["value"] > 0
     assert "interrupted" in (folder / "report.html").read_text()
-    again = pacemark("show", folder)
+    again = inside("show", folder)
     assert again.returncode == 0
 
 
@@ -426,14 +446,14 @@ def test_a_killed_run_can_be_reported(endpoint: Served, tmp_path: Path) -> None:
         wait_for(lambda: stored_requests(tmp_path / "runs") > 40)
         process.kill()
     kept = stored_requests(tmp_path / "runs")
-    assert_refused(pacemark("show", cwd=tmp_path), "cut off", "pacemark report")
-    done = pacemark("report", "--json", cwd=tmp_path)
+    assert_refused(inside("show", cwd=tmp_path), "cut off", "pacemark report")
+    done = inside("report", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (level,) = strict(done.stdout)["levels"]
     assert level["requests"]["completed"] == kept
     assert 0 < level["window_s"] < 30
     assert not [reason for reason in level["verdict"]["reasons"] if reason["code"] == "underfilled"]
-    assert pacemark("show", "--json", cwd=tmp_path).stdout == done.stdout
+    assert inside("show", "--json", cwd=tmp_path).stdout == done.stdout
 
 
 # --- other ways to ask
@@ -444,7 +464,7 @@ def test_what_ended_a_level_is_said(
     endpoint: Served, tmp_path: Path, precision: str, longest_s: int, ended: str
 ) -> None:
     flags = ("--precision", precision, "--max-duration", longest_s, "--input-tokens", "32", "--output-tokens", "4")
-    done = pacemark("run", endpoint.url, "--concurrency", "8", *flags, "--out", tmp_path, timeout=200)
+    done = inside("run", endpoint.url, "--concurrency", "8", *flags, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     summary = strict((only_run(tmp_path) / "summary.json").read_bytes())
     assert summary["levels"][0]["ended_by"] == ended
@@ -455,7 +475,7 @@ def test_what_ended_a_level_is_said(
 
 def test_without_streaming_there_is_no_ttft(endpoint: Served, tmp_path: Path) -> None:
     words = ("run", endpoint.url, "--concurrency", 2, *SHORT, "--no-stream", "--api", "completions", "--json")
-    done = pacemark(*words, cwd=tmp_path)
+    done = inside(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (level,) = strict(done.stdout)["levels"]
     for name in ("ttft_ms", "tpot_ms", "itl_ms"):
@@ -466,7 +486,7 @@ def test_without_streaming_there_is_no_ttft(endpoint: Served, tmp_path: Path) ->
 
 
 def test_check_tells_what_the_endpoint_is(endpoint: Served, tmp_path: Path) -> None:
-    done = pacemark("check", endpoint.url, "--json", cwd=tmp_path)
+    done = inside("check", endpoint.url, "--json", cwd=tmp_path)
     found = strict(done.stdout)
     assert done.stderr == ""
     assert found["target"] == {"url": endpoint.url, "model": "demo-8b", "api": "chat"}
@@ -477,7 +497,7 @@ def test_check_tells_what_the_endpoint_is(endpoint: Served, tmp_path: Path) -> N
     assert found["output_tokens"] == 16
     assert 0 < found["ttft_ms"] < found["latency_ms"]
     assert not list(tmp_path.iterdir())
-    text = pacemark("check", endpoint.url, cwd=tmp_path).stdout
+    text = inside("check", endpoint.url, cwd=tmp_path).stdout
     assert re.search(r"^output tokens +16$", text, re.MULTILINE)
 
 
@@ -485,7 +505,7 @@ def test_serve_serves_until_it_is_stopped(tmp_path: Path) -> None:
     with started("serve", "--port", 0, cwd=tmp_path) as process:
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
-        assert pacemark("check", url).returncode == 0
+        assert inside("check", url).returncode == 0
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 0

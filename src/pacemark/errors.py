@@ -17,3 +17,15 @@ class RunFailed(PacemarkError):
     """The run was set up well but could not give a result."""
 
     exit_code = 3
+
+
+class Failed(PacemarkError):
+    """A condition that was to fail the command holds."""
+
+    exit_code = 1
+
+
+class Stopped(PacemarkError):
+    """A run was stopped early and has told what it has; the exit code says by which signal."""
+
+    exit_code = 130

@@ -17,15 +17,13 @@ import msgspec
 
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
-from pacemark.cpu import cpus
 from pacemark.errors import BadInput
+from pacemark.machine import workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 """The levels of a sweep that names none."""
-STREAMS_PER_WORKER = 512
-"""What one worker carries at 50 tokens/s per stream with room to spare (docs/accuracy.md)."""
 
 
 class Words(TypedDict, total=False):
@@ -349,7 +347,7 @@ def _workers(value: int | str, loads: Sequence[Load]) -> int:
     if value == "auto":
         # In open loop nobody knows the streams beforehand; answers of five seconds are taken for granted.
         streams = max((load.value * (1 if isinstance(load, Concurrency) else 5) for load in loads), default=1)
-        return max(1, min(cpus() - 1, math.ceil(streams / STREAMS_PER_WORKER)))
+        return workers_for(streams)
     try:
         return at_least("--workers", int(value), 1)
     except ValueError:

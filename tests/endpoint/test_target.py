@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pacemark.endpoint.target import Target, only_model, resolve, target
+from pacemark.endpoint.proxy import proxy_for
+from pacemark.endpoint.target import Target, models_in, only_model, redirected, resolve, target
 from pacemark.errors import BadInput
-from support.servers import Handler, answer, certificate, listening, read_request
+from pacemark.instrument.connection import Answer, Connection
+from support.servers import Handler, answer, certificate, listening, play, read_request
 
 KEY = "sk-a-secret-that-must-not-show"
 
@@ -42,7 +44,6 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "http://host/v 1",
         "http://host/\r\nX: 1",
         "http://h\u00f6st/v1",
-        "http://host/v1?api-version=1",
         "http://host/v1#top",
         "http://user:password@host/v1",
     ],
@@ -52,6 +53,17 @@ def test_a_url_that_cannot_work_is_one_line(url: str) -> None:
         target(url)
     assert "\n" not in str(caught.value)
     assert "password@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("url", "words"), [
+    ("http://host/v1#top", "fragment"),
+    ("http://host/v1#", "fragment"),
+    ("https://sk-key@host/v1", "--api-key-env"),
+    ("http://host/v1/embeddings?x=1#y", "fragment"),
+])  # fmt: skip
+def test_what_a_url_must_not_hold_is_named(url: str, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        target(url)
 
 
 def test_a_url_without_a_scheme_is_told_how_it_would_look() -> None:
@@ -79,6 +91,93 @@ def test_the_parts_of_a_url(url: str, host: str, port: int, tls: bool, host_line
     assert lines[-1] == "Content-Length: "
 
 
+@pytest.mark.parametrize(
+    ("url", "asked", "base", "line", "api"),
+    [
+        ("http://h/v1/chat/completions", "chat", "http://h/v1", "/v1/chat/completions", "chat"),
+        ("http://h/chat/completions", "chat", "http://h", "/chat/completions", "chat"),
+        ("http://h/v1/completions", "chat", "http://h/v1", "/v1/completions", "completions"),
+        ("http://h/v1/embeddings/", "embeddings", "http://h/v1", "/v1/embeddings/", "embeddings"),
+        ("http://h/v1/embeddings", "chat", "http://h/v1", "/v1/embeddings", "embeddings"),
+        ("http://h/endpoints/a/invocations", "completions", "http://h/endpoints/a", "/endpoints/a/invocations",
+         "completions"),
+        ("https://h/openai/deployments/d?api-version=2024-10-21", "chat", "https://h/openai/deployments/d",
+         "/openai/deployments/d/x?api-version=2024-10-21", "chat"),
+        ("https://h/openai/deployments/d/chat/completions?api-version=1&a=b", "chat", "https://h/openai/deployments/d",
+         "/openai/deployments/d/chat/completions?api-version=1&a=b", "chat"),
+        ("http://h?k=v", "chat", "http://h", "/x?k=v", "chat"),
+        ("http://h/v1/chat/completionsx", "chat", "http://h/v1/chat/completionsx", "/v1/chat/completionsx/x", "chat"),
+    ],
+)  # fmt: skip
+def test_a_full_path_and_a_query_are_kept(url: str, asked: str, base: str, line: str, api: str) -> None:
+    t = target(url, api=asked)
+    assert t.url == base
+    assert t.api == api
+    assert t.head(t.path or "/x").startswith(f"POST {line} HTTP/1.1\r\n".encode())
+
+
+def test_a_path_of_another_api_than_asked_for() -> None:
+    with pytest.raises(BadInput, match="--api completions"):
+        target("http://h/v1/embeddings", api="completions")
+
+
+def test_a_key_in_the_query_is_not_shown() -> None:
+    t = target(f"http://h/v1?api-version=2024-10-21&code={KEY}")
+    assert t.described()["url"] == "http://h/v1?api-version=2024-10-21&code=***"
+    assert KEY not in t.redacted(f"GET http://h/v1?code={KEY} failed") + repr(t)
+    assert f"code={KEY}".encode() in t.head("/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "line", "tls"),
+    [
+        ("http://h/v1", "/v1/x/", "/v1/x/", False),
+        ("http://h/v1", "http://h/api/v1/x?a=1", "/api/v1/x?a=1", False),
+        ("http://h/v1", "http://H:80/elsewhere", "/elsewhere", False),
+        ("http://h/v1", "https://h/v1/x", "/v1/x", True),
+        ("http://h:8000/v1", "https://h:8443/v1/x", "/v1/x", True),
+        ("http://h/v1", "x2", "/v1/x2", False),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v2/x", "/v2/x", False),
+    ],
+)
+def test_a_redirect_on_the_same_host_is_followed(url: str, location: str, line: str, tls: bool) -> None:
+    old = target(url, headers=[f"Authorization: {KEY}"], model="m")
+    new = redirected(old, "/x", location)
+    assert new is not None
+    assert (new.host, new.tls, new.model, new.headers) == (old.host, tls, "m", old.headers)
+    assert new.head(new.path or "/x").startswith(f"POST {line} HTTP/1.1\r\n".encode())
+
+
+def test_a_base_that_moved_is_a_base_again() -> None:
+    new = redirected(target("http://h/v1"), "/chat/completions", "https://h/api/v1/chat/completions")
+    assert new is not None
+    assert (new.url, new.path) == ("https://h/api/v1", "")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://other/v1/x",
+        "http://h:81/v1/x",
+        "//other/v1/x",
+        "http://h/v1/x",
+        "",
+        "http://user@h/v2",
+        "http://h:port/v2",
+        "http://[/",
+        "ftp://h/v1/x",
+        "/v1/\r\nX: 1",
+        "/\u00e9",
+    ],
+)
+def test_a_redirect_that_leads_away_or_nowhere_is_not_followed(location: str) -> None:
+    assert redirected(target("http://h/v1"), "/x", location) is None
+
+
+def test_https_is_never_left_for_http() -> None:
+    assert redirected(target("https://h/v1"), "/x", "http://h/v1/x") is None
+
+
 def test_an_unknown_api_and_an_unreadable_ca_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--api 'tea'"):
         target("http://host", api="tea")
@@ -99,7 +198,8 @@ def test_an_unknown_api_and_an_unreadable_ca_file(tmp_path: Path) -> None:
         f"X: {KEY}\x00",
         f"X: {KEY}\x1b[2J",
         f"X: {KEY}\u00e9",
-        f"Host: {KEY}",
+        f"Host: {KEY} {KEY}",
+        "Host:",
         f"content-length: {KEY}",
         f"Transfer-Encoding: {KEY}",
     ],
@@ -117,6 +217,14 @@ def test_headers_are_sent_as_given_and_override_the_defaults() -> None:
     assert [line for line in lines if line.lower().startswith("accept-encoding")] == ["accept-encoding: gzip"]
     assert "Content-Type: application/json" in lines
     assert target("http://host", headers={"X-Org": "c"}).headers == {"X-Org": "c"}
+
+
+def test_a_host_header_takes_the_place_of_ours() -> None:
+    t = target("http://127.0.0.1:8000/v1", headers=["host: llm.default.example.com"])
+    lines = t.head("/x").decode().split("\r\n")
+    assert lines[1] == "host: llm.default.example.com"
+    assert sum(line.lower().startswith("host:") for line in lines) == 1
+    assert t.redacted("no route for llm.default.example.com") == "no route for llm.default.example.com"
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +277,8 @@ def test_a_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_proxy_without_scheme_user_or_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "127.0.0.1")
-    (place,) = resolve(target("http://[2001:db8::1]/v1"))
+    monkeypatch.setenv("https_proxy", "127.0.0.1")
+    (place,) = resolve(target("https://[2001:db8::1]:80/v1"))
     assert place.sockaddr == ("127.0.0.1", 80)
     assert place.proxy_header == "CONNECT [2001:db8::1]:80 HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n\r\n"
 
@@ -179,8 +287,54 @@ def test_no_proxy_and_loopback_go_direct(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:3128")
     monkeypatch.setenv("no_proxy", "192.0.2.7")
     for host in ("127.0.0.1", "[::1]", "localhost", "192.0.2.7"):
-        assert all(place.proxy_header == "" for place in resolve(target(f"http://{host}:8000/v1")))
-    assert resolve(target("http://192.0.2.8:8000/v1"))[0].proxy_header
+        t = target(f"http://{host}:8000/v1")
+        assert all(place.sockaddr[1] == 8000 for place in resolve(t))
+        assert t.head("/x").startswith(b"POST /v1/x HTTP/1.1")
+    assert resolve(target("http://192.0.2.8:8000/v1"))[0].sockaddr == ("127.0.0.1", 3128)
+
+
+def test_plain_http_goes_through_a_proxy_in_absolute_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:p%40ss@127.0.0.1:3128")
+    t = target("http://llm.invalid:8000/v1?api-version=1")
+    (place,) = resolve(t)  # the name is the proxy's to look up
+    assert (place.sockaddr, place.proxy_header, place.tls) == (("127.0.0.1", 3128), "", False)
+    lines = t.head("/x").decode().split("\r\n")
+    assert lines[0] == "POST http://llm.invalid:8000/v1/x?api-version=1 HTTP/1.1"
+    assert lines[1] == "Host: llm.invalid:8000"
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'user:p@ss').decode()}" in lines
+    tunnelled = target("http://llm.invalid:8000/v1", headers=["Host: ingress"])  # which a proxy would replace
+    assert resolve(tunnelled)[0].proxy_header.startswith("CONNECT llm.invalid:8000 ")
+    assert tunnelled.head("/x").startswith(b"POST /v1/x HTTP/1.1\r\nHost: ingress\r\n")
+
+
+@pytest.mark.parametrize(
+    ("rules", "host", "direct"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("192.168.1.7/24", "192.168.1.9", True),
+        ("2001:db8::/32", "2001:db8::5", True),
+        ("[2001:db8::5]:8000", "2001:db8::5", True),
+        (".corp", "llm.corp", True),
+        ("corp", "llm.corp", True),
+        ("*.corp", "a.llm.corp", True),
+        ("corp", "llmcorp", False),
+        ("LLM.Corp:8000", "llm.corp", True),
+        ("llm.corp:8001", "llm.corp", False),
+        ("10.1.2.3:8000", "10.1.2.3", True),
+        ("10.0.0.0/8:8001", "10.1.2.3", False),
+        ("one, two three", "three", True),
+        ("*", "anything", True),
+        ("", "anything", False),
+        ("10.0.0.0/99,/,x/8", "10.1.2.3", False),
+    ],
+)
+@pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
+def test_no_proxy_rules(monkeypatch: pytest.MonkeyPatch, variable: str, rules: str, host: str, direct: bool) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:3128")
+    monkeypatch.setenv(variable, rules)
+    authority = f"[{host}]" if ":" in host else host
+    assert (proxy_for(f"http://{authority}:8000/v1") is None) == direct
 
 
 @pytest.mark.parametrize(
@@ -229,6 +383,39 @@ def test_several_models_must_be_chosen_from() -> None:
 
 
 @pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        ({"data": [{"id": "a"}]}, ["a"]),
+        ({"data": [{"name": "a"}]}, ["a"]),
+        ({"models": [{"name": "a", "model": "a"}], "data": None}, ["a"]),
+        ({"models": ["a", "b"]}, ["a", "b"]),
+        ([{"id": "a"}], ["a"]),
+        (["a"], ["a"]),
+        ({"data": {"a": {}}}, ["a"]),
+        ({"data": [{"id": "a", "parent": None}, {"id": "lora", "parent": "a"}]}, ["a"]),
+        ({"data": [{"id": "lora", "parent": "gone"}]}, ["lora"]),
+        ({"data": [{"id": "*"}]}, []),
+        ({"data": [{"id": "openai/*"}, {"id": "a"}, {"id": "a"}]}, ["a"]),
+        ({"data": None}, []),
+        ({"data": [None, 1, {"id": None}, []]}, []),
+        (None, []),
+        ("a", []),
+    ],
+)
+def test_lists_of_models_as_servers_give_them(listed: object, names: list[str]) -> None:
+    assert models_in(listed) == names
+
+
+def test_the_list_is_asked_for_with_query_and_host() -> None:
+    seen: list[bytes] = []
+    with listening(serve_models(answer(b'["llama"]', "Connection: close"), seen)) as port:
+        t = target(f"http://127.0.0.1:{port}/v1/chat/completions?api-version=1", headers=["Host: ingress"])
+        assert only_model(t) == "llama"
+    assert seen[0].startswith(b"GET /v1/models?api-version=1 HTTP/1.1\r\n")
+    assert b"Host: ingress\r\n" in seen[0]
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         answer(b'{"data": []}'),
@@ -265,3 +452,32 @@ def test_the_list_over_tls(tmp_path: Path) -> None:
         assert only_model(Target(base.url, ca_file=str(cert))) == "llama"
         assert only_model(Target(base.url, insecure=True)) == "llama"
         assert only_model(Target(base.url, ca_file=str(tmp_path / "key.pem"))) == ""
+
+
+# --- through a proxy, over real sockets
+
+
+def test_a_proxy_for_plain_http_sees_the_whole_url_and_no_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    with listening(serve_models(answer(b'{"data": ["far"]}', "Connection: close"), seen)) as port:
+        monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{port}")
+        t = target("http://llm.invalid:8000/v1")
+        got = play(posted(t))
+        assert got.status == 200
+        assert got.body == b'{"data": ["far"]}'
+        assert only_model(t) == "far"
+    first, second = seen
+    assert first.startswith(b"POST http://llm.invalid:8000/v1/x HTTP/1.1\r\nHost: llm.invalid:8000\r\n")
+    assert first.endswith(b"\r\n\r\n{}")
+    assert second.startswith(b"GET http://llm.invalid:8000/v1/models HTTP/1.1\r\n")
+    for request in seen:
+        assert b"proxy-authorization: basic " + base64.b64encode(b"user:word").lower() in request.lower()
+
+
+async def posted(t: Target) -> Answer:
+    """The answer to `{}` posted to /x of `t`."""
+    (place,) = resolve(t)
+    connection = await Connection.open(asyncio.get_running_loop(), place)
+    got = await connection.request(t.head("/x") + b"2\r\n\r\n{}", 5)
+    connection.close()
+    return got

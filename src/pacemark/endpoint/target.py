@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import ipaddress
 import os
 import re
 import socket
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPException, HTTPMessage
-from typing import IO
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import IO, Any
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
 
 from pacemark.dialects.dialect import DIALECTS, spoken
 from pacemark.endpoint.address import Address, WireError, tls_context
+from pacemark.endpoint.proxy import Proxy, proxy_for
 from pacemark.errors import BadInput
 
+_MOST_BYTES = 4 << 20
+"""Of a list of models; more is none."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_OPEN_HEADERS = {"x-databricks-workspace-id"}
-"""Headers whose values are no secret; this one is part of many hosts' names."""
-_OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection"}
+_OPEN_HEADERS = {"x-databricks-workspace-id", "host"}
+"""Headers whose values are no secret, and part of many a message."""
+_OPEN_QUERY = {"api-version"}
+"""Fields of a query whose values are no secret."""
+_OWN_HEADERS = {"content-length", "transfer-encoding", "connection"}
 
 _DEFAULT_HEADERS = {
     "Content-Type": "application/json",
@@ -30,6 +33,8 @@ _DEFAULT_HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": "pacemark",
 }
+_WHERE = {"/chat/completions": "chat"} | {d.path: d.name for d in DIALECTS.values()} | {"/invocations": ""}
+"""How a path ends that is whole, longest first, and the API behind it; empty: whichever was asked for."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -44,6 +49,8 @@ class Target(msgspec.Struct, frozen=True):
     insecure: bool = False
     path: str = ""
     """Where to post, below the base URL; empty: where the dialect does."""
+    query: str = ""
+    """What follows the path of every request, without its question mark: api-version=2024-10-21"""
     endpoint: str = ""
     """Name of the endpoint in its Databricks workspace, where it is in one."""
     past: tuple[str, ...] = ()
@@ -66,7 +73,11 @@ class Target(msgspec.Struct, frozen=True):
 
     def described(self) -> dict[str, str]:
         """What may be shown of this target."""
-        shown = {"url": self.url, "model": self.model or self.endpoint, "api": self.api}
+        shown = {
+            "url": self.url + (f"?{self._shown_query()}" if self.query else ""),
+            "model": self.model or self.endpoint,
+            "api": self.api,
+        }
         return shown | ({"endpoint": self.endpoint} if self.endpoint else {})
 
     def __repr__(self) -> str:
@@ -80,7 +91,22 @@ class Target(msgspec.Struct, frozen=True):
         return text
 
     def _hidden(self) -> list[str]:
-        return [value for name, value in self.headers.items() if name.lower() not in _OPEN_HEADERS]
+        fields = [field.partition("=") for field in self.query.split("&")]
+        return [
+            *(value for name, value in self.headers.items() if name.lower() not in _OPEN_HEADERS),
+            *(value for name, _, value in fields if name.lower() not in _OPEN_QUERY),
+        ]
+
+    def _shown_query(self) -> str:
+        fields = [field.partition("=") for field in self.query.split("&")]
+        return "&".join(
+            f"{name}{equals}{value if name.lower() in _OPEN_QUERY or not value else '***'}"
+            for name, equals, value in fields
+        )
+
+    def posts_to(self, path: str) -> str:
+        """Path and query of a request to `path` below the base URL."""
+        return f"{urlsplit(self.url).path.rstrip('/')}{path}{f'?{self.query}' if self.query else ''}"
 
     def renewed(self, headers: Mapping[str, str]) -> Target:
         """The same target with these headers changed; the old values stay secret."""
@@ -88,14 +114,19 @@ class Target(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, headers=self.headers | dict(headers), past=past)
 
     def head(self, path: str) -> bytes:
-        """Request line and headers of a POST to `path` below the base URL, up to the length to be filled in."""
-        parts = urlsplit(self.url)
+        """Request line and headers of a POST to `path` below the base URL, up to the length to be filled in.
+
+        Through a proxy for plain http the request line names the whole URL (RFC 9112, 3.2.2).
+        """
+        netloc = urlsplit(self.url).netloc
+        forward = forwarding(self)
         given = {name.lower() for name in self.headers}
-        headers = {name: value for name, value in _DEFAULT_HEADERS.items() if name.lower() not in given}
+        ours = {"Host": netloc} | _DEFAULT_HEADERS
+        headers = {name: value for name, value in ours.items() if name.lower() not in given} | self.headers
         lines = [
-            f"POST {parts.path.rstrip('/')}{path} HTTP/1.1",
-            f"Host: {parts.netloc}",
-            *(f"{name}: {value}" for name, value in (headers | self.headers).items()),
+            f"POST {f'http://{netloc}' if forward else ''}{self.posts_to(path) or '/'} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in sorted(headers.items(), key=lambda h: h[0].lower() != "host")),
+            *([forward.credentials] if forward and forward.credentials else []),
         ]
         return "\r\n".join(lines).encode("ascii") + b"\r\nContent-Length: "
 
@@ -115,7 +146,11 @@ def target(
     ca_file: str = "",
     insecure: bool = False,
 ) -> Target:
-    """Check and assemble a target. `headers` are pairs or `Name: value` texts. Raises BadInput."""
+    """Check and assemble a target. `headers` are pairs or `Name: value` texts. Raises BadInput.
+
+    `url` is the base URL, or the full path of an API: then that is where requests go, and which API it is, unless
+    `api` names one. A query goes with every request.
+    """
     if not (url.isascii() and url.isprintable()) or " " in url:
         raise BadInput("the URL holds a space or a character outside ASCII: percent-encode it")
     try:
@@ -129,23 +164,76 @@ def target(
         raise BadInput(f"{url!r} is no base URL: it must start with http:// or https://, for example {hint}")
     if _port_of(parts) == 0:
         raise BadInput(f"{url!r} has no usable port: give a number from 1 to 65535 after the colon")
-    if parts.query or parts.fragment:
-        raise BadInput("the URL holds a query or a fragment: give the base only, such as http://host:8000/v1")
+    if parts.fragment or url.endswith("#"):
+        raise BadInput("the URL holds a fragment (#...), which no server ever sees: leave it out")
     if api not in DIALECTS:
         raise BadInput(f"--api {api!r} is not known: use {spoken()}")
     if ca_file and not os.access(ca_file, os.R_OK):
         raise BadInput(f"--ca-file {ca_file!r} cannot be read")
-    pairs = dict(headers) if isinstance(headers, Mapping) else dict(_pair(text) for text in headers)
+    pairs = _headers(headers, api_key_env)
+    base, path, api = _where(parts, api)
+    return Target(
+        base, model, api, pairs, os.path.abspath(ca_file) if ca_file else "", insecure, path, query=parts.query
+    )
+
+
+def _where(parts: SplitResult, api: str) -> tuple[str, str, str]:
+    """Base URL, path below it where the URL gives it whole, and the API. Raises BadInput where they contradict."""
+    origin = f"{parts.scheme}://{parts.netloc}"
+    for path, named in _WHERE.items():
+        if parts.path.rstrip("/").endswith(path):
+            if named and api not in (named, "chat"):  # chat is what nobody has to ask for
+                raise BadInput(f"the URL ends in {path}, which is not where --api {api} goes: leave one of them out")
+            at = parts.path.rstrip("/").rindex(path)
+            return f"{origin}{parts.path[:at]}".rstrip("/"), parts.path[at:], named or api
+    return f"{origin}{parts.path}".rstrip("/"), "", api
+
+
+def redirected(target: Target, path: str, location: str) -> Target | None:
+    """The target that a redirect of a POST to `path` leads to, if a key may follow it there.
+
+    `location` is the Location header; `path` is where the request went, below the base URL. Followed is what stays on
+    the same host: another path, or https instead of http. None for another host or port, for https to http, for what
+    is no URL, and for a redirect to the same place.
+    """
+    try:
+        old = urlsplit(urljoin(target.url + "/", target.posts_to(path)))
+        new = urlsplit(urljoin(old.geturl(), location.strip()))
+        same = (new.scheme, new.port or _port(new.scheme)) == (old.scheme, old.port or _port(old.scheme))
+    except ValueError:
+        return None
+    upgraded = (old.scheme, new.scheme) == ("http", "https")
+    if not location.isascii() or not location.strip().isprintable() or " " in location.strip() or "@" in new.netloc:
+        return None
+    if not new.hostname or new.hostname != old.hostname or not (same or upgraded):
+        return None
+    if same and (new.path, new.query) == (old.path, old.query):
+        return None
+    below, base = new.path or "/", ""
+    if path and below.rstrip("/").endswith(path.rstrip("/")):  # the base moved: the list of models is there too
+        base = below.rstrip("/").removesuffix(path.rstrip("/"))
+        below = below.removeprefix(base)
+    if below == path and not target.path:
+        below = ""
+    return msgspec.structs.replace(target, url=f"{new.scheme}://{new.netloc}{base}", path=below, query=new.query)
+
+
+def _port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
+def _headers(given: Sequence[str] | Mapping[str, str], api_key_env: str) -> dict[str, str]:
+    pairs = dict(given) if isinstance(given, Mapping) else dict(_pair(text) for text in given)
     key = _key(api_key_env)
     if key and not any(name.lower() == "authorization" for name in pairs):
         pairs["Authorization"] = f"Bearer {key}"
     for name, value in pairs.items():
         if name.lower() in _OWN_HEADERS:
             raise BadInput(f"--header {name}: pacemark sets this header itself")
-        if not _HEADER_NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
+        plain = value.isascii() and value.isprintable()
+        if not _HEADER_NAME.fullmatch(name) or not plain or (name.lower() == "host" and (not value or " " in value)):
             raise BadInput(f"--header {name!r}: its name or value holds characters that a header cannot carry")
-    url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
-    return Target(url, model, api, pairs, os.path.abspath(ca_file) if ca_file else "", insecure)
+    return pairs
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -175,15 +263,17 @@ def _key(variable: str) -> str:
 def resolve(target: Target) -> list[Address]:
     """Every address of the target, looked up once per run. Raises BadInput where there is none.
 
-    A proxy named by the environment (https_proxy, http_proxy, no_proxy) is used through CONNECT.
+    A proxy named by the environment (https_proxy, http_proxy, no_proxy) is used: through CONNECT for https, and for
+    http as proxies know it, with the whole URL in the request line (`Target.head`).
     """
     host, port, proxy_header, look = target.host, target.port, "", "check the URL"
-    proxy = _proxy_of(target)
+    proxy = proxy_for(target.url)
     if proxy:
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        host, port, credentials = _proxy_parts(proxy)
-        proxy_header = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{credentials}\r\n"
-        look = "check the proxy that the environment names"
+        credentials = f"{proxy.credentials}\r\n" if proxy.credentials else ""
+        if forwarding(target) is None:
+            proxy_header = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{credentials}\r\n"
+        host, port, look = proxy.host, proxy.port, "check the proxy that the environment names"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -196,35 +286,13 @@ def resolve(target: Target) -> list[Address]:
     ]
 
 
-def _proxy_of(target: Target) -> str:
-    if urllib.request.proxy_bypass(f"{target.host}:{target.port}") or _is_loopback(target.host):
-        return ""
-    return urllib.request.getproxies().get("https" if target.tls else "http", "")
-
-
-def _proxy_parts(proxy: str) -> tuple[str, int, str]:
-    """Host, port and, where the proxy's URL holds a user, the header line that names it."""
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    except ValueError:
-        parts = SplitResult("", "", "", "", "")
-    if parts.scheme != "http" or not parts.hostname or _port_of(parts) == 0:
-        raise BadInput("the proxy that the environment names is not of the form http://host:port; see no_proxy")
-    if parts.username is None:
-        return parts.hostname, parts.port or 80, ""
-    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return (
-        parts.hostname,
-        parts.port or 80,
-        f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}\r\n",
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def forwarding(target: Target) -> Proxy | None:
+    """The proxy that forwards this target's requests, each with the whole URL in its request line; None where there is
+    none, or where it has to be a tunnel: for TLS, and for a Host header that differs from the URL's, which a proxy
+    would replace (RFC 9112, 3.2.2)."""
+    if target.tls or any(name.lower() == "host" for name in target.headers):
+        return None
+    return proxy_for(target.url)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -239,21 +307,45 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def only_model(target: Target) -> str:
     """The model of an endpoint that lists exactly one, for users who did not name it; empty where none is listed.
 
-    Raises BadInput where there are several to choose from.
+    Adapters of a model are listed beside it and are not counted. Raises BadInput where there are several to choose
+    from.
     """
-    request = urllib.request.Request(f"{target.url}/models", headers=target.headers)
-    proxy = _proxy_of(target)
+    request = urllib.request.Request(target.url + "/models" + (f"?{target.query}" if target.query else ""))
+    for name, value in target.headers.items():
+        request.add_header(name, value)
+    proxy = proxy_for(target.url)
     ways: list[urllib.request.BaseHandler] = [
         _NoRedirect(),
-        urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}),
+        urllib.request.ProxyHandler({"http": proxy.url, "https": proxy.url} if proxy else {}),
     ]
     try:
         if target.tls:
             ways.append(urllib.request.HTTPSHandler(context=tls_context(target.ca_file, target.insecure)))
         with urllib.request.build_opener(*ways).open(request, timeout=10) as answer:
-            names = [str(entry["id"]) for entry in msgspec.json.decode(answer.read())["data"]]
-    except (OSError, ValueError, KeyError, TypeError, HTTPException, WireError):
+            names = models_in(msgspec.json.decode(answer.read(_MOST_BYTES)))
+    except (OSError, ValueError, HTTPException, WireError):
         return ""  # whatever is wrong will show, with a better message, in the first real request
     if len(names) > 1:
-        raise BadInput(f"{target.url} serves several models; choose with --model: {', '.join(names[:8])}")
+        raise BadInput(
+            f"{target.redacted(target.url)} serves several models; choose with --model: {', '.join(names[:8])}"
+        )
     return names[0] if names else ""
+
+
+def models_in(listed: Any) -> list[str]:
+    """The models of a list as servers give it: below `data` or `models` or bare, by id or name, or as plain texts.
+
+    Entries with a parent are adapters of another, and are left out where it is listed; `*` is no model.
+    """
+    entries = listed
+    if isinstance(listed, dict):
+        entries = listed.get("data") or listed.get("models")
+    if isinstance(entries, dict):  # by name
+        entries = list(entries)
+    named: dict[str, Any] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        fields = entry if isinstance(entry, dict) else {"id": entry}
+        name = next((v for k in ("id", "name", "model") if isinstance(v := fields.get(k), str)), "")
+        if name and "*" not in name:
+            named.setdefault(name, fields.get("parent"))
+    return [name for name, parent in named.items() if not (isinstance(parent, str) and parent in named)]

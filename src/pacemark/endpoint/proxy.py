@@ -1,0 +1,97 @@
+"""The proxy that the environment names, and for which hosts it does not count."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import urllib.request
+from typing import NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pacemark.errors import BadInput
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy."""
+
+    host: str
+    port: int
+    credentials: str
+    """The header line that names its user, without an end of line; empty where it wants none."""
+    url: str
+    """As the environment gives it, with a scheme."""
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """The proxy between us and `url` (http_proxy, https_proxy, no_proxy); None to go there directly.
+
+    Loopback addresses are always reached directly. Raises BadInput for a proxy that cannot be used.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if _is_loopback(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
+        return None
+    found = urllib.request.getproxies()
+    named = found.get(parts.scheme) or ""
+    if not named or exempt(host, port, found.get("no", "")):
+        return None
+    return _parsed(named if "://" in named else f"http://{named}")
+
+
+def exempt(host: str, port: int, rules: str) -> bool:
+    """Whether no_proxy names `host`: itself, a domain above it (corp, .corp, *.corp), its network (10.0.0.0/8), any of
+    them with the port, or `*`. Addresses are compared as numbers; names are not looked up."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    for rule in rules.replace(",", " ").split():
+        name, at = _split_port(rule.strip().lower())
+        if at and at != port:
+            continue
+        if name == "*":
+            return True
+        if address is None:
+            suffix = name.removeprefix("*").removeprefix(".")
+            if suffix and (host.lower() == suffix or host.lower().endswith(f".{suffix}")):
+                return True
+            continue
+        try:
+            if address in ipaddress.ip_network(name, strict=False):
+                return True
+        except ValueError:  # a name, or nonsense
+            continue
+    return False
+
+
+def _split_port(rule: str) -> tuple[str, int]:
+    if rule.startswith("["):
+        name, _, rest = rule[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif rule.count(":") == 1:
+        name, _, port = rule.partition(":")
+    else:
+        name, port = rule, ""
+    return name, int(port) if port.isdecimal() else 0
+
+
+def _parsed(proxy: str) -> Proxy:
+    try:
+        parts = urlsplit(proxy)
+        port = parts.port
+    except ValueError:
+        parts, port = SplitResult("", "", "", "", ""), 0
+    if parts.scheme != "http" or not parts.hostname or port == 0:
+        raise BadInput("the proxy that the environment names is not of the form http://host:port; see no_proxy")
+    credentials = ""
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        credentials = f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}"
+    return Proxy(parts.hostname, port or 80, credentials, proxy)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

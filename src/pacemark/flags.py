@@ -1,0 +1,209 @@
+"""The flags that several commands share, in one table; and the way from flags to the options of `pacemark.api`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+
+import msgspec
+import typer
+
+from pacemark.dialects.dialect import DIALECTS
+from pacemark.ending import note
+from pacemark.errors import BadInput
+
+if TYPE_CHECKING:
+    from pacemark.api import Options
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _flag(*names: str, **how: Any) -> Any:
+    return typer.Option(*names, **how)
+
+
+SHARED: dict[str, tuple[Any, Any]] = {
+    "arrivals": (Annotated[str, _flag(metavar="poisson|constant|gamma", help="Arrival process.")], "poisson"),
+    "burstiness": (Annotated[float, _flag(metavar="CV", help="Coefficient of variation of gamma arrivals.")], 1.0),
+    "model": (Annotated[str, _flag(help="Model name; found out where the endpoint serves just one.")], ""),
+    "api": (Annotated[str, _flag(metavar="|".join(DIALECTS), help="Which API to speak.")], "chat"),
+    "input_tokens": (Annotated[int, _flag(help="Prompt length in tokens.")], 256),
+    "output_tokens": (Annotated[int, _flag(help="Answer length in tokens.")], 128),
+    "duration": (Annotated[float, _flag(metavar="SECONDS", help="Steady seconds to measure at each level.")], 20.0),
+    "precision": (
+        Annotated[str, _flag(metavar="5%", help="Measure each level until its intervals are this tight.")],
+        "",
+    ),
+    "max_duration": (
+        Annotated[float, _flag(metavar="SECONDS", help="Longest time for a level under --precision.")],
+        120.0,
+    ),
+    "repeats": (Annotated[int, _flag(help="Measure every level this many times, in turn.")], 1),
+    "budget": (Annotated[str, _flag("--budget", help="Limits, such as 'ttft p95 < 500ms, tpot p95 < 50ms'.")], ""),
+    "stream": (Annotated[bool, _flag("--stream/--no-stream", help="Ask for streamed answers.")], True),
+    "ignore_eos": (
+        Annotated[
+            bool | None,
+            _flag("--ignore-eos/--no-ignore-eos", help="Ask for answers of full length; where the server can."),
+        ],
+        None,
+    ),
+    "workers": (Annotated[str, _flag("--workers", metavar="auto|N", help="Worker processes.")], "auto"),
+    "timeout": (Annotated[float, _flag(metavar="SECONDS", help="Give a request up after this long.")], 600.0),
+    "stall_timeout": (
+        Annotated[
+            float | None,
+            _flag(
+                metavar="SECONDS", help="Give a stream up after this long without an event; from its pace if not given."
+            ),
+        ],
+        None,
+    ),
+    "wait": (
+        Annotated[str, _flag(metavar="120s", help="Wait this long for an endpoint that is not ready.")],
+        "",
+    ),
+    "seed": (Annotated[int | None, _flag(help="Seed of every random choice; drawn and recorded if not given.")], None),
+    "out": (Annotated[Path, _flag(metavar="DIR", help="Folder in which the run folder is made.")], Path("runs")),
+    "api_key_env": (Annotated[str, _flag(metavar="NAME", help="Environment variable that holds the API key.")], ""),
+    "header": (Annotated[list[str] | None, _flag(metavar="K:V", help="Further header; may be given again.")], None),
+    "ca_file": (Annotated[str, _flag(metavar="FILE", help="Certificates to trust, as PEM.")], ""),
+    "insecure": (Annotated[bool, _flag("--insecure", help="Do not verify the server's certificate.")], False),
+    "profile": (
+        Annotated[str, _flag(metavar="NAME", help="Profile of ~/.databrickscfg, for databricks: targets.")],
+        "",
+    ),
+    "tokenizer": (Annotated[Path | None, _flag("--tokenizer", metavar="PATH", help="A tokenizer.json.")], None),
+    "extra_body": (Annotated[str, _flag(metavar="JSON", help="Further fields of every request body.")], ""),
+    "fresh_connections": (
+        Annotated[bool, _flag("--fresh-connections", help="Open a new connection for every request.")],
+        False,
+    ),
+    "max_in_flight": (
+        Annotated[int, _flag(help="Open loop: never more requests in flight than this (0: no limit).")],
+        0,
+    ),
+    "within": (Annotated[str, _flag(metavar="5%", help="How narrow the answer's interval should be.")], "5%"),
+    "most": (Annotated[float, _flag(help="The largest load to try.")], 4096),
+    "max_requests": (Annotated[int | None, _flag(help="Most requests to spend.")], None),
+    "max_tokens": (Annotated[int | None, _flag(help="Most tokens to spend, input and output.")], None),
+    "max_cost": (Annotated[float | None, _flag(help="Most money to spend, at the price given.")], None),
+    "price_per_hour": (Annotated[float | None, _flag(help="What one endpoint, or replica, costs per hour.")], None),
+    "price_per_million": (Annotated[float | None, _flag(help="What a million tokens cost, in and out.")], None),
+    "preset": (Annotated[str, _flag(help="Which model and machine to imitate.")], "demo"),
+    "host": (Annotated[str, _flag(help="Address to listen on.")], "127.0.0.1"),
+    "port": (Annotated[int, _flag(help="Port to listen on; 0 for any that is free.")], 8000),
+    "faults": (Annotated[str, _flag(metavar="FILE", help="Faults by rule, as TOML.")], ""),
+    "databricks": (Annotated[str, _flag(metavar="ENDPOINT", help="Be a workspace with this endpoint too.")], ""),
+    "tls": (Annotated[bool, _flag("--tls", help="With a certificate made for the occasion.")], False),
+    "certfile": (Annotated[str, _flag(metavar="FILE", help="Certificate to serve with.")], ""),
+    "keyfile": (Annotated[str, _flag(metavar="FILE", help="The certificate's key.")], ""),
+    "strict": (Annotated[bool, _flag("--strict", help="Refuse fields that OpenAI does not know.")], False),
+    "mlflow": (Annotated[bool, _flag("--mlflow", help="Log the run to MLflow, where its own settings say.")], False),
+    "json": (Annotated[bool, _flag("--json", help="Print the result as JSON on standard output.")], False),
+}
+"""A flag's type and words, and its default, by the name of the option of `pacemark.api` that it sets."""
+
+PLACE = "model api input_tokens output_tokens stream ignore_eos timeout wait"
+ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
+PROCESS = "arrivals burstiness"
+RUNNING = f"{PLACE} stall_timeout workers seed out {ACCESS} fresh_connections max_in_flight mlflow json"
+"""What every command takes that puts load on an endpoint."""
+SPEND = "max_requests max_tokens max_cost price_per_hour price_per_million"
+SEARCH = f"within most {SPEND}"
+SERVING = "preset host port faults databricks tls certfile keyfile strict"
+LEVELS = "duration precision max_duration repeats budget"
+
+_NOT_OPTIONS = {"mlflow", "json", *PROCESS.split(), *SEARCH.split()}
+
+
+def flags(*names: str, **defaults: Any) -> Callable[[Command], Command]:
+    """Give a command these flags of the table, after its own; each arrives as a keyword of its name.
+
+    `defaults` are other defaults than the table's. A name that the command has itself stays as it is there. The
+    signature is set on the function itself: a wrapper would hide its own parameters from typer.
+    """
+    wanted = " ".join(names).split()
+
+    def add(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {p.name for p in own}
+        added = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, SHARED[name][1]),
+                annotation=SHARED[name][0],
+            )
+            for name in wanted
+            if name not in taken
+        ]  # fmt: skip
+        whole = signature.replace(parameters=[*own, *added])
+        command.__signature__ = whole  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in whole.parameters.values()} | {"return": None}
+        return command
+
+    return add
+
+
+def options_of(given: Mapping[str, Any]) -> Options:
+    """The options of `pacemark.api` that these flags set. Raises BadInput."""
+    options = {k: v for k, v in given.items() if k not in _NOT_OPTIONS and v is not None}
+    if "header" in given:
+        options["headers"] = options.pop("header", [])
+    if text := options.pop("extra_body", ""):
+        try:
+            options["extra_body"] = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise BadInput(f"--extra-body is not a JSON object: {error}") from None
+    if text := options.pop("wait", ""):
+        options["wait"] = seconds("--wait", text)
+    if (stall := options.get("stall_timeout")) is not None:
+        options["stall_timeout"] = positive("--stall-timeout", stall)
+    if options.get("insecure"):
+        note("warning: --insecure: the server's certificate is not verified")
+    return cast("Options", options)
+
+
+def spending(given: Mapping[str, Any]) -> list[Any]:
+    """What a search may spend. Raises BadInput, for the first flag that cannot be, in the order of the help."""
+    for name in ("max_duration", *SEARCH.split()):
+        if name != "within" and given[name] is not None:
+            positive(f"--{name.replace('_', '-')}", given[name])
+    if given["max_cost"] is not None and given["price_per_hour"] is None and given["price_per_million"] is None:
+        raise BadInput("--max-cost needs a price: --price-per-hour or --price-per-million")
+    return [given[name] for name in SPEND.split()]
+
+
+def readable(words: Sequence[str]) -> None:
+    """Raises BadInput for a word that is no text: a run's folder could not say how it was asked for."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{word!a} is not UTF-8: give every word in this terminal's encoding") from None
+
+
+def seconds(flag: str, text: str) -> float:
+    """A time such as `120s`, `2m` or `120` in seconds. Raises BadInput."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|)", text.strip())
+    if not found:
+        raise BadInput(f"{flag} {text!r}: give a time such as 120s or 5m")
+    return float(found[1]) * {"ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}.get(found[2], 1.0)
+
+
+def positive(flag: str, value: float) -> float:
+    """`value`, where it is a number above 0. Raises BadInput."""
+    if not 0 < value < float("inf"):
+        raise BadInput(f"{flag} {value}: must be a number above 0")
+    return value
+
+
+def numbers(flag: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+    """The numbers of `1,2,4`. Raises BadInput."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(f"{flag} {text!r}: give numbers separated by commas, for example 1,2,4,8") from None

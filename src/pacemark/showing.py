@@ -1,0 +1,117 @@
+"""What a command shows: its progress on standard error, its result on standard output as a table or as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json as text_json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import typer
+
+from pacemark.ending import note, storing
+from pacemark.flags import options_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pacemark.answers.search import Step
+    from pacemark.api import Options, Run
+    from pacemark.runs.calibration import Point
+
+
+def probe(step: Step) -> None:
+    """A line for each level that a search has measured, and what it means to do next."""
+    if step.probe is not None:
+        verdict = {True: "within", False: "beyond", None: "close to"}[step.probe.within]
+        note(f"{step.probe.load}: {verdict} the budget: {step.probe.why}")
+    low, high = ("?" if x is None else f"{x:.4g}" for x in (step.low, step.high))
+    if step.next is not None:
+        note(f"  between {low} and {high}; next {step.next}: {step.why}")
+
+
+POINTS = "streams  TLS  TTFT p99 error  ITL p99 error  tokens/s error  endpoint late  honest"
+"""What stands above the rows of the calibration."""
+
+
+def checked(found: dict[str, Any]) -> None:
+    """What `check` has found out, a row each."""
+    for name, value in found.items():
+        for inner, text in value.items() if isinstance(value, dict) else [(name, value)]:
+            for n, line in enumerate(text if isinstance(text, list) else [text]):
+                row("" if n else inner, line)
+
+
+def row(name: str, value: Any) -> None:
+    """A name and its value, wrapped where the terminal ends."""
+    shown = "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+    before = f"{name.replace('_', ' '):20} "
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
+    typer.echo(textwrap.fill(before + shown, width, subsequent_indent=" " * 21, break_long_words=False))
+
+
+def point(point: Point) -> None:
+    """A row of the calibration."""
+    typer.echo(
+        f"{point.streams:7}  {'yes' if point.tls else 'no':>3}  {point.ttft_p99_error_ms:11.2f} ms"
+        f"  {point.itl_p99_error_ms:10.2f} ms  {point.throughput_error:+14.2%}  {point.server_late_p99_ms:10.2f} ms"
+        f"  {'yes' if point.honest else 'no'}"
+    )
+
+
+def console() -> Console:
+    """Standard output, 80 columns wide where it is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 80)
+
+
+def tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True) -> None:
+    """The figures of a run and where its report is; with `mlflow` it is logged there too."""
+    if json:
+        print_json(run.summary)
+    else:
+        from pacemark.reporting import terminal
+
+        console().print(terminal.table(run.summary))
+        if len(run.levels) > 1 and run.levels[0].asked is None:
+            typer.echo(terminal.ascii_curve(run.summary))
+        typer.echo(terminal.answer(run.summary))
+        where = f"report: {run.path / 'report.html'}" if written else f"from {run.path}; nothing was sent or written"
+        typer.echo(where)
+    if mlflow:
+        from pacemark.integrations.mlflow import log
+
+        note(f"MLflow run: {log(run.summary, run.path)}")
+
+
+def print_json(value: Any) -> None:
+    """As JSON; with escapes where the terminal has no UTF-8."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        text = "".join(c if c.isascii() else text_json.dumps(c)[1:-1] for c in text)
+    typer.echo(text)
+
+
+@contextlib.contextmanager
+def watched(context: typer.Context, given: Mapping[str, Any]) -> Iterator[Options]:
+    """Options with the live display attached for as long as the block runs."""
+    options = options_of(given)
+    if given.get("mlflow"):
+        from pacemark.integrations.mlflow import require
+
+        require()
+    from pacemark.reporting.terminal import Progress
+
+    def show(status: Any) -> None:
+        with contextlib.suppress(OSError):  # nobody looks any more; that must not end the run
+            progress.update(status)
+
+    with storing(str(given["out"])), Progress() as progress:
+        options["observe"] = show
+        options["command"] = ["pacemark", *(context.obj or [])]
+        yield options
