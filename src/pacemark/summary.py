@@ -376,7 +376,7 @@ class Summary(msgspec.Struct, frozen=True):
     schema: str = SCHEMA
     run: dict[str, Any] = {}
     """What `run.json` says of the run itself: when, how, whether it was interrupted."""
-    find: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    find: Find | msgspec.UnsetType = msgspec.UNSET
     fits: Fits = Fits()
     timeline: Timeline | msgspec.UnsetType = msgspec.UNSET
     slopes: Slopes | msgspec.UnsetType = msgspec.UNSET

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pacemark.dialects.openai import Options, attempts
-from pacemark.endpoint.contact import Way, first_contact, learn_prompts, negotiate, next_options, recognised
+from pacemark.dialects.dialect import DIALECTS, Options, first_options, next_options
+from pacemark.endpoint.contact import Way, first_contact, learn_prompts, negotiate, recognised
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput
 from pacemark.trace import ABSENT, Exchange
@@ -85,6 +85,7 @@ class TestNegotiation:
             min_tokens="min_tokens" not in fields,
             include_usage="stream_options" not in fields,
             max_tokens_field="max_completion_tokens" if "max_tokens" in fields else "max_tokens",
+            running_usage="stream_options" not in fields,
         )
         limits = {body.get("max_tokens", body.get("max_completion_tokens")) for body in server.asked}
         assert limits == {WORKLOAD.output_tokens}
@@ -117,8 +118,8 @@ class TestNegotiation:
         assert "ignore_eos" not in server.asked[0]
 
     def test_embeddings_have_nothing_to_leave_out(self) -> None:
-        tried = attempts(False, "embeddings")
-        assert next_options(tried, refusal(400, "input"), False, "embeddings") is None
+        only = first_options(DIALECTS["embeddings"], False, True)
+        assert next_options([(only, refusal(400, "input"))]) is None
 
 
 class TestPatience:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacemark.runs.ledger import DETAIL_LETTERS, Ledger, Page, merged
+from pacemark.runs.ledger import DETAIL_LETTERS, Ledger, Page
 from pacemark.trace import Exchange, Trace, trace_of
 from support.servers import MS, exchange
 
@@ -43,7 +43,7 @@ def test_looks_in_between_change_nothing(rows: list[tuple[int, list[int]]], ever
 def test_longer_error_names_are_not_cut() -> None:
     one = trace_of([exchange(0, error="http_429")])
     other = trace_of([exchange(1, error="connect_timeout")])
-    assert merged(one, other).error.tolist() == ["http_429", "connect_timeout"]
+    assert Trace.joined([one, other]).error.tolist() == ["http_429", "connect_timeout"]
 
 
 def test_what_is_counted_along_the_way() -> None:

@@ -31,8 +31,8 @@ def inside(
         main([str(word) for word in words])
     code = ended.value.code
     assert isinstance(code, int)
-    out, err = (stream.buffer.getvalue().decode() for stream in said.values())  # type: ignore[attr-defined]
-    return subprocess.CompletedProcess(words, code, out, err)
+    out, err = (stream.buffer.getvalue().decode() for stream in said.values())
+    return subprocess.CompletedProcess([str(word) for word in words], code, out, err)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,8 @@ def understand(
     streamed = _is_stream(raw, body)
     said = Said()
     if raw.status >= 300:
-        said.fail(f"http_{raw.status}", _refusal(body))
+        moved_to = raw.detail if raw.status < 400 else ""
+        said.fail(f"http_{raw.status}", moved_to or _refusal(body))
     elif raw.status and (streamed or not raw.error):
         said = (dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]).read(body, streamed)
     output = counted(said, count_tokens)
@@ -100,7 +101,7 @@ def _failure(raw: RawExchange, said: Said, output: Counted) -> tuple[str, str]:
     if said.error and not (raw.error and said.error in _TRANSPORT_SAID):
         return said.error, said.detail
     if raw.error:
-        held_open = said.done_at is not None and raw.error in ("timeout", "stall")
+        held_open = said.done_at is not None and raw.error in ("timeout", "stalled")
         return ("", "") if held_open and len(output.events) else (raw.error, raw.detail)
     if len(output.events):
         return "", ""

@@ -15,7 +15,7 @@ from time import monotonic
 
 import msgspec
 
-from pacemark.dialects.dialect import DIALECTS, Options, attempts, fill, template
+from pacemark.dialects.dialect import DIALECTS, Options, best_options, fill, first_options, next_options, template
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
 from pacemark.trace import ABSENT, Exchange
@@ -31,8 +31,6 @@ from pacemark.workload.words import (
     tokenized,
 )
 
-REFUSALS = (400, 404, 405, 422, 500, 501)
-"""Statuses with which servers turn down a field that they do not know."""
 PATIENCE_S = 60.0
 """How long a server is waited for in all that says when to come back, where the user did not say how long."""
 LEAST_TOKENS = 16
@@ -124,62 +122,33 @@ def first_contact(
     return Found(options, form, prompts, whole, known, least)
 
 
+class Moved(Exception):
+    """The server sent a first request elsewhere."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.location = location
+
+
 def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
     """The richest options that the server takes, the body that says them, and its answer to a few words.
 
     It is asked for as many tokens as the run will ask for: some servers refuse small limits, and a reasoning parser
-    may swallow a short answer whole.
+    may swallow a short answer whole. Raises Moved where the server answers 307 or 308 and says where it is.
     """
-    options: Options | None = attempts(way.stream, way.target.api)[0]
-    assert options is not None
-    if not way.ignore_eos:
-        options = msgspec.structs.replace(options, ignore_eos=False, min_tokens=False)
-    tried: list[Options] = []
+    dialect = DIALECTS[way.target.api]
+    tried: list[tuple[Options, Exchange]] = []
+    options: Options | None = first_options(dialect, way.stream, way.ignore_eos)
     while options is not None:
-        tried.append(options)
-        form = template(DIALECTS[way.target.api], way.target.model, options, workload.extra)
-        text = prompt(workload.seed, PROBES, 199 + len(tried), 4)
-        answer = way.patiently(fill(form, text, workload.output_tokens))
-        options = next_options(tried, answer, way.stream, way.target.api)
+        text = prompt(workload.seed, PROBES, 200 + len(tried), 4)
+        body = fill(template(dialect, way.target.model, options, workload.extra), text, workload.output_tokens)
+        tried.append((options, way.patiently(body)))
+        options = next_options(tried)
+    options, answer = best_options(tried) or tried[-1]
+    if answer.status in (307, 308) and answer.detail:
+        raise Moved(answer.detail)
     refuse_if_bad(way, answer)
-    return tried[-1], form, answer
-
-
-def next_options(tried: list[Options], answer: Exchange, stream: bool, api: str = "chat") -> Options | None:
-    """What to try after the last of `tried` was answered so: without the fields that the refusal names, each on its
-    own; where it names none and is a 400 or a 422, the next plainer ones. None: leave it at that."""
-    last = tried[-1]
-    if answer.status not in REFUSALS or not last.max_tokens_field:
-        return None
-    fewer = _without_named(last, answer.detail)
-    if fewer is not None and fewer not in tried:
-        return fewer
-    if answer.status not in (400, 422):
-        return None
-    plainer = [msgspec.structs.replace(o, ignore_eos=o.ignore_eos and last.ignore_eos) for o in attempts(stream, api)]
-    return next((o for o in plainer if o not in tried and _no_richer(o, last)), None)
-
-
-def _without_named(options: Options, text: str) -> Options | None:
-    """`options` less the fields that `text` names; None where it names none of those sent."""
-    drop = {name: False for name in ("ignore_eos", "min_tokens") if getattr(options, name) and _names(text, name)}
-    if options.include_usage and (_names(text, "stream_options") or _names(text, "include_usage")):
-        drop["include_usage"] = False
-    if drop:
-        return msgspec.structs.replace(options, **drop)
-    if _names(text, options.max_tokens_field):
-        other = "max_completion_tokens" if options.max_tokens_field == "max_tokens" else "max_tokens"
-        return msgspec.structs.replace(options, max_tokens_field=other)
-    return None
-
-
-def _names(text: str, field: str) -> bool:
-    return re.search(rf"(?<![a-zA-Z_]){field}(?![a-zA-Z_])", text) is not None
-
-
-def _no_richer(a: Options, b: Options) -> bool:
-    names = ("include_usage", "ignore_eos", "min_tokens")
-    return all(getattr(a, name) <= getattr(b, name) for name in names) or a.max_tokens_field != b.max_tokens_field
+    return options, template(dialect, way.target.model, options, workload.extra), answer
 
 
 def learn_prompts(
@@ -267,6 +236,8 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
         "bad_http": f"{where} does not speak HTTP/1.1{said}",
         "bad_answer": f"{where} is no {way.target.api} endpoint{said}; check the URL and --api",
     }
+    moved = f"{where} answered {answer.status}, moved to {answer.detail or 'an unnamed place'}; give that URL instead"
+    hints |= {f"http_{status}": moved for status in (301, 302, 303, 307, 308)}
     text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
     if answer.retry_after_s > 0:
         text += f"; it says to come back in {answer.retry_after_s:.0f} s"

@@ -286,7 +286,7 @@ class LoadGenerator:
                 streamed=headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"),
                 encoding=headers.get(b"content-encoding", b"").decode("latin-1").lower(),
                 error=answer.error,
-                detail=answer.detail,
+                detail=answer.detail or _moved_to(answer),
                 asked_tokens=request.tokens,
                 reads=answer.reads.tobytes(),
                 body=answer.body,
@@ -372,6 +372,10 @@ class LoadGenerator:
 def _told_s(answer: Answer) -> float:
     told = told_s(answer) if answer.status >= 300 else None
     return float(ABSENT) if told is None else told
+
+
+def _moved_to(answer: Answer) -> str:
+    return answer.headers.get(b"location", b"").decode("latin-1") if 300 <= answer.status < 400 else ""
 
 
 def given_up(answer: Answer) -> bool:

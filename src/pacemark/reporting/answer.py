@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import msgspec
-from msgspec import UnsetType
-
 from pacemark.answers.curve import named
 from pacemark.answers.lengths import counted
 from pacemark.pace import Load, Rate
@@ -63,11 +60,8 @@ def recommended(summary: Summary) -> Load | None:
 
 
 def search_of(summary: Summary) -> Find | None:
-    """The budget search that the run was, with its result; None where it was none."""
-    find: object = summary.find
-    if isinstance(find, UnsetType):
-        return None
-    return find if isinstance(find, Find) else msgspec.convert(find, Find)
+    """What a search found; None after any other run."""
+    return summary.find or None
 
 
 def _found(find: Find) -> Statement:

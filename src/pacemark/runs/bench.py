@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.endpoint.contact import Way, first_contact, too_late
-from pacemark.endpoint.target import Target, resolve
+from pacemark.endpoint.contact import Found, Moved, Way, first_contact, too_late
+from pacemark.endpoint.target import Target, redirected, resolve
 from pacemark.endpoint.watch import Source, Watcher
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.level import Enough, LevelResult, precise, sum_up
@@ -90,7 +90,7 @@ class Bench:
         self._budget = settings.budget
         self._observe = observe
         self._dialect = DIALECTS[target.api]
-        self._head = target.head(target.path or self._dialect.path)
+        self._head = target.head(self._path)
         self._source = source
         self._watcher = Watcher(source, target.headers) if source is not None else None
         self.sights: list[Sight] = []
@@ -156,18 +156,11 @@ class Bench:
 
     def prepare(self) -> None:
         """Learn what the server accepts, and how many words make a prompt of the wanted length."""
-        way = Way(
-            self.target,
-            self._ask,
-            self.settings.stream,
-            self.settings.ignore_eos,
-            self.settings.wait_s,
-            self._prepare_s,
-            self._tell,
-            self._pause,
-            self._source.advice if self._source is not None else lambda error: None,
-        )
-        found = first_contact(way, self.workload, self._count_tokens, self.settings.seed_given)
+        try:
+            found = self._first_contact()
+        except Moved as moved:
+            self._follow(moved.location)
+            found = self._first_contact()
         self.options, self.prompts, self._template = found.options, found.prompts, found.template
         self._least_tokens = found.least_tokens
         self.first, self.connect_ns, self.known_prompts = found.first, found.first.connect_ns, found.known
@@ -180,6 +173,26 @@ class Bench:
         self._prepared = True
         self._say_patience()
         self._say_how()
+
+    def _first_contact(self) -> Found:
+        advice = self._source.advice if self._source is not None else lambda error: None
+        settings = self.settings
+        limits = (settings.stream, settings.ignore_eos, settings.wait_s, self._prepare_s)
+        way = Way(self.target, self._ask, *limits, self._tell, self._pause, advice)
+        return first_contact(way, self.workload, self._count_tokens, settings.seed_given)
+
+    def _follow(self, location: str) -> None:
+        """Ask where the server said, once. Raises BadInput where that is another host: the key is not for it."""
+        new = redirected(self.target, self._path, location)
+        if new is None or (new.host, new.port, new.tls) != (self.target.host, self.target.port, self.target.tls):
+            raise BadInput(f"{self.target.url} moved to {self.target.redacted(location)}; give that URL instead")
+        self._tell(f"{self.target.url} moved to {location}, and is asked there")
+        self.target = new
+        self._head = new.head(self._path)
+
+    @property
+    def _path(self) -> str:
+        return self.target.path or self._dialect.path
 
     def ask_for(self, asked: Asked) -> None:
         """Ask for other lengths from the next request on; words make tokens as they were found to."""
@@ -401,7 +414,7 @@ class Bench:
                 self.folder.add_sight(sight)
             return
         self.target = self.target.renewed(news)
-        self._head = self.target.head(self.target.path or self._dialect.path)
+        self._head = self.target.head(self._path)
         if self._prepared:
             self._say_how()
 

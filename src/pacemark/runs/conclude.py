@@ -87,8 +87,8 @@ def _for_budget(record: RunRecord, budget: Budget | None) -> RunRecord:
 
 def _found_before(folder: RunFolder) -> Find | None:
     """What a search found, if it came to its end."""
-    with contextlib.suppress(BadInput, msgspec.ValidationError):
-        return msgspec.convert(folder.summary().find, Find, from_attributes=True)
+    with contextlib.suppress(BadInput):
+        return folder.summary().find or None
     return None
 
 
@@ -178,7 +178,7 @@ def summary_of(results: Sequence[LevelResult], record: RunRecord, find: Find | N
         operating_points=points,
         fits=laws,
         run=said,
-        find=msgspec.UNSET if find is None else msgspec.to_builtins(find),
+        find=msgspec.UNSET if find is None else find,
         slopes=slopes(levels) if is_grid else msgspec.UNSET,
     )
 
