@@ -8,13 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pacemark.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pacemark.api import Run, check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
     from pacemark.errors import BadInput, PacemarkError, RunFailed
     from pacemark.runs.calibration import calibrate
     from pacemark.simulator import simulate
 
-__version__ = "0.1.0"
 __all__ = [
     "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "demo", "find", "load",
     "log_to_mlflow", "plan", "report", "run", "serve", "show", "simulate", "sweep",

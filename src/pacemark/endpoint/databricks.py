@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import msgspec
 
-from pacemark import __version__
 from pacemark.endpoint.target import Target, secrets_in
 from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Level
 from pacemark.trace import Sight
+from pacemark.version import __version__
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
