@@ -20,6 +20,7 @@ from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench, Settings
 from pacemark.workload.words import Workload
 from support.servers import address, listening, streamed
+from support.waiting import wait_for
 
 SETUP = Setup(worker=0, workers=1, addresses=[address(9)], timeout_s=5.0, seed=0)
 
@@ -30,13 +31,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def wait_for(done: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def receive(workers: Workers, done: Callable[[list[Batch]], bool]) -> list[Batch]:
