@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_tiny_llama(model)
     with llama_server(model) as base_url:
         yield base_url
+
+
+@pytest.fixture
+def stored_run(tmp_path: Path) -> Path:
+    """A copy of a run of 0.1.0, for all that only reads runs: sim:demo at 1, 2, 4 and 8 in parallel."""
+    return Path(shutil.copytree(GOLDEN, tmp_path / "20260101T000000Z-golden"))
 
 
 @pytest.hookimpl(wrapper=True)
