@@ -215,7 +215,8 @@ class TestCommand:
 
     def test_a_run_without_a_budget_needs_one(self, stored_run: Path) -> None:
         record = json.loads((stored_run / "run.json").read_text())
-        (stored_run / "run.json").write_text(json.dumps(record | {"budget": ""}))
+        record["settings"]["budget"] = ""
+        (stored_run / "run.json").write_text(json.dumps(record))
         with pytest.raises(BadInput, match="needs a budget"):
             face.plan(stored_run, demand="5 requests/s")
 
