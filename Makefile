@@ -3,20 +3,27 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test slow lint docs bench clean
 
 demo: .venv/run
 	$(BIN)/pacemark demo
 
-test: .venv/test
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+test: lint
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report term
+
+slow: .venv/test
 	$(BIN)/pytest -m slow
 
 lint: .venv/test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/mkdocs build --strict --quiet
+
+# What docs holds that is made from the code.
+docs: .venv/test
+	$(BIN)/python docs/make_cli.py
 
 bench: .venv/test
 	$(BIN)/python benchmarks/client.py --repeats 3
@@ -36,6 +43,6 @@ clean:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-.venv/test: .venv/run
+.venv/test: .venv/run requirements-test.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-test.txt
 	touch $@

@@ -1,12 +1,17 @@
 """Fixtures shared by the tests."""
 
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from support.llama_server import llama_server, write_tiny_llama
 from support.needed import missing
+from support.waiting import TRIES
+
+GOLDEN = Path(__file__).parent / "golden" / "run"
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,27 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_tiny_llama(model)
     with llama_server(model) as base_url:
         yield base_url
+
+
+@pytest.fixture
+def stored_run(tmp_path: Path) -> Path:
+    """A copy of a run of 0.1.0, for all that only reads runs: sim:demo at 1, 2, 4 and 8 in parallel."""
+    return Path(shutil.copytree(GOLDEN, tmp_path / "20260101T000000Z-golden"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """How many tries a test took goes with its report, from whichever process ran it."""
+    if tries := TRIES.pop(item.name, 0):
+        item.user_properties.append(("tries", tries))
+    return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How often an instrument had to be tried: a shared machine's doing, or a rate of failures to look into."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, []) if r.when == "call"]
+    tried = {r.nodeid: dict(r.user_properties)["tries"] for r in reports if ("tries" in dict(r.user_properties))}
+    if tried:
+        terminalreporter.section(f"tries: {sum(tried.values())} for {len(tried)} tests")
+        for name, tries in tried.items():
+            terminalreporter.write_line(f"{tries} {name}")

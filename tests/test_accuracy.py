@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import os
 import subprocess
 import sys
 import time
 import tracemalloc
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,24 +33,12 @@ from pacemark.scenario import Settings
 from pacemark.simulator import Served, serving, simulate
 from pacemark.trace import Exchange, Window, trace_of
 from pacemark.workload.words import Workload
+from support.waiting import in_three_tries
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quiet")]
 
 TTFT_MS, ITL_MS, TOKENS = 200.0, 20.0, 128
 CYCLE_S = (TTFT_MS + (TOKENS - 1) * ITL_MS) / 1e3
-
-
-def in_three_tries(test: Callable[[], None]) -> Callable[[], None]:
-    """A shared machine may be disturbed for a while; an instrument that is wrong is wrong in every try."""
-
-    @functools.wraps(test)
-    def tried() -> None:
-        for _ in range(2):
-            with contextlib.suppress(AssertionError):
-                return test()
-        return test()
-
-    return tried
 
 
 @contextmanager

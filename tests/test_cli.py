@@ -35,10 +35,10 @@ from support.cli_tools import (
     started,
     stored_requests,
     streamed,
-    wait_for,
 )
 from support.inside import inside
 from support.needed import needed
+from support.waiting import wait_for
 
 KEY = "sk-live-4f9a7c2e8b1d6035"
 NOBODY = "http://127.0.0.1:9/v1"

@@ -17,7 +17,8 @@ import pytest
 from pacemark import ending, machine
 from pacemark.errors import BadInput, RunFailed
 from pacemark.simulator import Served, serving
-from support.cli_tools import Asked, Reply, only_run, pacemark, server, started, stored_requests, streamed, wait_for
+from support.cli_tools import Asked, Reply, only_run, pacemark, server, started, stored_requests, streamed
+from support.waiting import wait_for
 
 LONG = ("--concurrency", 4, "--duration", 60, "--output-tokens", 8)
 SHORT = ("--concurrency", 2, "--duration", "0.5", "--input-tokens", 16, "--output-tokens", 4)

@@ -17,6 +17,7 @@ def gaps_s(rate: Rate, count: int, seed: int = 1) -> np.ndarray:
     return np.diff([0, *times]) / 1e9
 
 
+@pytest.mark.trap("constant arrivals that are Poisson")
 def test_poisson_gaps_are_exponential() -> None:
     found = [float(stats.kstest(gaps_s(Rate(50.0), 5000, seed) * 50, "expon").pvalue) for seed in range(20)]
     assert min(found) > 0.001
@@ -37,6 +38,7 @@ def test_poisson_takes_no_burstiness() -> None:
     assert np.array_equal(gaps_s(Rate(5.0, "poisson", 3.0), 100), gaps_s(Rate(5.0, "poisson", 1.0), 100))
 
 
+@pytest.mark.trap("a schedule that drifts")
 def test_constant_is_constant_and_does_not_drift() -> None:
     times = np.fromiter(itertools.islice(arrivals(Rate(30.0, "constant"), np.random.default_rng(0)), 200_000), np.int64)
     assert np.abs(times - np.arange(1, 200_001) * (1e9 / 30)).max() <= 2_000  # ns, after almost two hours
@@ -50,6 +52,7 @@ def test_arrivals_never_go_back(kind: str, rate: float, cv: float, seed: int) ->
     assert all(a <= b for a, b in itertools.pairwise(times))
 
 
+@pytest.mark.trap("gaps renormalised to the duration")
 def test_the_horizon_is_fixed_and_the_count_varies() -> None:
     """A Poisson count has a variance as large as its mean; a renormalised schedule would have none."""
     counts = [len(schedule(Rate(100.0), 4.0, np.random.default_rng(seed))) for seed in range(200)]

@@ -19,8 +19,8 @@ from pacemark.figures.conditions import demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Rate
 from pacemark.runs.simulated import virtual_measure
-from pacemark.simulator import named, serving, simulate
-from support.cli_tools import SHORT, assert_refused, only_run, pacemark
+from pacemark.simulator import named, simulate
+from support.cli_tools import assert_refused, pacemark
 from support.samples import known
 
 BUDGET = parse("ttft p95 < 60ms, latency p95 < 1s")
@@ -176,20 +176,10 @@ def test_rates_hold_their_headroom_already() -> None:
 # --- the command
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("plan")
-    with serving("demo") as served:
-        done = pacemark("sweep", served.url, "--concurrency", "1,4", *SHORT, "--out", out)
-    assert done.returncode == 0, done.stderr
-    return only_run(out)
-
-
-@pytest.mark.xdist_group("plan")
 class TestCommand:
-    def test_it_fits_the_terminal_and_says_what_matters(self, stored: Path) -> None:
+    def test_it_fits_the_terminal_and_says_what_matters(self, stored_run: Path) -> None:
         words = ("--demand", "500 output tokens/s", "--budget", "latency p95 < 9s", "--price-per-hour", "12")
-        done = pacemark("plan", stored, *words)
+        done = pacemark("plan", stored_run, *words)
         assert done.returncode == 0, done.stderr
         text = " ".join(done.stdout.split())
         assert "serve 500 output tokens/s" in text or "serves 500 output tokens/s" in text
@@ -198,20 +188,19 @@ class TestCommand:
         assert "docs.databricks.com" in text
         assert all(len(line) <= 80 for line in done.stdout.splitlines() if "https://" not in line)
 
-    def test_json_is_the_plan(self, stored: Path) -> None:
+    def test_json_is_the_plan(self, stored_run: Path) -> None:
         words = ("--demand", "5 requests/s", "--budget", "latency p95 < 9s", "--json")
-        plan: Any = json.loads(pacemark("plan", stored, *words).stdout)
+        plan: Any = json.loads(pacemark("plan", stored_run, *words).stdout)
         assert plan["schema"] == "pacemark/plan/1"
         assert plan["demand"] == {"value": 5.0, "unit": "requests/s"}
         assert plan["fleets"][0]["replicas"] >= 1
-        same = face.plan(stored, demand="5 requests/s", budget="latency p95 < 9s")
+        same = face.plan(stored_run, demand="5 requests/s", budget="latency p95 < 9s")
         assert msgspec.to_builtins(same) == plan
 
     @pytest.mark.parametrize(
         ("options", "part"),
         [
             ({"demand": "5 apples/s"}, "--demand '5 apples/s'"),
-            ({"budget": ""}, "needs a budget"),
             ({"budget": "latency p95"}, "the budget"),
             ({"burstiness": 0.0}, "--burstiness 0"),
             ({"price_per_hour": float("nan")}, "--price-per-hour nan"),
@@ -219,12 +208,19 @@ class TestCommand:
             ({"path": "none"}, "no run"),
         ],
     )
-    def test_bad_input(self, stored: Path, options: Any, part: str) -> None:
-        words: Any = {"path": stored, "demand": "5 requests/s", "budget": "latency p95 < 9s"}
+    def test_bad_input(self, stored_run: Path, options: Any, part: str) -> None:
+        words: Any = {"path": stored_run, "demand": "5 requests/s", "budget": "latency p95 < 9s"}
         with pytest.raises(BadInput, match=part):
             face.plan(**words | options)
 
-    def test_on_the_command_line_it_is_one_line_and_exit_code_2(self, stored: Path) -> None:
-        words = ("plan", stored, "--demand", "5 requests/s", "--budget")
+    def test_a_run_without_a_budget_needs_one(self, stored_run: Path) -> None:
+        record = json.loads((stored_run / "run.json").read_text())
+        record["settings"]["budget"] = ""
+        (stored_run / "run.json").write_text(json.dumps(record))
+        with pytest.raises(BadInput, match="needs a budget"):
+            face.plan(stored_run, demand="5 requests/s")
+
+    def test_on_the_command_line_it_is_one_line_and_exit_code_2(self, stored_run: Path) -> None:
+        words = ("plan", stored_run, "--demand", "5 requests/s", "--budget")
         assert_refused(pacemark(*words, "latency p95 < 1ms"), "no level of the run meets")
-        assert_refused(pacemark("plan", stored, "--budget", "latency p95 < 1s"), "--demand")
+        assert_refused(pacemark("plan", stored_run, "--budget", "latency p95 < 1s"), "--demand")

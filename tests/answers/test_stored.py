@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from pacemark.figures.conditions import demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
-from pacemark.simulator import serving, simulate
+from pacemark.simulator import simulate
 from pacemark.summary import Figure, Find, Reason, Verdict
+from pacemark.trace import Trace
 from support.cli_tools import assert_refused, pacemark
 from support.samples import known
+
+pytestmark = pytest.mark.xdist_group("stored")  # its simulations are made once
 
 LENGTHS: dict[str, Any] = {"input_tokens": (256, 0.3), "output_tokens": (64, 0.3)}
 
@@ -32,13 +36,19 @@ def swept() -> list[LevelResult]:
     return [measure(Concurrency(n)) for n in (1, 2, 4, 8, 16, 32, 64)]
 
 
+@functools.cache
+def simulated(streams: int) -> Trace:
+    """Four thousand requests of the demo preset."""
+    return simulate(Concurrency(streams), "demo", requests=4000, seed=77, **LENGTHS)
+
+
 def optimum(limit_ms: float) -> int:
     """The most streams whose p95 TPOT is below `limit_ms`, from long simulations."""
 
     def tpot(streams: int) -> float:
-        trace = simulate(Concurrency(streams), "demo", requests=4000, seed=77, **LENGTHS)
         budget = parse(f"tpot p95 < {limit_ms}ms")
-        return float(np.quantile(demands(budget, trace, np.arange(4000) > 6 * streams)[0].scores, 0.95))
+        scores = demands(budget, simulated(streams), np.arange(4000) > 6 * streams)[0].scores
+        return float(np.quantile(scores, 0.95))
 
     low, high = 1, 32
     while high - low > 1:
@@ -153,45 +163,36 @@ def test_a_rate_beyond_capacity_meets_nothing() -> None:
     assert not meets([result], parse("latency p95 < 1000s"))(result.level)
 
 
-# --- the commands, over real sockets
+# --- the commands, on a stored run
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("stored")
-    with serving("demo") as served:
-        options: Any = {"input_tokens": 32, "output_tokens": 16, "duration": 1.0, "seed": 3, "out": out}
-        return face.sweep(served.url, concurrency=[1, 8, 48], **options).path
-
-
-@pytest.mark.xdist_group("stored")
 class TestCommands:
-    def test_find_from_sends_and_writes_nothing(self, folder: Path) -> None:
-        before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-        done = pacemark("find", "--from", folder, "--budget", "ttft p95 < 2s")
+    def test_find_from_sends_and_writes_nothing(self, stored_run: Path) -> None:
+        before = {path.name: path.stat().st_mtime_ns for path in stored_run.iterdir()}
+        done = pacemark("find", "--from", stored_run, "--budget", "ttft p95 < 2s")
         assert done.returncode == 0, done.stderr
         text = " ".join(done.stdout.split())
         assert "Recommended (stored levels): concurrency" in text
         assert "Measure next: concurrency" in text
         assert "nothing was sent or written" in text
-        assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(folder) not in line)
-        assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+        assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(stored_run) not in line)
+        assert {path.name: path.stat().st_mtime_ns for path in stored_run.iterdir()} == before
 
-    def test_it_has_the_block_find(self, folder: Path) -> None:
-        run = face.find(from_run=folder, budget="ttft p95 < 2s")
+    def test_it_has_the_block_find(self, stored_run: Path) -> None:
+        run = face.find(from_run=stored_run, budget="ttft p95 < 2s")
         assert isinstance(run.summary.find, dict)
         assert run.summary.find["answer"]["low"] <= run.summary.find["answer"]["value"]
         assert run.summary.find["next"]["kind"] == "concurrency"
         best = known(run.summary.operating_points.within_budget).load
         assert all(known(x.ttft_ms.p50.value) < 2000 for x in run.levels if x.load == best)
-        assert run.path == folder
+        assert run.path == stored_run
 
-    def test_report_takes_another_budget(self, folder: Path) -> None:
-        again = face.report(folder, budget="ttft p95 < 2s")
+    def test_report_takes_another_budget(self, stored_run: Path) -> None:
+        again = face.report(stored_run, budget="ttft p95 < 2s")
         assert known(again.summary.operating_points.within_budget).load in [level.load for level in again.levels]
         assert all(level.goodput is not None for level in again.levels)
         assert again.summary.find is msgspec.UNSET
-        assert face.load(folder).summary.operating_points == again.summary.operating_points
+        assert face.load(stored_run).summary.operating_points == again.summary.operating_points
 
     @pytest.mark.parametrize(
         ("words", "parts"),
@@ -206,10 +207,10 @@ class TestCommands:
     def test_bad_input_is_one_line_and_exit_code_2(self, words: list[str], parts: list[str], tmp_path: Path) -> None:
         assert_refused(pacemark(*words, cwd=tmp_path), *parts)
 
-    def test_one_place_to_find_it(self, folder: Path) -> None:
+    def test_one_place_to_find_it(self, stored_run: Path) -> None:
         with pytest.raises(BadInput, match="give one place"):
-            face.find("sim:demo", from_run=folder, budget="ttft p95 < 1s")
+            face.find("sim:demo", from_run=stored_run, budget="ttft p95 < 1s")
 
-    def test_rates_that_were_never_measured(self, folder: Path) -> None:
+    def test_rates_that_were_never_measured(self, stored_run: Path) -> None:
         with pytest.raises(BadInput, match="no level at an open-loop rate"):
-            face.find(from_run=folder, rate=True, budget="ttft p95 < 2s")
+            face.find(from_run=stored_run, rate=True, budget="ttft p95 < 2s")

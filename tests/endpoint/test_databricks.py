@@ -43,7 +43,7 @@ from pacemark.simulator import serving as embedded
 from pacemark.summary import Timeline
 from pacemark.trace import Sight, Watch, Window, trace_of
 from support.servers import exchange
-from support.simulated import wait_for
+from support.waiting import wait_for
 
 NAME = "llama-bench"
 PAT = "dapi-sesame-open-0123456789"

@@ -37,6 +37,7 @@ def test_the_plain_case() -> None:
     same(metrics.send_delay_ms(trace), 0)
 
 
+@pytest.mark.trap("the first event counts as the first token")
 def test_the_first_token_is_not_the_first_event() -> None:
     role, thought, said = 100, 150, 300
     trace = of(exchange(0, [thought, 200, said], headers_ns=90 * MS, first_event_ns=role * MS, answer_ns=said * MS))
@@ -46,6 +47,7 @@ def test_the_first_token_is_not_the_first_event() -> None:
     same(metrics.ttfa_ms(trace), 300)
 
 
+@pytest.mark.trap("a first event of several tokens taken for one")
 def test_tpot_leaves_out_the_tokens_of_the_first_event() -> None:
     """Three tokens come with the first event and three with each later one: 6 tokens in 60 ms."""
     trace = of(exchange(0, [100, 130, 160], tokens=[3, 3, 3]))
@@ -123,6 +125,7 @@ def test_in_open_loop_the_schedule_says_who_is_in_it() -> None:
     assert metrics.started_in(of(held_back), 10 * MS, 50 * MS).tolist() == [False]
 
 
+@pytest.mark.trap("the sample chosen by who ended")
 def test_the_sample_is_by_start_and_does_not_favour_the_short() -> None:
     long, short = exchange(10, [20, 500]), exchange(11, [20, 30])
     assert metrics.started_in(of(long, short), 0, 50 * MS).tolist() == [True, True]
@@ -166,6 +169,7 @@ def test_a_long_level_is_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     assert [len(part) for _, part in metrics.parts(of())] == [0]
 
 
+@pytest.mark.trap("TTFT among the gaps")
 def test_the_first_token_is_no_gap() -> None:
     assert len(metrics.gaps(of(exchange(0, [5000])), np.ones(1, dtype=bool))[0]) == 0
 

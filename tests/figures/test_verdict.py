@@ -119,6 +119,7 @@ def test_the_worst_finding_decides() -> None:
     assert judge(evidence(GOOD, lacking={"TTFT": "x"})).status == "valid"
 
 
+@pytest.mark.trap("an error rate that is always 0")
 @pytest.mark.parametrize(("failed", "status"), [(0, None), (2, "suspect"), (30, "invalid")])
 def test_failures(failed: int, status: str | None) -> None:
     for kind, code in (("reset", "errors"), ("http_429", "rate_limited")):

@@ -298,6 +298,7 @@ def test_the_kernel_stamps_every_read() -> None:
     assert np.all(arrivals >= a.sent_ns)
 
 
+@pytest.mark.trap("stamps taken after the event loop came round")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
 def test_a_busy_client_still_sees_the_true_times() -> None:
     """The server sends at 60 ms and this loop sleeps through until 300: the stamp says 60, the lag the rest."""

@@ -19,8 +19,9 @@ from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.workload.words import Workload
-from support.processes import SETUP, alive, receive, wait_for
+from support.processes import SETUP, alive, receive
 from support.servers import listening, streamed
+from support.waiting import wait_for
 
 
 def test_every_worker_has_a_pulse() -> None:

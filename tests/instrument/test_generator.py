@@ -20,8 +20,9 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.workload.words import Workload
-from support.processes import receive, wait_for
+from support.processes import receive
 from support.servers import address, answer, chunk, delta, event, listening, read_request, stream
+from support.waiting import wait_for
 
 Reply = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
 
@@ -141,6 +142,7 @@ def test_streams_do_not_march_in_step() -> None:
     assert set(result.trace.asked_tokens[later].tolist()) == {5}
 
 
+@pytest.mark.trap("prompts that an earlier run left in the cache")
 def test_no_two_requests_of_a_run_open_alike() -> None:
     """A prefix cache must find nothing: not in other levels, and not in the questions before the first."""
     endpoint = Endpoint(tokens(2, 0.001))
@@ -310,6 +312,7 @@ def test_a_bad_first_answer_is_bad_input() -> None:
 # --- open loop
 
 
+@pytest.mark.trap("late arrivals dropped")
 def test_an_open_loop_does_not_wait_for_answers() -> None:
     """20 requests/s at half a second each: ten in flight, whatever the server does."""
     endpoint = Endpoint(tokens(5, 0.1))
@@ -320,6 +323,7 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
     assert result.level.errors == {}
 
 
+@pytest.mark.trap("late sends that hide the wait")
 def test_requests_held_back_count_from_their_schedule() -> None:
     """One place for 20 requests/s of 100 ms each: the wait for the place is part of the latency."""
     endpoint = Endpoint(tokens(5, 0.02))

@@ -23,8 +23,9 @@ from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.trace import ABSENT, Beat, RawExchange
 from pacemark.workload.words import Workload
-from support.processes import SETUP, alive, receive, wait_for
+from support.processes import SETUP, alive, receive
 from support.servers import exchange, listening, streamed
+from support.waiting import wait_for
 
 EVENT = b'data: {"choices":[{"delta":{"content":"word"}}]}\n\n'
 END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'

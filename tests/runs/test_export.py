@@ -24,10 +24,9 @@ def of(summary: Any) -> Run:
     return Run(summary, Path("runs/20260302T140511Z-demo"))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    out = tmp_path_factory.mktemp("runs")
-    return pacemark.sweep("sim:demo", concurrency=[1, 3], duration=0.5, input_tokens=32, output_tokens=8, out=out)
+@pytest.fixture
+def run(stored_run: Path) -> Run:
+    return pacemark.load(stored_run)
 
 
 class TestLevels:
@@ -81,9 +80,9 @@ class TestForms:
     def test_a_row_per_request(self, run: Run) -> None:
         table = run.to_arrow("requests").to_pydict()
         assert len(table["index"]) == sum(level.requests.completed for level in run.levels)
-        assert set(table["load_value"]) == {1.0, 3.0}
+        assert set(table["load_value"]) == {1.0, 2.0, 4.0, 8.0}
         frame = run.to_pandas("requests")
-        assert frame[frame["in_window"]].groupby("load_value")["output_tokens"].min().tolist() == [8, 8]
+        assert frame[frame["in_window"]].groupby("load_value")["output_tokens"].min().tolist() == [8] * 4
 
     def test_rows_of_another_kind(self, run: Run) -> None:
         with pytest.raises(BadInput, match="levels or requests"):

@@ -21,7 +21,8 @@ from openai import OpenAI
 from pacemark.simulator import Served, serving
 from pacemark.simulator.server.limits import Quota
 from pacemark.simulator.server.tokens import count
-from support.simulated import ask, connect, wait_for
+from support.simulated import ask, connect
+from support.waiting import wait_for
 
 ENDPOINT = "llama-bench"
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello there"}], "max_tokens": 5}

@@ -18,7 +18,8 @@ from pacemark.errors import BadInput
 from pacemark.simulator import Served, serving
 from pacemark.simulator.engine.presets import PRESETS
 from pacemark.simulator.server.faults import FAULTS, OUTAGES, Fault, Faults, read_faults
-from support.simulated import Received, ask, chat, connect, open_stream, wait_for
+from support.simulated import Received, ask, chat, connect, open_stream
+from support.waiting import wait_for
 
 STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 8}
 HIDDEN = (ConnectionResetError, BrokenPipeError, RemoteDisconnected, BadStatusLine, IncompleteRead)

@@ -33,7 +33,8 @@ from pacemark.simulator import Options, Served, customised, named, serving, simu
 from pacemark.simulator.server.http import Connection, Request
 from pacemark.simulator.server.tls import make_certificate
 from pacemark.simulator.server.tokens import WORDS, count, pieces, prefix_hashes
-from support.simulated import ask, chat, connect, open_stream, wait_for
+from support.simulated import ask, chat, connect, open_stream
+from support.waiting import wait_for
 
 PACKAGE = str(Path(pacemark.__file__ or pacemark.__path__[0] + "/x").parents[1])
 

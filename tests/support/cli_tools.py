@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,14 +70,6 @@ def stored_requests(out: Path) -> int:
             except sqlite3.OperationalError:  # its tables are not there yet
                 continue
     return total
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Poll until `condition()` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 class Asked(NamedTuple):

@@ -1,12 +1,12 @@
 """Worker processes in tests."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from pacemark.instrument.commands import Batch, Setup
 from pacemark.instrument.fleet import Processes
 from support.servers import address
+from support.waiting import wait_for
 
 SETUP = Setup(worker=0, workers=1, addresses=[address(9)], timeout_s=5.0, seed=0)
 
@@ -17,14 +17,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def wait_for(done: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Return when `done`; fail after `seconds`."""
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def receive(workers: Processes, done: Callable[[list[Batch]], bool]) -> list[Batch]:

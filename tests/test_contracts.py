@@ -1,0 +1,93 @@
+"""What the house holds itself to: sizes, versions that agree, pages that are current, links that lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pacemark
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "pacemark"
+FILE_LINES, FUNCTION_LINES = 450, 60
+STILL_LONG = {
+    "answers/search.py", "api.py", "cli.py", "endpoint/databricks.py", "figures/level.py", "figures/stats.py",
+    "instrument/generator.py", "dialects/openai.py: understand", "figures/level.py: sum_up",
+}  # fmt: skip
+"""To be taken apart."""
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and lines of every function, its docstring left out."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0]
+            told = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) and first.end_lineno else 0
+            yield f"{path.relative_to(SOURCE)}: {node.name}", (node.end_lineno or 0) - node.lineno + 1 - told
+
+
+def test_no_file_is_too_long() -> None:
+    sizes = {str(p.relative_to(SOURCE)): len(p.read_text().splitlines()) for p in SOURCE.rglob("*.py")}
+    assert len(sizes) > 50
+    assert [x for x in sizes.items() if x[1] > FILE_LINES and x[0] not in STILL_LONG] == []
+
+
+def test_no_function_is_too_long() -> None:
+    sizes = dict(found for path in SOURCE.rglob("*.py") for found in functions(path))
+    assert len(sizes) > 500
+    assert [x for x in sizes.items() if x[1] > FUNCTION_LINES and x[0] not in STILL_LONG] == []
+
+
+def test_the_version_opens_the_changelog() -> None:
+    releases = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert releases[0] == pacemark.__version__
+    assert releases[-1] == "0.1.0"
+    assert len(set(releases)) == len(releases)
+
+
+def test_the_reference_is_that_of_the_commands(tmp_path: Path) -> None:
+    made = tmp_path / "make_cli.py"
+    made.write_text((ROOT / "docs" / "make_cli.py").read_text())
+    done = subprocess.run([sys.executable, made], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (ROOT / "docs" / "cli.md").read_text() == made.with_name("cli.md").read_text(), "make docs"
+
+
+def anchors(page: Path) -> set[str]:
+    """The places in a page that a link may name."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert page.read_text().startswith("# ")
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, place = link.partition("#")
+        to = (page.parent / name).resolve() if name else page
+        assert to.exists(), link
+        assert to.is_relative_to(ROOT), link
+        assert not place or place in anchors(to), link
+
+
+def test_every_page_is_in_the_contents() -> None:
+    listed = re.findall(r"^  - (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == [page.name for page in sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_constraints_hold_names_and_versions_alone() -> None:
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(pinned) > 100
+    assert [line for line in pinned if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    wanted = (ROOT / "requirements-test.txt").read_text().split()
+    names = {line.partition("==")[0].lower().replace("_", "-") for line in pinned}
+    assert {name for name in wanted if name.lower() not in names} == set()
