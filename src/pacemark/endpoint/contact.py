@@ -115,6 +115,7 @@ def first_contact(
             way.tell(f"{way.target.url} fails with ignore_eos ({why}), so it is left out; answers may be short")
             options, form, whole = tamer, plainer, again
     refuse_if_bad(way, whole)
+    whole = msgspec.structs.replace(whole, connect_ns=max(whole.connect_ns, answer.connect_ns))
     if way.stream and whole.first_event_ns == ABSENT:
         raise BadInput(f"{way.target.url} does not stream: its answer is no event stream; add --no-stream")
     known = recognised(way, form, probed, workload.seed) if seed_given and probed is not None else None
@@ -145,6 +146,8 @@ def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
         tried.append((options, way.patiently(body)))
         options = next_options(tried)
     options, answer = best_options(tried) or tried[-1]
+    # The connection is opened by the first request, whichever is kept.
+    answer = msgspec.structs.replace(answer, connect_ns=max(x.connect_ns for _, x in tried))
     if answer.status in (307, 308) and answer.detail:
         raise Moved(answer.detail)
     refuse_if_bad(way, answer)
