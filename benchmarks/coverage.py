@@ -190,9 +190,9 @@ class Queue:
             yield self.n, _of_series(waits + service, {"p50": 0.50, "p95": 0.95, "p99": 0.99})
 
 
-def _of_series(x: Floats, quantiles: dict[str, float]) -> Repeat:
-    estimates = stats.quantile_intervals(x, tuple(quantiles.values()))
-    named = zip(quantiles.items(), estimates, strict=True)
+def _of_series(x: Floats, wanted: dict[str, float]) -> Repeat:
+    estimates = quantiles.quantile_intervals(x, tuple(wanted.values()))
+    named = zip(wanted.items(), estimates, strict=True)
     return {"mean": (_both(stats.mean_interval(x).figure), independent_mean(x))} | {
         name: (_both(estimate.figure), independent_quantile(x, q)) for (name, q), estimate in named
     }

@@ -7,7 +7,8 @@ import pytest
 from scipy import special
 
 from pacemark.answers.comparison import compare
-from pacemark.figures import stats
+from pacemark.figures import quantiles
+from pacemark.figures.estimate import Floats
 from pacemark.summary import Figure, Scatter
 
 A = Figure(100.0, 96.0, 104.0)
@@ -90,9 +91,9 @@ def test_repeats_of_a_condition_hardly_ever_differ_and_a_shift_of_a_tenth_mostly
     assert found >= 180
 
 
-def verdict(a: stats.Floats, b: stats.Floats) -> str:
+def verdict(a: Floats, b: Floats) -> str:
     """Of the medians of two samples."""
-    one, two = stats.quantile_interval(a, 0.5), stats.quantile_interval(b, 0.5)
+    one, two = quantiles.quantile_interval(a, 0.5), quantiles.quantile_interval(b, 0.5)
     assert one.scatter is not None
     assert two.scatter is not None
     return compare(one.figure, two.figure, "latency", scatter=(one.scatter, two.scatter)).verdict

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import signal, special
 
-from pacemark.figures import stats
-from pacemark.figures.stats import Estimate
+from pacemark.figures import longrun, quantiles, stats
+from pacemark.figures.estimate import Estimate
 from pacemark.summary import Figure
 
 RNG = np.random.default_rng
@@ -39,19 +39,19 @@ def share_covering(truth: float, estimates: list[Estimate]) -> float:
 
 def test_the_long_run_variance_of_an_autoregressive_series_is_its_theory() -> None:
     # Of AR(1) with unit variance it is (1 + rho) / (1 - rho), and so is the integrated correlation time.
-    runs = [stats.long_run(autoregressive(0.8, 2000, seed)) for seed in range(100)]
+    runs = [longrun.long_run(autoregressive(0.8, 2000, seed)) for seed in range(100)]
     assert np.mean([run.variance for run in runs]) == pytest.approx(9.0, rel=0.15)
     assert np.median([run.time for run in runs]) == pytest.approx(9.0, rel=0.25)
     assert all(run.growth == 1.0 for run in runs)
 
 
 def test_independent_values_have_their_own_variance() -> None:
-    runs = [stats.long_run(RNG(seed).exponential(size=5000)) for seed in range(60)]
+    runs = [longrun.long_run(RNG(seed).exponential(size=5000)) for seed in range(60)]
     assert np.mean([run.variance for run in runs]) == pytest.approx(1.0, rel=0.1)
 
 
 def test_a_series_shorter_than_its_memory_is_not_trusted() -> None:
-    assert stats.long_run(autoregressive(0.995, 400, 1)).growth > 1
+    assert longrun.long_run(autoregressive(0.995, 400, 1)).growth > 1
 
 
 # --- coverage: small versions of benchmarks/coverage.py, wide enough not to fail by chance
@@ -61,9 +61,9 @@ def test_a_series_shorter_than_its_memory_is_not_trusted() -> None:
 def test_intervals_hold_the_truth_whether_or_not_neighbours_are_alike(correlation: float) -> None:
     series = [np.exp(autoregressive(correlation, 2000, seed)) for seed in range(300)]
     assert 0.90 <= share_covering(math.exp(0.5), [stats.mean_interval(x) for x in series]) <= 1.0
-    assert 0.91 <= share_covering(1.0, [stats.quantile_interval(x, 0.5) for x in series]) <= 1.0
+    assert 0.91 <= share_covering(1.0, [quantiles.quantile_interval(x, 0.5) for x in series]) <= 1.0
     p95 = math.exp(float(special.ndtri(0.95)))
-    assert 0.91 <= share_covering(p95, [stats.quantile_interval(x, 0.95) for x in series]) <= 1.0
+    assert 0.91 <= share_covering(p95, [quantiles.quantile_interval(x, 0.95) for x in series]) <= 1.0
 
 
 @pytest.mark.trap("intervals for independent requests")
@@ -81,12 +81,12 @@ def test_intervals_hold_the_times_in_a_queue_whose_episodes_one_run_hardly_sees(
     mean = 1 / (1 - 0.85)
     assert share_covering(mean, [stats.mean_interval(run) for run in runs]) >= 0.92
     for q in (0.5, 0.95):
-        assert share_covering(-mean * math.log(1 - q), [stats.quantile_interval(run, q) for run in runs]) >= 0.90
+        assert share_covering(-mean * math.log(1 - q), [quantiles.quantile_interval(run, q) for run in runs]) >= 0.90
 
 
 def test_an_upper_limit_may_lie_beyond_all_that_was_seen() -> None:
     runs = [queueing(0.85, 3000, seed)[1000:] for seed in range(40)]
-    highs = [(stats.quantile_interval(run, 0.95).figure.high, run.max()) for run in runs]
+    highs = [(quantiles.quantile_interval(run, 0.95).figure.high, run.max()) for run in runs]
     beyond = [high / largest for high, largest in highs if high is not None and high > largest]
     assert len(beyond) >= 10
     assert max(beyond) < 10
@@ -114,7 +114,7 @@ def test_a_skewed_sample_reaches_further_up_than_down() -> None:
 
 def test_a_quantile_that_the_sample_cannot_support_is_a_bound() -> None:
     x = RNG(0).exponential(size=60)
-    estimate = stats.quantile_interval(x, 0.99)
+    estimate = quantiles.quantile_interval(x, 0.99)
     assert estimate.figure.value is None
     assert estimate.figure.high is None
     assert estimate.figure.low is not None
@@ -126,15 +126,15 @@ def test_a_quantile_that_the_sample_cannot_support_is_a_bound() -> None:
 
 def test_the_bound_holds() -> None:
     truth = -math.log(0.01)
-    bounds = [stats.quantile_interval(RNG(s).exponential(size=60), 0.99).figure.low for s in range(300)]
+    bounds = [quantiles.quantile_interval(RNG(s).exponential(size=60), 0.99).figure.low for s in range(300)]
     assert np.mean([low is not None and low <= truth for low in bounds]) >= 0.95
 
 
 def test_enough_requests_get_an_interval_after_a_refusal() -> None:
     x = RNG(4).exponential(size=5000)
-    first = stats.quantile_interval(x[:100], 0.99)
+    first = quantiles.quantile_interval(x[:100], 0.99)
     assert first.refused
-    assert not stats.quantile_interval(x[: 100 + 2 * first.needed()], 0.99).refused
+    assert not quantiles.quantile_interval(x[: 100 + 2 * first.needed()], 0.99).refused
 
 
 def test_strong_correlation_is_refused_and_says_how_much_is_missing() -> None:
@@ -150,7 +150,7 @@ def test_strong_correlation_is_refused_and_says_how_much_is_missing() -> None:
 
 def test_nothing_is_said_of_nothing() -> None:
     assert stats.mean_interval([]).figure == Figure()
-    assert stats.quantile_interval([], 0.5).message() == "insufficient: no values"
+    assert quantiles.quantile_interval([], 0.5).message() == "insufficient: no values"
     assert stats.share_interval([]).figure == Figure()
     assert stats.mean_interval([1.0, 2.0, 3.0]).refused
     assert stats.mean_interval([math.nan, math.nan]).n == 0
@@ -160,7 +160,7 @@ def test_requests_without_a_value_are_left_out() -> None:
     x = RNG(1).random(500)
     with_gaps = np.insert(x, [0, 100, 500], np.nan)
     assert stats.mean_interval(with_gaps) == stats.mean_interval(x)
-    assert stats.quantile_interval(with_gaps, 0.9) == stats.quantile_interval(x, 0.9)
+    assert quantiles.quantile_interval(with_gaps, 0.9) == quantiles.quantile_interval(x, 0.9)
 
 
 def test_a_fixed_timeline_has_an_interval_of_no_width() -> None:
@@ -168,13 +168,13 @@ def test_a_fixed_timeline_has_an_interval_of_no_width() -> None:
         figure = stats.mean_interval(x).figure
         assert figure.low == pytest.approx(x[0], abs=1e-15)
         assert figure.high == pytest.approx(x[0], abs=1e-15)
-        assert stats.quantile_interval(x, 0.95).figure == Figure(x[0], x[0], x[0])
+        assert quantiles.quantile_interval(x, 0.95).figure == Figure(x[0], x[0], x[0])
 
 
 @pytest.mark.parametrize("q", [0.0, 1.0, -0.1, 95.0])
 def test_a_quantile_outside_the_unit_interval_is_an_error(q: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        stats.quantile_interval([1.0, 2.0], q)
+        quantiles.quantile_interval([1.0, 2.0], q)
 
 
 # --- censoring
@@ -183,7 +183,7 @@ def test_a_quantile_outside_the_unit_interval_is_an_error(q: float) -> None:
 def test_censored_values_enter_as_kaplan_and_meier_say() -> None:
     # The worked example of Kaplan and Meier's estimate: survival 0.8, 0.6, 0.3 after 1, 2 and 4; 3 and 5 are cut off.
     x, cut = np.asarray([1.0, 2.0, 3.0, 4.0, 5.0]), np.asarray([False, False, True, False, True])
-    sample = stats._Sample(x, cut)
+    sample = quantiles._Sample(x, cut)
     assert sample.reached == pytest.approx([0.2, 0.4, 0.4, 0.7, 0.7])
     assert sample.at(0.4) == 2.0
     assert sample.at(0.5) == 4.0
@@ -198,8 +198,8 @@ def test_dropping_long_requests_would_bias_what_censoring_keeps() -> None:
     x, limit = rng.exponential(1.0, 4000), rng.exponential(2.0, 4000)
     cut = limit < x
     seen = np.minimum(x, limit)
-    kept = stats.quantile_interval(seen, 0.5, cut).figure
-    dropped = stats.quantile_interval(seen[~cut], 0.5).figure
+    kept = quantiles.quantile_interval(seen, 0.5, cut).figure
+    dropped = quantiles.quantile_interval(seen[~cut], 0.5).figure
     assert kept.low is not None
     assert kept.high is not None
     assert kept.low < math.log(2) < kept.high
@@ -211,7 +211,10 @@ def test_what_was_cut_off_costs_certainty() -> None:
     widths = []
     for seed in range(20):
         x, limit = RNG(seed).exponential([[1.0], [2.0]], (2, 4000))
-        kept, whole = stats.quantile_interval(np.minimum(x, limit), 0.5, limit < x), stats.quantile_interval(x, 0.5)
+        kept, whole = (
+            quantiles.quantile_interval(np.minimum(x, limit), 0.5, limit < x),
+            quantiles.quantile_interval(x, 0.5),
+        )
         assert kept.half_width is not None
         assert whole.half_width is not None
         widths.append(kept.half_width / whole.half_width)
@@ -220,7 +223,7 @@ def test_what_was_cut_off_costs_certainty() -> None:
 
 def test_a_quantile_beyond_what_was_observed_is_a_bound_too() -> None:
     x = RNG(5).random(500)
-    estimate = stats.quantile_interval(np.minimum(x, 0.7), 0.9, x > 0.7)
+    estimate = quantiles.quantile_interval(np.minimum(x, 0.7), 0.9, x > 0.7)
     assert estimate.figure.value is None
     assert estimate.figure.high is None
     assert estimate.figure.low is not None
@@ -318,14 +321,14 @@ def test_clustered_misses_widen_a_share() -> None:
     rng = RNG(2)
     apart = rng.random(4000) < 0.1
     together = np.repeat(rng.random(100) < 0.1, 40)
-    assert stats.overdispersion(apart) < 2.5
-    assert 15 < stats.overdispersion(together) < 90
+    assert longrun.overdispersion(apart) < 2.5
+    assert 15 < longrun.overdispersion(together) < 90
     wide, narrow = stats.share_interval(together), stats.share_interval(apart)
     assert wide.half_width is not None
     assert narrow.half_width is not None
     assert wide.half_width > 3 * narrow.half_width
-    assert stats.overdispersion(np.zeros(50)) == 1.0
-    assert stats.overdispersion([]) == 1.0
+    assert longrun.overdispersion(np.zeros(50)) == 1.0
+    assert longrun.overdispersion([]) == 1.0
 
 
 # --- MLPerf's early stopping
@@ -334,23 +337,23 @@ def test_clustered_misses_widen_a_share() -> None:
 @pytest.mark.parametrize(("q", "least"), [(0.90, 64), (0.95, 130), (0.99, 662)])
 def test_certified_quantiles_start_where_loadgens_do(q: float, least: int) -> None:
     x = RNG(0).random(least)
-    assert stats.certified_quantile(x[:-1], q) is None
-    assert stats.certified_quantile(x, q) == x.max()
+    assert quantiles.certified_quantile(x[:-1], q) is None
+    assert quantiles.certified_quantile(x, q) == x.max()
 
 
 def test_a_certified_quantile_is_hardly_ever_below_the_true_one() -> None:
-    found = [stats.certified_quantile(RNG(s).random(2000), 0.99) for s in range(400)]
+    found = [quantiles.certified_quantile(RNG(s).random(2000), 0.99) for s in range(400)]
     below = np.mean([value is not None and value < 0.99 for value in found])
     assert below <= 0.02
 
 
 def test_overdispersion_costs_certified_quantiles_requests() -> None:
     x = RNG(3).random(3000)
-    plain, careful = stats.certified_quantile(x, 0.99), stats.certified_quantile(x, 0.99, phi=3.0)
+    plain, careful = quantiles.certified_quantile(x, 0.99), quantiles.certified_quantile(x, 0.99, phi=3.0)
     assert plain is not None
     assert careful is not None
     assert plain < careful
-    assert stats.certified_quantile(x, 0.99, phi=6.0) is None
+    assert quantiles.certified_quantile(x, 0.99, phi=6.0) is None
 
 
 # --- several runs, and when to stop
@@ -414,5 +417,5 @@ def test_a_million_values_take_no_time_to_speak_of() -> None:
     x = RNG(0).gamma(2.0, size=1_000_000)
     begun = time.perf_counter()
     stats.mean_interval(x)
-    stats.quantile_intervals(x, (0.5, 0.9, 0.95, 0.99))
+    quantiles.quantile_intervals(x, (0.5, 0.9, 0.95, 0.99))
     assert time.perf_counter() - begun < 20

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pacemark.figures import metrics, verdict
+from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.health import Health
-from pacemark.figures.verdict import Evidence, judge
+from pacemark.figures.verdict import judge
 from pacemark.figures.window import Change
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Basis, Distribution, Figure
@@ -57,7 +58,7 @@ def found(e: Evidence) -> dict[str, str]:
     return {f.code: f.status for f in checked(e)}
 
 
-def checked(e: Evidence) -> list[verdict.Finding]:
+def checked(e: Evidence) -> list[Finding]:
     return [f for check in verdict.CHECKS if (f := check(e)) is not None]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from pacemark.figures import stats
+from pacemark.figures import longrun
 from pacemark.figures.conditions import Condition
 
 __all__ = ["DRAWS", "Belief", "Reading", "believe", "read"]
@@ -131,7 +131,7 @@ def _effective(scores: Floats | NDArray[np.bool_], share: float, memory: float =
     rare = 1 + UNSEEN * memory / (n * min(share, 1 - share))
     if n < 40 or variance == 0:
         return n / rare, max(1, n - 1)
-    run = stats.long_run(x)
+    run = longrun.long_run(x)
     return n / rare / max(1.0, run.variance / variance), run.dof
 
 
@@ -145,7 +145,7 @@ def _quantile(scores: Floats, q: float, at: Floats) -> tuple[float, Floats]:
     value = float(np.quantile(ordered, q))
     memory = 1.0
     if n >= 40:
-        half = stats.overdispersion(scores <= np.median(scores))
+        half = longrun.overdispersion(scores <= np.median(scores))
         memory = 1 - 1 / half**2
     n_eff = min(_independent(scores <= value, q, memory), _independent(scores <= np.median(scores), q, memory))
     rank = special.betaincinv(n_eff * q + 0.5, n_eff * (1 - q) + 0.5, at)

@@ -1,4 +1,4 @@
-"""What the client that measured a level can have added to it."""
+"""What the client that measured a level can have added to it, and the checks of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.figures import metrics
+from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.health import Health, spread_ms
-from pacemark.pace import Load, Rate
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Client
 from pacemark.trace import Trace
 
@@ -52,3 +53,99 @@ def bound_ms(trace: Trace, good: Mask, health: Health) -> float | None:
     if health.clock == "user":
         over += health.stall_ns / 1e6
     return over
+
+
+LEAST_IDLE = 0.03
+"""Below this share of idle time a core has nothing left for a client that wakes up."""
+
+
+def client_starved(e: Evidence) -> Finding | None:
+    """A client that waits for a core sends late and reads late, whatever its clock says."""
+    share = max(e.health.worker_wait_share, default=0.0)
+    idle = e.health.idle_share
+    if share <= 0.15 and idle is not None and idle < LEAST_IDLE:
+        text = f"the cores that this client may use were idle only {idle:.0%} of the time, so it had to fight for them"
+        return Finding("suspect", "client_starved", f"{text}; free a core for it, or load from a machine that has one")
+    if share <= 0.15:
+        return None
+    return Finding(
+        "suspect" if share <= 0.4 else "invalid",
+        "client_starved",
+        f"this client was ready to run but had no CPU for {share:.0%} of the time; free a core for it, "
+        "or load from a machine that has one",
+    )
+
+
+def client_busy(e: Evidence) -> Finding | None:
+    """A worker near one whole core queues its own reads."""
+    share = max(e.health.worker_cpu_share, default=0.0)
+    if share <= 0.85:
+        return None
+    text = f"a worker of this client was busy {share:.0%} of the time; use more --workers"
+    return Finding("suspect", "client_busy", text)
+
+
+def client_lag(e: Evidence) -> Finding | None:
+    """How long answers lay in the kernel. Its stamps make up for that, up to where events pile up in one read."""
+    if not len(e.health.lag_ns):
+        return None
+    lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
+    typical = e.level.itl_ms.p50.value or 20.0
+    if lag_ms <= max(5.0, 0.5 * typical):
+        return None
+    return Finding(
+        "suspect",
+        "client_lag",
+        f"this client read answers up to {lag_ms:.1f} ms after they arrived (p99), where tokens come every "
+        f"{typical:.1f} ms; use more --workers, or a machine with free cores",
+    )
+
+
+def coalesced(e: Evidence) -> Finding | None:
+    """Events that were read together have one stamp, so their gaps are bounds."""
+    least, most = e.level.itl_ms.p99.low, e.level.itl_ms.p99.high
+    if e.gaps < 100 or least is None or most is None:
+        return None
+    if most - least <= max(1.0, 0.1 * least):
+        return None
+    return Finding(
+        "suspect",
+        "coalesced",
+        f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: the server "
+        "or a proxy sends several at once, or this client read late; find what buffers, or use more --workers",
+    )
+
+
+def late_sends(e: Evidence) -> Finding | None:
+    """Open loop: a request that leaves late did not arrive as the arrival process says."""
+    if not e.trace.open_loop or not e.sample.any():
+        return None
+    late = metrics.send_delay_ms(e.trace)[e.sample]
+    p99, p50 = float(np.quantile(late, 0.99)), float(np.median(late))
+    ttft = metrics.ttft_ms(e.trace)[e.good]
+    typical = float(np.nanmedian(ttft)) if np.isfinite(ttft).any() else 100.0
+    if p99 <= max(1.0, 0.01 * typical):
+        return None
+    return Finding(
+        "invalid" if p99 > 0.05 * typical and p50 > 10.0 else "suspect",
+        "late_sends",
+        f"this client sent requests up to {p99:.1f} ms after they were due (p99); latencies count from the due time, "
+        "so they hold, but the arrivals were less even than asked; use more --workers or raise --max-in-flight",
+    )
+
+
+def underfilled(e: Evidence) -> Finding | None:
+    """Closed loop: the slots must be in use, or the load was less than it says."""
+    if not isinstance(e.level.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
+        return None
+    begin = np.clip(e.trace.sent_ns, e.window.start_ns, e.window.end_ns)
+    end = np.clip(e.trace.ended_ns, e.window.start_ns, e.window.end_ns)
+    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.level.load.value
+    if used >= 0.95:
+        return None
+    return Finding(
+        "suspect",
+        "underfilled",
+        f"on average {used * e.level.load.value:.1f} of {e.level.load.value} requests were in flight: the client "
+        "or failures kept slots empty; use more --workers, or mend the failures",
+    )

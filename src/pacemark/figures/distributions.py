@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.figures import metrics, stats
+from pacemark.figures import metrics, quantiles, stats
+from pacemark.figures.estimate import Estimate
 from pacemark.figures.health import spread_ms
 from pacemark.summary import Basis, Distribution, Experience, Figure, Spread
 from pacemark.trace import ABSENT, Trace
@@ -21,25 +22,25 @@ def finite(values: Floats) -> Floats:
     return values[np.isfinite(values)]
 
 
-def estimates_of(known: Floats) -> dict[str, stats.Estimate]:
+def estimates_of(known: Floats) -> dict[str, Estimate]:
     """The mean and the quantiles of a metric, by the names they have in a `Distribution`."""
-    quantiles = stats.quantile_intervals(known, list(_QUANTILES.values()))
-    return {"mean": stats.mean_interval(known), **dict(zip(_QUANTILES, quantiles, strict=True))}
+    intervals = quantiles.quantile_intervals(known, list(_QUANTILES.values()))
+    return {"mean": stats.mean_interval(known), **dict(zip(_QUANTILES, intervals, strict=True))}
 
 
-def distribution(known: Floats, estimates: dict[str, stats.Estimate]) -> Distribution:
+def distribution(known: Floats, estimates: dict[str, Estimate]) -> Distribution:
     """Figures of a metric whose `known` values (n,) have these `estimates`."""
     points = {name: _pointed(known, q, estimates[name].figure) for name, q in _QUANTILES.items()}
     return Distribution(estimates["mean"].figure, **points)
 
 
-def basis(known: Floats, estimates: dict[str, stats.Estimate]) -> Basis:
+def basis(known: Floats, estimates: dict[str, Estimate]) -> Basis:
     """What the figures of the `known` values (n,) stand on."""
     if not len(known):
         return Basis(note="insufficient: no values")
     median, high = estimates["p50"], estimates["p95"]
     phi = max(1.0, len(known) / max(high.n_eff, 1e-9))
-    certified = {name: stats.certified_quantile(known, q, phi=phi) for name, q in _QUANTILES.items() if q > 0.5}
+    certified = {name: quantiles.certified_quantile(known, q, phi=phi) for name, q in _QUANTILES.items() if q > 0.5}
     scatter = {name: e.scatter for name, e in estimates.items() if e.scatter is not None}
     return Basis(len(known), high.n_eff, certified, median.message() or high.message(), scatter)
 

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.budget import Budget
-from pacemark.figures import metrics, rates, stats
+from pacemark.figures import metrics, quantiles, rates, stats
 from pacemark.figures.client import client
 from pacemark.figures.distributions import basis, between_events, distribution, estimates_of, experience, finite, views
+from pacemark.figures.evidence import Evidence
 from pacemark.figures.health import Health
 from pacemark.figures.rates import Stretch
 from pacemark.figures.steadiness import change_of, growth_of, settled
-from pacemark.figures.verdict import Evidence, judge
+from pacemark.figures.verdict import judge
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import LATENCIES, Basis, Distribution, EndedBy, Level, Requests, Verdict
 from pacemark.trace import Trace, Watch, Window
@@ -186,7 +187,7 @@ def precise(target: float, looks: int = 8, first: int = 60) -> Enough:
         estimates = [stats.rate_interval(times, tokens, window.start_ns, window.end_ns, confidence=confidence)]
         for values in (metrics.ttft_ms(trace)[sample], metrics.tpot_ms(trace)[sample]):
             if np.isfinite(values).any():
-                estimates += stats.quantile_intervals(values, (0.50, 0.95), confidence=confidence)
+                estimates += quantiles.quantile_intervals(values, (0.50, 0.95), confidence=confidence)
         return stats.precise_enough(estimates, target)
 
     return enough

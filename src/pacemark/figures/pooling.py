@@ -14,6 +14,7 @@ import msgspec
 
 from pacemark.budget import Budget, parse
 from pacemark.figures import health, metrics, stats
+from pacemark.figures.estimate import CONFIDENCE, t_quantile
 from pacemark.figures.level import LevelResult, figures_of, started
 from pacemark.figures.rates import Stretch
 from pacemark.figures.verdict import COUNTS, NOTES, too_few
@@ -96,7 +97,7 @@ def widened(whole: Figure, runs: Sequence[Figure]) -> Figure:
     if grown is None:
         return whole
     error, dof = grown
-    wide = error * stats.t_quantile(dof, stats.CONFIDENCE)
+    wide = error * t_quantile(dof, CONFIDENCE)
     if half == 0:
         return Figure(whole.value, max(0.0, whole.value - wide), whole.value + wide)
     factor = max(1.0, wide / half)

@@ -6,56 +6,14 @@ Each check is a function from the evidence to a finding or None, and says what t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.figures import metrics
-from pacemark.figures.health import Health
-from pacemark.figures.window import Change
-from pacemark.pace import Concurrency
+from pacemark.figures import client
+from pacemark.figures.evidence import Check, Evidence, Finding
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
-from pacemark.trace import Trace, Watch, Window
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the checks look at. `sample` are the requests started in the window, `good` those answered."""
-
-    level: Level
-    """Its figures, without a verdict."""
-    trace: Trace
-    window: Window
-    health: Health
-    sample: NDArray[np.bool_]
-    good: NDArray[np.bool_]
-    settled: bool = True
-    change: Change | None = None
-    beyond: bool = False
-    ended_by: str = "duration"
-    gaps: int = 0
-    known_prompts: float | None = None
-    """TTFT of a prompt that any run with this seed sends, over that of prompts which nobody ever sent; None where
-    the server showed no memory for prompts, or where the seed is new."""
-    watch: Watch = field(default_factory=Watch)
-    asked_input: float | None = None
-    """Input tokens that each request asked for; None where that is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be; a note is worth knowing and casts no doubt."""
-
-    status: Literal["note", "suspect", "invalid"]
-    code: str
-    message: str
-
-
-LEAST_IDLE = 0.03
-"""Below this share of idle time a core has nothing left for a client that wakes up."""
 
 NOTES = frozenset(
     {"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens", "unread_events"}
@@ -63,8 +21,6 @@ NOTES = frozenset(
 """Codes of what is worth knowing of a level and casts no doubt on it."""
 COUNTS = frozenset({"no_interval", "few_requests"})
 """Codes of what more requests would mend."""
-
-Check = Callable[[Evidence], Finding | None]
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -391,98 +347,6 @@ def suspected_cache(e: Evidence) -> Finding | None:
     )
 
 
-def client_starved(e: Evidence) -> Finding | None:
-    """A client that waits for a core sends late and reads late, whatever its clock says."""
-    share = max(e.health.worker_wait_share, default=0.0)
-    idle = e.health.idle_share
-    if share <= 0.15 and idle is not None and idle < LEAST_IDLE:
-        text = f"the cores that this client may use were idle only {idle:.0%} of the time, so it had to fight for them"
-        return Finding("suspect", "client_starved", f"{text}; free a core for it, or load from a machine that has one")
-    if share <= 0.15:
-        return None
-    return Finding(
-        "suspect" if share <= 0.4 else "invalid",
-        "client_starved",
-        f"this client was ready to run but had no CPU for {share:.0%} of the time; free a core for it, "
-        "or load from a machine that has one",
-    )
-
-
-def client_busy(e: Evidence) -> Finding | None:
-    """A worker near one whole core queues its own reads."""
-    share = max(e.health.worker_cpu_share, default=0.0)
-    if share <= 0.85:
-        return None
-    text = f"a worker of this client was busy {share:.0%} of the time; use more --workers"
-    return Finding("suspect", "client_busy", text)
-
-
-def client_lag(e: Evidence) -> Finding | None:
-    """How long answers lay in the kernel. Its stamps make up for that, up to where events pile up in one read."""
-    if not len(e.health.lag_ns):
-        return None
-    lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
-    typical = e.level.itl_ms.p50.value or 20.0
-    if lag_ms <= max(5.0, 0.5 * typical):
-        return None
-    return Finding(
-        "suspect",
-        "client_lag",
-        f"this client read answers up to {lag_ms:.1f} ms after they arrived (p99), where tokens come every "
-        f"{typical:.1f} ms; use more --workers, or a machine with free cores",
-    )
-
-
-def coalesced(e: Evidence) -> Finding | None:
-    """Events that were read together have one stamp, so their gaps are bounds."""
-    least, most = e.level.itl_ms.p99.low, e.level.itl_ms.p99.high
-    if e.gaps < 100 or least is None or most is None:
-        return None
-    if most - least <= max(1.0, 0.1 * least):
-        return None
-    return Finding(
-        "suspect",
-        "coalesced",
-        f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: the server "
-        "or a proxy sends several at once, or this client read late; find what buffers, or use more --workers",
-    )
-
-
-def late_sends(e: Evidence) -> Finding | None:
-    """Open loop: a request that leaves late did not arrive as the arrival process says."""
-    if not e.trace.open_loop or not e.sample.any():
-        return None
-    late = metrics.send_delay_ms(e.trace)[e.sample]
-    p99, p50 = float(np.quantile(late, 0.99)), float(np.median(late))
-    ttft = metrics.ttft_ms(e.trace)[e.good]
-    typical = float(np.nanmedian(ttft)) if np.isfinite(ttft).any() else 100.0
-    if p99 <= max(1.0, 0.01 * typical):
-        return None
-    return Finding(
-        "invalid" if p99 > 0.05 * typical and p50 > 10.0 else "suspect",
-        "late_sends",
-        f"this client sent requests up to {p99:.1f} ms after they were due (p99); latencies count from the due time, "
-        "so they hold, but the arrivals were less even than asked; use more --workers or raise --max-in-flight",
-    )
-
-
-def underfilled(e: Evidence) -> Finding | None:
-    """Closed loop: the slots must be in use, or the load was less than it says."""
-    if not isinstance(e.level.load, Concurrency) or e.window.seconds <= 0 or not len(e.trace):
-        return None
-    begin = np.clip(e.trace.sent_ns, e.window.start_ns, e.window.end_ns)
-    end = np.clip(e.trace.ended_ns, e.window.start_ns, e.window.end_ns)
-    used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.level.load.value
-    if used >= 0.95:
-        return None
-    return Finding(
-        "suspect",
-        "underfilled",
-        f"on average {used * e.level.load.value:.1f} of {e.level.load.value} requests were in flight: the client "
-        "or failures kept slots empty; use more --workers, or mend the failures",
-    )
-
-
 CHECKS: tuple[Check, ...] = (
     no_window,
     worker_died,
@@ -503,12 +367,12 @@ CHECKS: tuple[Check, ...] = (
     token_count,
     cached_prompts,
     suspected_cache,
-    client_starved,
-    client_busy,
-    client_lag,
-    coalesced,
-    late_sends,
-    underfilled,
+    client.client_starved,
+    client.client_busy,
+    client.client_lag,
+    client.coalesced,
+    client.late_sends,
+    client.underfilled,
     event_count,
     hidden_tokens,
     unread_events,

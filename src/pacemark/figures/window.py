@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from pacemark.figures.stats import Floats, long_run
+from pacemark.figures.estimate import Floats
+from pacemark.figures.longrun import long_run
 
 __all__ = ["Change", "Growth", "backlog_growth", "change_in", "steady_start"]
 

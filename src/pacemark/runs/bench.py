@@ -97,7 +97,7 @@ class Bench:
         self._ledger = Ledger(lambda text: self.target.redacted(text))
         self._teller = Teller(settings.duration_s)
         self.known_prompts: float | None = None
-        """See `pacemark.figures.verdict.Evidence`."""
+        """See `pacemark.figures.evidence.Evidence`."""
         self._level = PROBE_LEVEL
         self._latency_s = 1.0
         self._gap_ns = 0

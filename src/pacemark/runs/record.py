@@ -36,7 +36,7 @@ class Learned(msgspec.Struct, frozen=True):
     options: dict[str, Any]
     """What the server accepts, as its dialect keeps it."""
     known_prompts: float | None
-    """See `pacemark.figures.verdict.Evidence`."""
+    """See `pacemark.figures.evidence.Evidence`."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
