@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal, special
 
-from pacemark.figures import metrics, stats
+from pacemark.figures import metrics, quantiles, stats
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
