@@ -50,10 +50,10 @@ def counted(said: Said, count_tokens: Counter | None) -> Counted:
     total = _total(said, kinds, count_tokens)
     told = _told(said, kinds, total)
     if told is not None:
-        events = np.flatnonzero((kinds > EMPTY) | (told > 0))
+        events = ((kinds > EMPTY) | (told > 0)).nonzero()[0]
         tokens, off = told[events], 0.0
     else:
-        events = np.flatnonzero(_carries(kinds, total.output))
+        events = _carries(said, kinds, total.output).nonzero()[0]
         tokens, off = _shared(said, events, total, count_tokens)
     return Counted(
         output_tokens=total.output,
@@ -75,10 +75,13 @@ def _unsay(said: Said, kinds: NDArray[np.int8]) -> None:
     if max(map(len, said.texts[-_TAIL:]), default=0) < _TAIL:
         return
     for kind in (REASONING, ANSWER):
-        same = np.flatnonzero(kinds == kind)
-        if len(same) < 3 or len(last := said.texts[same[-1]]) < _TAIL:
+        if said.kinds.count(kind) < 3:
             continue
-        if last.strip() == "".join(said.texts[i] for i in same[:-1]).strip():
+        same = (kinds == kind).nonzero()[0].tolist()
+        last = said.texts[same[-1]].strip()
+        if len(said.texts[same[-1]]) < _TAIL or not last.startswith(said.texts[same[0]].strip()):
+            continue
+        if last == "".join([said.texts[i] for i in same[:-1]]).strip():
             kinds[same[-1]] = NOTHING
             said.texts[same[-1]] = ""
 
@@ -87,7 +90,9 @@ def _unsay(said: Said, kinds: NDArray[np.int8]) -> None:
 
 
 def _total(said: Said, kinds: NDArray[np.int8], count_tokens: Counter | None) -> _Total:
-    carrying, reasoning = int(np.count_nonzero(kinds > EMPTY)), int(np.count_nonzero(kinds == REASONING))
+    carrying, reasoning = int(np.count_nonzero(kinds > EMPTY)), said.kinds.count(REASONING)
+    if reasoning:  # one of them may have been unsaid
+        reasoning = int(np.count_nonzero(kinds == REASONING))
     told = said.completion_tokens
     if told is None or (told == 0 and carrying):
         return _estimate("".join(said.texts), carrying, count_tokens)
@@ -144,21 +149,24 @@ def _told(said: Said, kinds: NDArray[np.int8], total: _Total) -> Floats | None:
     """Tokens (events,) from counts that ran beside the output; None where there are none to go by."""
     if len(said.running) < 2 or said.completion_tokens is None or total.source != "usage":
         return None
-    places = np.asarray([place for place, _ in said.running])
-    sums = np.asarray([count for _, count in said.running], dtype=np.float64)
-    steps = np.diff(sums, prepend=0.0)
-    if (steps < 0).any() or sums[-1] < sums[0] or len(set(sums.tolist())) == 1:
+    places, counts = zip(*said.running, strict=True)
+    sums = np.array(counts, dtype=np.float64)
+    steps = sums.copy()
+    steps[1:] -= sums[:-1]
+    if (steps < 0).any() or sums[-1] < sums[0] or (sums == sums[0]).all():
         if sums.sum() != said.completion_tokens:
             return None
         steps = sums  # each event's own count
     # A count beside every event that carried output, or it is not known what the others held.
-    carrying = np.flatnonzero(kinds > EMPTY)
-    if not np.isin(carrying, places).all():
+    carrying, beside, at = (kinds > EMPTY).nonzero()[0], np.zeros(len(kinds), bool), np.array(places)
+    beside[at] = True
+    if not beside[carrying].all():
         return None
     tokens = np.zeros(len(kinds))
-    np.add.at(tokens, places, steps)
+    tokens[at] = steps
     tokens[kinds == NOTHING] = 0.0
-    tokens += _thoughts(said, kinds, total.outside)
+    if total.outside:
+        tokens += _thoughts(said, kinds, total.outside)
     rest = total.output - tokens.sum()
     if rest > 0:
         tokens[carrying[-1]] += rest
@@ -175,14 +183,14 @@ def _thoughts(said: Said, kinds: NDArray[np.int8], outside: int) -> Floats:
     return sizes * (outside / sizes.sum()) if sizes.sum() else sizes
 
 
-def _carries(kinds: NDArray[np.int8], tokens: int) -> NDArray[np.bool_]:
+def _carries(said: Said, kinds: NDArray[np.int8], tokens: int) -> NDArray[np.bool_]:
     """Which events hold tokens. An empty delta is one only between the first text and the last, as far as the server
     counted more tokens than texts; after the last only if that makes the count come out; and before the first never:
     servers send such deltas to keep a connection."""
     carries = kinds > EMPTY
-    if EMPTY not in kinds:
+    if EMPTY not in said.kinds:
         return carries
-    texts, empty = np.flatnonzero(carries), np.flatnonzero(kinds == EMPTY)
+    texts, empty = carries.nonzero()[0], (kinds == EMPTY).nonzero()[0]
     spare = tokens - len(texts)
     if not len(texts):
         carries[empty if len(empty) <= tokens else empty[:0]] = True

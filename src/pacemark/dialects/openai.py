@@ -6,8 +6,10 @@ event what pacemark needs and lets the rest be of any type.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -339,36 +341,89 @@ def _is_regular(chunk: _Chunk) -> bool:
     return False
 
 
-_PLAIN = re.compile(rb"[ !#-\[\]-~]+").fullmatch
-"""ASCII text that JSON writes as it is."""
-_LONGEST = 400
-"""Bytes of an event's text up to which it is read as those before it."""
+_DIGITS = b"0123456789"
+_USAGE = re.compile(rb'"usage": ?\{[^{}]*"completion_tokens": ?\d[^{}]*(?:\{[^{}]*\}[^{}]*)*\}\}').fullmatch
+_COMPLETION = re.compile(rb'"completion_tokens": ?(\d+)').findall
+_FIRST_LOOK, _WIDEST = 4096, 1 << 16
+"""Bytes of a stream that are looked at together: few, and twice as many as long as all in them is alike."""
+_string = msgspec.json.Decoder(str).decode
 
 
 def _read_alike(events: Events, payload: bytes, chunk: _Chunk, said: Said) -> None:
-    """Take the events that follow `payload` and differ from it in their text alone: most do, and decoding each would
-    be most of the work (measured in docs/accuracy.md)."""
+    """Take the events that follow `payload` and differ from it in their text, and in what they count, alone: most do,
+    and decoding each would be most of the work (measured in docs/accuracy.md)."""
     choices = chunk.choices or ()
-    if len(choices) != 1 or choices[0].finish_reason or chunk.usage is not None or events.event:
+    if len(choices) != 1 or choices[0].finish_reason or events.event:
         return
     kind, text = _carried(choices[0])
     quoted = b'"%b"' % text.encode("utf-8", "replace")
     before, found, after = payload.partition(quoted)
-    if kind < REASONING or not found or quoted in after or not _PLAIN(quoted[1:-1]):
+    counts = after[after.find(b'"usage"') :] if chunk.usage is not None else b""
+    if kind < REASONING or not found or quoted in after or (chunk.usage is not None and not _USAGE(counts)):
         return
-    opening, closing = b'data: %b"' % before, b'"%b\n\n' % after
-    body, at, skip = events.body, events.at, len(opening)
-    end, say, size = said.ends.append, said.texts.append, len(closing)
-    reach = skip + size + _LONGEST  # or a stream whose ends differ would be searched to its end for each event
-    while body.startswith(opening, at) and (stop := body.find(closing, at + skip, at + reach)) >= 0:
-        plain = body[at + skip : stop]
-        if not _PLAIN(plain):
+    opening, closing = b'data: %b"' % before, b'"%b' % after[: len(after) - len(counts)]
+    body, at, size, last = events.body, events.at, _FIRST_LOOK, b""
+    while body.startswith(opening, at):
+        window = body[at : body.rfind(b"\n\n", at, at + size) + 2]
+        pieces = window.split(b"\n\n")
+        parts, counted = _alike(window, pieces, opening, closing, counts)
+        texts = _strings(parts)
+        del pieces[len(texts) :]
+        if not texts:
             break
-        at = stop + size
-        end(at)
-        say(plain.decode("ascii"))
-    said.kinds.extend([kind] * (len(said.ends) - len(said.kinds)))
+        if counts:
+            told = map(int, _COMPLETION(b"".join(counted[: len(texts)])))
+            said.running += zip(range(len(said.ends), len(said.ends) + len(texts)), told, strict=True)
+            last = pieces[-1]
+        ends = list(accumulate([len(piece) + 2 for piece in pieces], initial=at))
+        at = ends[-1]
+        said.ends += ends[1:]
+        said.texts += texts
+        said.kinds += [kind] * len(texts)
+        size = min(2 * size, _WIDEST)
+    if last:  # its counts hold for the answer
+        _count(said, _chunk(last.removeprefix(b"data: ")).usage or _Usage(), NOTHING)
     events.at = at
+
+
+def _alike(
+    window: bytes, pieces: list[bytes], opening: bytes, closing: bytes, counts: bytes
+) -> tuple[list[bytes], list[bytes]]:
+    """What stands between `opening` and `closing` in the first of `pieces`, which `window` was split into, up to one
+    that is made otherwise; and the counts behind it, which differ from `counts` in their digits alone."""
+    skip = len(opening)
+    if not counts:
+        parts = [piece[skip : -len(closing)] for piece in pieces[:-1]]
+        between = b"%b\n\n%b" % (closing, opening)
+        if window == b"%b%b%b\n\n" % (opening, between.join(parts), closing):
+            return parts, []
+    parts, counted, uncounted = [], [], counts.translate(None, _DIGITS)
+    for piece in pieces:
+        text, found, these = piece[skip:].partition(closing)
+        if not found or not piece.startswith(opening) or these.translate(None, _DIGITS) != uncounted:
+            break
+        parts.append(text)
+        counted.append(these)
+    return parts, counted
+
+
+def _strings(parts: list[bytes]) -> list[str]:
+    """What JSON makes of the insides of strings, up to the first that is empty or none."""
+    together = b'"'.join(parts)
+    if all(parts) and together.count(b'"') == len(parts) - 1 and b"\\" not in together:
+        with contextlib.suppress(UnicodeDecodeError):
+            if (text := together.decode()).isprintable():
+                return text.split('"')
+    texts: list[str] = []
+    for part in parts:
+        try:
+            text = _string(b'"%b"' % part)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            break
+        if not text:
+            break
+        texts.append(text)
+    return texts
 
 
 def _read_single(body: bytes) -> Said:

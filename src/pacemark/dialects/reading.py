@@ -18,6 +18,8 @@ from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
 
 _TRANSPORT_SAID = ("truncated", "bad_stream", "bad_answer", "empty")
 """What bytes that broke off reveal: the failure of the transport says more."""
+_LONGEST_NS = np.iinfo(np.int32).max
+"""A lag that is longer is stored as this."""
 
 
 def understand(
@@ -44,7 +46,7 @@ def understand(
     error, detail = _failure(raw, said, output)
     hi, lo, read_of = _arrivals(raw, said, output, reads, ends)
     chosen = output.events
-    answers = np.flatnonzero(np.asarray(said.kinds, dtype=np.int8) == ANSWER)
+    answered = streamed and len(hi) > 0 and ANSWER in said.kinds
     holding = read_of[chosen]
     return Exchange(
         level=raw.level,
@@ -56,7 +58,7 @@ def understand(
         send_ns=raw.send_ns,
         headers_ns=raw.headers_ns,
         first_event_ns=int(hi[0]) if streamed and len(hi) else ABSENT,
-        answer_ns=int(hi[answers[0]]) if streamed and len(answers) else ABSENT,
+        answer_ns=int(hi[said.kinds.index(ANSWER)]) if answered else ABSENT,
         ended_ns=raw.ended_ns,
         connect_ns=raw.connect_ns,
         status=raw.status,
@@ -71,8 +73,8 @@ def understand(
         hi_ns=hi[chosen],
         lo_ns=lo[chosen],
         tokens=output.tokens.astype(np.float32),
-        lag_ns=np.clip(reads[:, 1], ABSENT, np.iinfo(np.int32).max).astype(np.int32),
-        coalesced_reads=len(np.unique(holding[1:][holding[1:] == holding[:-1]])),
+        lag_ns=np.minimum(np.maximum(reads[:, 1], ABSENT), _LONGEST_NS).astype(np.int32),
+        coalesced_reads=_coalesced(holding),
         hidden_tokens=output.hidden_tokens,
         reasoning_tokens=output.reasoning_tokens,
         tpot_off=output.tpot_off,
@@ -119,18 +121,29 @@ def _arrivals(raw: RawExchange, said: Said, output: Counted, reads: Int64, ends:
     The stamp is that of the read's last byte: exact for an event that ends there, a bound for one before it. What
     is followed only by events without output (finish, usage, [DONE]) counts as exact: servers write them together.
     """
-    offsets = np.asarray(said.ends, dtype=np.int64)
-    read_of = np.minimum(np.searchsorted(ends, offsets), max(len(ends) - 1, 0))
     if not len(reads):
         none = np.zeros(0, np.int64)
         return none, none, none
+    offsets = np.array(said.ends, dtype=np.int64)
+    read_of = np.minimum(ends.searchsorted(offsets), len(ends) - 1)
     arrivals = reads[:, 0]
-    hi = arrivals[read_of]
-    previous = np.concatenate([[raw.sent_ns], arrivals])[read_of]
-    carries = np.zeros(len(offsets), bool)
-    carries[output.events] = True
-    followed = np.append(carries[1:], False) & (ends[read_of] != offsets)
-    return hi, np.where(followed, previous, hi), read_of
+    hi = lo = arrivals[read_of]
+    followed = np.zeros(len(offsets), bool)
+    followed[output.events] = True
+    followed[:-1] = followed[1:]
+    followed[-1:] = False
+    followed &= ends[read_of] != offsets
+    if followed.any():
+        previous = read_of[followed] - 1
+        lo = hi.copy()
+        lo[followed] = np.where(previous >= 0, arrivals[previous], raw.sent_ns)
+    return hi, lo, read_of
+
+
+def _coalesced(holding: Int64) -> int:
+    """How many reads stand more than once in `holding`, which ascends."""
+    again = holding[1:] == holding[:-1]
+    return int(np.count_nonzero(again)) - int(np.count_nonzero(again[1:] & again[:-1]))
 
 
 def _stamp_of(offset: int | None, reads: Int64, ends: Int64) -> int:
