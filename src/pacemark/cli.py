@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from pacemark import showing
 from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, reason, storing
-from pacemark.errors import Failed, PacemarkError, Stopped
+from pacemark.errors import Failed, PacemarkError, RunFailed, Stopped
 from pacemark.flags import (
     ACCESS,
     LEVELS,
@@ -139,7 +139,7 @@ def show_command(
 
 
 @app.command("report")
-@flags("budget mlflow json")
+@flags("budget no_fail_budget mlflow json")
 def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
     """Compute summary and report anew from a stored run, for another --budget if you like."""
     from pacemark import api as face
@@ -147,6 +147,7 @@ def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
     with storing(str(run)):
         done = face.report(run, budget=given["budget"])
     showing.tell(done, given["json"], mlflow=given["mlflow"])
+    _gated(done, given)
 
 
 @app.command("export")
@@ -162,7 +163,7 @@ def export_command(
 
 
 @app.command("find")
-@flags(PROCESS, SEARCH, RUNNING)
+@flags(PROCESS, SEARCH, "no_fail_budget", RUNNING)
 def find_command(
     context: typer.Context,
     budget: Annotated[str, typer.Option("--budget", help="Limits, such as 'ttft p95 < 500ms, tpot p95 < 50ms'.")],
@@ -189,7 +190,7 @@ def find_command(
     with showing.watched(context, given) as options:
         options["budget"] = budget
         done = face.find(target, tell=showing.probe, **search, **options)
-    _done(done, given, written=from_run is None)
+    _done(done, given | {"budget": budget}, written=from_run is None)
 
 
 @app.command("plan")
@@ -296,6 +297,18 @@ def _done(done: Run, given: dict[str, Any], *, written: bool = True) -> None:
     showing.tell(done, given["json"], mlflow=given.get("mlflow", False), written=written)
     if done.interrupted:
         raise Stopped(f"stopped; what had finished is in {done.path}")
+    if done.levels and all(level.verdict.status == "invalid" for level in done.levels):
+        why = next((reason.message for level in done.levels for reason in level.verdict.reasons), "")
+        raise RunFailed(f"no level can be relied on: {why}; what was measured is in {done.path}")
+    _gated(done, given)
+
+
+def _gated(done: Run, given: dict[str, Any]) -> None:
+    """Raises Failed where a budget was given and no level meets it, and that was not to be let pass."""
+    from pacemark.reporting.answer import unmet
+
+    if given.get("budget") and not given["no_fail_budget"] and (line := unmet(done.summary)):
+        raise Failed(line)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -33,8 +33,8 @@ def answer(summary: Summary) -> str:
     """The recommended operating point and the others, in words, in lines of at most 80 columns."""
     paragraphs = []
     for n, said in enumerate(statements(summary)):
-        name = f"recommended ({said.name})" if said.recommended else said.name
-        head = f"{name[:1].upper()}{name[1:]}: {said.text}."
+        name = f"{'doubtful' if said.doubt else 'recommended'} ({said.name})" if said.recommended else said.name
+        head = f"{name[:1].upper()}{name[1:]}: {said.text}{f'; suspect: {said.doubt}' if said.doubt else ''}."
         paragraphs.append(textwrap.fill(head, WIDTH, initial_indent="" if n == 0 else "  ", subsequent_indent="  "))
         if said.why:
             paragraphs.append(textwrap.fill(said.why, WIDTH, initial_indent="    ", subsequent_indent="    "))
