@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from pacemark import showing
 from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, reason, storing
-from pacemark.errors import Failed, PacemarkError, RunFailed, Stopped
+from pacemark.errors import BadInput, Failed, PacemarkError, RunFailed, Stopped, Undecided
 from pacemark.flags import (
     ACCESS,
     LEVELS,
@@ -31,6 +31,7 @@ from pacemark.flags import (
 from pacemark.machine import make_room, most_streams
 
 if TYPE_CHECKING:
+    from pacemark.answers.comparison import Compared
     from pacemark.api import Run
 
 app = typer.Typer(
@@ -226,26 +227,51 @@ def compare_command(
     even_if_different: Annotated[
         bool, typer.Option("--even-if-different", help="Judge runs of other lengths, API or streaming too.")
     ] = False,
+    undecided: Annotated[
+        str, typer.Option(metavar="pass|fail", help="What an undecided --fail-if does; exit code 4 if not given.")
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every figure, not only those that differ.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
     **given: Any,
 ) -> None:
-    """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds."""
+    """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds, 4 where that
+    cannot be told."""
     from pacemark import api as face
-    from pacemark.answers.comparison import refuse_if_other, violated
+    from pacemark.answers.comparison import refuse_if_other
 
-    found = face.compare(a, b)
+    if undecided not in ("", "pass", "fail"):
+        raise BadInput(f"--undecided {undecided!r}: say pass or fail")
+    found = face.compare(a, b, fail_if=fail_if or [])
     if fail_if and not even_if_different:
         refuse_if_other(found)
     for line in [*(f"they differ in {d}" for d in found.differences), *(f"left out: {x}" for x in found.left_out)]:
         typer.echo(line, err=True)
-    held = [line for condition in fail_if or [] for line in violated(found, condition)]
     if given["json"]:
         showing.print_json(found)
     else:
-        from pacemark.reporting import terminal
+        from pacemark.reporting import compared
 
-        showing.console().print(terminal.comparison(found))
-    if held:
-        raise Failed("; ".join(held))
+        if markdown:
+            typer.echo(compared.markdown(found, everything=everything))
+        else:
+            showing.console().print(compared.comparison(found, everything=everything))
+    _judged(found, undecided)
+
+
+def _judged(found: Compared, undecided: str) -> None:
+    """Raises Failed where a condition of the gate failed, Undecided where none did and one is not decided."""
+    lines = {
+        status: "; ".join(f"{x.condition}: {x.why}" for x in found.conditions if x.status == status)
+        for status in ("failed", "undecided")
+    }
+    if lines["failed"]:
+        raise Failed(lines["failed"])
+    if lines["undecided"] and undecided == "fail":
+        raise Failed(f"undecided: {lines['undecided']}")
+    if lines["undecided"] and undecided == "pass":
+        note(f"undecided, and let pass: {lines['undecided']}")
+    elif lines["undecided"]:
+        raise Undecided(f"undecided: {lines['undecided']}")
 
 
 @app.command("calibrate")

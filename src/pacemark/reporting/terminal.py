@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from math import floor, log10
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -20,10 +19,7 @@ from pacemark.reporting.words import ended, errors, open_loop, plain, reasons
 from pacemark.summary import Distribution, Figure, Level, Summary
 from pacemark.units import number
 
-if TYPE_CHECKING:
-    from pacemark.answers.comparison import Compared
-
-__all__ = ["Progress", "answer", "ascii_curve", "comparison", "table"]
+__all__ = ["Progress", "answer", "ascii_curve", "table"]
 
 WIDTH = 80
 _STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}
@@ -221,41 +217,3 @@ def _ticks(top: float, most: int) -> list[float]:
     power = 10 ** floor(log10(max(top, 1e-300) / most))  # a subnormal number divided is 0
     step = next(power * m for m in (1, 2, 5, 10, 20) if top / (power * m) <= most)
     return [step * n for n in range(floor(top / step) + 1)]
-
-
-def comparison(compared: Compared) -> RenderableType:
-    """Run B against run A: a part per load, a row per metric."""
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    grid.add_column("Metric", no_wrap=True)
-    for name in ("A", "B", "B / A (95%)"):
-        grid.add_column(name, justify="right", no_wrap=True)
-    grid.add_column("Verdict")
-    for level in compared.levels:
-        grid.add_section()
-        grid.add_row(f"[bold]{level.asked or level.load}")
-        for name, found in level.metrics.items():
-            if found.a.value is None and found.b.value is None:
-                continue
-            metric, _, statistic = name.partition(".")
-            words = f"{_METRICS[metric]} {statistic}".strip()
-            grid.add_row(words, _value(found.a), _value(found.b), _change(found.ratio), found.verdict)
-    return grid
-
-
-_METRICS = {
-    "output_tokens_per_s": "output tok/s",
-    "requests_per_s": "requests/s",
-    "ttft_ms": "TTFT ms",
-    "tpot_ms": "TPOT ms",
-    "latency_ms": "latency ms",
-}
-
-
-def _change(ratio: Figure) -> str:
-    """How much more or less it is, and the interval of that, in percent."""
-    if ratio.value is None:
-        return "-"
-    change = f"{ratio.value - 1:+.1%}"
-    if ratio.low is None or ratio.high is None:
-        return change
-    return f"{change} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f})"
