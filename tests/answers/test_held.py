@@ -6,17 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pacemark as face
+from pacemark.answers.curve import flat_from
 from pacemark.answers.held import answer_of, closest
-from pacemark.answers.stored import find_from
-from pacemark.budget import parse
-from pacemark.figures.level import LevelResult
-from pacemark.pace import Concurrency, Rate
-from pacemark.reporting.answer import unmet
+from pacemark.answers.planning import parse_demand, plan_for
+from pacemark.answers.search import find
+from pacemark.answers.stored import comparable, find_from
+from pacemark.budget import Budget, parse
+from pacemark.errors import BadInput
+from pacemark.figures.level import Enough, LevelResult
+from pacemark.pace import Concurrency, Load, Rate
+from pacemark.reporting.answer import answer as statements
+from pacemark.reporting.answer import recommended, unmet
+from pacemark.runs.conclude import summary_of
+from pacemark.runs.record import RunRecord
+from pacemark.runs.run import Run
 from pacemark.runs.simulated import virtual_measure
-from pacemark.summary import Held
+from pacemark.scenario import Levels, Scenario, Settings
+from pacemark.simulator import customised, named
+from pacemark.summary import Find, Held
 from support.cli_tools import assert_refused
 from support.inside import inside
 from support.samples import known
@@ -118,3 +129,102 @@ def test_a_run_whose_levels_are_all_invalid_ends_with_3_and_is_kept(tmp_path: Pa
 
 def test_a_budget_flag_is_still_checked(stored_run: Path) -> None:
     assert_refused(inside("report", stored_run, "--budget", "ttft p95 <"), "something is missing at the end")
+
+
+# --- whoever asks
+
+
+BUDGETS = ("tpot p95", "ttft p95", "latency p90", "ttft mean")
+
+
+def endpoint(number: int) -> tuple[list[LevelResult], Budget]:
+    """A random endpoint over the usual levels, and a budget that lies somewhere around what they give."""
+    rng = np.random.default_rng(number)
+    changes = {"base_ms": rng.uniform(4, 20), "per_decode_ms": rng.uniform(0.05, 0.6), "max_batch": 24}
+    preset = customised(named("demo"), changes)
+    measure = virtual_measure(preset, input_tokens=(256, 0.3), output_tokens=(24, 0.3), duration_s=4.0, seed=number)
+    results = [measure(Concurrency(n)) for n in (1, 2, 4, 8, 16, 32)]
+    what = BUDGETS[number % len(BUDGETS)]
+    metric, statistic = what.split()
+    values = [getattr(r.level, f"{metric}_ms").p50.value or 50.0 for r in results]
+    limit = float(np.exp(rng.uniform(np.log(0.9 * min(values)), np.log(1.2 * max(values)))))
+    return results, parse(f"{metric} {statistic} < {limit:.6g}ms")
+
+
+def record_of(results: list[LevelResult], budget: Budget) -> RunRecord:
+    order = Scenario("sim:demo", Levels(tuple(r.load for r in results)), settings=Settings(budget=budget))
+    return RunRecord(scenario=order, target={"url": "http://127.0.0.1:1/v1", "model": "m"})
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_a_budget_has_one_answer_whoever_asks(number: int) -> None:
+    results, budget = endpoint(number)
+    record = record_of(results, budget)
+    swept = summary_of(results, record, None)  # sweep --budget, and report --budget
+    again = summary_of(results, record, find_from(comparable(results), budget))  # find --from
+    found = swept.answer
+    assert isinstance(found, Find)
+    assert again.find == again.answer == found
+    assert again.operating_points == swept.operating_points
+    point = swept.operating_points.within_budget
+    said = statements(swept)[0]  # the terminal's, the report's and the notebook's
+    assert said.text in Run(swept, Path()).answer.replace("\n  ", " ")
+    assert statements(again)[0].text == said.text
+    if found.answer is None:
+        assert point is None
+        assert said.name.startswith("no level meets")
+        with pytest.raises(BadInput, match="no level of the run meets"):
+            plan_for(results, parse_demand("40 requests/s"), budget)
+        return
+    assert point is not None
+    assert point.load.value <= known(found.answer.value)
+    assert plan_for(results, parse_demand("40 requests/s"), budget).point.load == point.load
+    assert f"concurrency {found.answer.value:,g} " in said.text
+    assert recommended(swept) == point.load
+    level = next(x for x in swept.levels if x.load == point.load)
+    assert isinstance(level.budget, Held)
+    assert known(level.budget.share) < 1
+
+
+def test_a_search_gives_the_answer_of_its_run_from_then_on() -> None:
+    budget = parse("tpot p95 < 11ms")
+    kept: list[LevelResult] = []
+    measure = virtual_measure("demo", input_tokens=(256, 0.3), output_tokens=(64, 0.3), seed=4)
+
+    def measured(load: Load, enough: Enough | None = None) -> LevelResult:
+        kept.append(measure(load, enough))
+        return kept[-1]
+
+    found = find(measured, budget)
+    summary = summary_of(kept, record_of(kept, budget), found)
+    assert summary.answer == summary.find == found
+    point = known(summary.operating_points.within_budget)
+    assert plan_for(kept, parse_demand("40 requests/s"), budget, find=found).point.load == point.load
+
+
+def test_where_throughput_is_flat_is_said_beside_the_answer() -> None:
+    measure = virtual_measure("demo", output_tokens=24, duration_s=10.0, seed=1)
+    results = [measure(Concurrency(n)) for n in (8, 32, 64, 128)]
+    summary = summary_of(results, record_of(results, parse("ttft p95 < 60s")), None)
+    assert isinstance(summary.answer, Find)
+    assert known(summary.answer.answer).value == 128
+    assert "Throughput no longer rises from" in statements(summary)[0].why
+    assert flat_from(summary.levels) is not None
+
+
+@pytest.mark.parametrize("limit", [UNMET, MET, "tpot p95 < 10.4ms"])
+def test_the_commands_on_a_stored_run_agree(limit: str, stored_run: Path) -> None:
+    found = face.find(from_run=stored_run, budget=limit)
+    report = face.report(stored_run, budget=limit)
+    shown = face.show(stored_run)
+    assert found.summary.answer == report.summary.answer == shown.summary.answer
+    points = {repr(run.summary.operating_points.within_budget) for run in (found, report, shown)}
+    assert len(points) == 1
+    said = report.summary.answer
+    assert isinstance(said, Find)
+    if said.answer is None:
+        with pytest.raises(BadInput):
+            face.plan(stored_run, demand="40 requests/s", budget=limit)
+    else:
+        plan = face.plan(stored_run, demand="40 requests/s", budget=limit)
+        assert plan.point == report.summary.operating_points.within_budget

@@ -102,12 +102,12 @@ def _rounded(count: float) -> int:
 
 
 def _in_words(level: LevelOutcome) -> str:
-    where, ratio = level.asked or level.load, level.ratio
+    where, ratio, least = level.asked or level.load, level.ratio, ""
     if ratio.value is None:
         said = "not known in both runs"
     elif ratio.low is None or ratio.high is None:
-        said = f"{ratio.value - 1:+.1%}, without an interval"
+        said, least = f"{ratio.value - 1:+.1%}, without an interval", "at least "
     else:
         said = f"{ratio.value - 1:+.1%} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f})"
-    more = f", about {level.needs_requests:,} more requests in each run decide it" if level.needs_requests else ""
-    return f"{where}: {said}{more}"
+    more = level.needs_requests
+    return f"{where}: {said}" + (f", {least}about {more:,} more requests in each run decide it" if more else "")

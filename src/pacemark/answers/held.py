@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pacemark.answers.boundary import Reading
 from pacemark.answers.search import in_words
-from pacemark.answers.stored import comparable, find_from, holds, weighed
+from pacemark.answers.stored import comparable, find_from, weighed
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
@@ -42,7 +42,7 @@ def answer_of(results: Sequence[LevelResult], budget: Budget, *, find: Find | No
     except BadInput:  # no level can be relied on, or none has what the budget limits
         return Answered(find)
     most = find.answer.value if find.answer and find.answer.value is not None else 0.0
-    met = [load for load, reading in readings.items() if holds(reading) and load.value <= most]
+    met = [load for load, reading in readings.items() if reading.holds and load.value <= most]
     held = {load: _held(reading) for load, reading in readings.items()}
     return Answered(find, held, max(met, key=lambda load: load.value, default=None))
 

@@ -23,7 +23,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Figure, Find, Level, Probe, Spent
 from pacemark.units import number
 
-__all__ = ["comparable", "conditions", "find_from", "holds", "meets", "weigh", "weighed"]
+__all__ = ["comparable", "conditions", "find_from", "meets", "weigh", "weighed"]
 
 _SPOILT = {"no_window", "worker_died", "cached_prompts", "client_starved", "late_sends"}
 """What makes an invalid level useless; one that is invalid for its errors or its backlog tells of the endpoint."""
@@ -90,13 +90,8 @@ def _reading(load: Load, results: Sequence[LevelResult], budget: Budget) -> Read
 
 def meets(results: Sequence[LevelResult], budget: Budget) -> Callable[[Level], bool]:
     """A judge of levels: whether their requests meet `budget`. No load beyond capacity does."""
-    met = {load for load, reading in weighed(results, budget).items() if holds(reading)}
+    met = {load for load, reading in weighed(results, budget).items() if reading.holds}
     return lambda level: level.load in met
-
-
-def holds(reading: Reading) -> bool:
-    """Whether the budget is met by the figures themselves, and more likely than not."""
-    return reading.within >= 0.5 and bool((reading.values < 1).all())
 
 
 _LOST = 2.0
@@ -135,7 +130,7 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
     whole = isinstance(loads[0], Concurrency)
     low, middle, high = (_step(belief.at(p), whole) for p in (0.025, 0.5, 0.975))
     top = float(loads[-1].value)
-    holding = [reading.load for reading in levels if holds(reading)]
+    holding = [reading.load for reading in levels if reading.holds]
     met = bool(holding)
     if met:
         middle = max(middle, min(holding))

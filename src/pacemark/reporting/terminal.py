@@ -16,7 +16,7 @@ from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.progress import Progress
 from pacemark.reporting.words import ended, errors, open_loop, plain, reasons
-from pacemark.summary import Distribution, Figure, Level, Summary
+from pacemark.summary import Distribution, Figure, Held, Level, Summary
 from pacemark.units import number
 
 __all__ = ["Progress", "answer", "ascii_curve", "table"]
@@ -51,6 +51,7 @@ def table(summary: Summary) -> RenderableType:
         **_quantiles("TPOT", [x.tpot_ms for x in levels], "p50", "p95"),
         **_quantiles("Latency", [x.latency_ms for x in levels], "p50", "p95"),
         "errors": ("Err.", [f"{x.requests.failed:,}" for x in levels]),
+        **_budget(levels),
         "verdict": ("Verdict", [str(x.verdict.status) for x in levels]),
     }
     for spare in ("requests", "Latency p95", "interval"):
@@ -59,11 +60,17 @@ def table(summary: Summary) -> RenderableType:
     padding = (0, 1, 0, 0) if _total_width(columns, gap=2) <= WIDTH else 0
     rows = Table(box=SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
     for name, (head, _) in columns.items():
-        rows.add_column(head, justify="left" if name == "verdict" else "right", no_wrap=True)
+        rows.add_column(head, justify="left" if name in ("budget", "verdict") else "right", no_wrap=True)
     for n, level in enumerate(levels):
         *figures, verdict = (cells[n] for _, cells in columns.values())
         rows.add_row(*figures, Text(verdict, style=_STYLES[level.verdict.status]))
     return Group(rows, *(Text(note, style="dim") for note in _notes(levels)))
+
+
+def _budget(levels: Sequence[Level]) -> dict[str, tuple[str, list[str]]]:
+    """A column that says which levels meet the budget; none where no level can tell."""
+    marks = [x.budget.status if isinstance(x.budget, Held) else "-" for x in levels]
+    return {} if set(marks) == {"-"} else {"budget": ("Budget", marks)}
 
 
 def ascii_curve(summary: Summary, width: int = WIDTH, height: int = 16) -> str:
