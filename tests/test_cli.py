@@ -304,7 +304,7 @@ class TestSweep:
 
     def test_a_run_does_not_differ_from_itself(self, swept: Swept) -> None:
         done = inside("compare", swept.folder, swept.folder, "--json", "--fail-if", "ttft p50 > +1%")
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 4, done.stderr  # so few requests cannot tell 1%
         levels = strict(done.stdout)["levels"]
         assert [x["load"]["value"] for x in levels] == [1, 2]
         verdicts = {m["verdict"] for x in levels for m in x["metrics"].values()}
@@ -326,7 +326,8 @@ class TestSweep:
         (same / "summary.json").write_text(json.dumps(summary))
         done = inside("compare", same, slower, "--fail-if", "throughput < -5%")
         assert done.returncode == 1
-        assert done.stderr == "pacemark: concurrency 2: throughput changed by -33.3%\n"
+        assert done.stderr.startswith("pacemark: throughput < -5%: concurrency 2: -33.3% (")
+        assert done.stderr.count("\n") == 1
         assert "lower" in done.stdout
         assert inside("compare", same, slower, "--fail-if", "throughput < -50%").returncode == 0
 

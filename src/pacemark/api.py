@@ -10,6 +10,7 @@ import msgspec
 
 from pacemark import scenario
 from pacemark.answers.comparison import Compared, compare_runs
+from pacemark.answers.gate import gated
 from pacemark.answers.planning import Plan, parse_demand, parse_size
 from pacemark.answers.search import Allowance, Step
 from pacemark.budget import parse as parse_budget
@@ -161,9 +162,17 @@ def plan(
     return conclude.planned(Path(path), wanted, limits, burstiness=burstiness, price=price_per_hour, size=size)
 
 
-def compare(a: str | Path, b: str | Path) -> Compared:
-    """Run B against run A, level by level. Raises BadInput where they share no level."""
-    return compare_runs(load(a).summary, load(b).summary)
+def compare(a: str | Path, b: str | Path, *, fail_if: Sequence[str] = ()) -> Compared:
+    """Run B against run A, level by level; with `fail_if`, conditions such as "ttft p95 > +5%", `.conditions` says
+    which passed, failed, or are undecided, and about how many more requests decide them.
+
+    Raises BadInput where they share no level, and for a condition of another form.
+    """
+    one, two = load(a), load(b)
+    found = gated(compare_runs(one.summary, two.summary), fail_if)
+    sides = {"a": (found.a, one), "b": (found.b, two)}
+    named = {name: msgspec.structs.replace(side, run=str(run.path)) for name, (side, run) in sides.items() if side}
+    return msgspec.structs.replace(found, **named)
 
 
 class ServeOptions(TypedDict, total=False):

@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from pacemark import showing
 from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, reason, storing
-from pacemark.errors import Failed, PacemarkError, Stopped
+from pacemark.errors import BadInput, Failed, PacemarkError, RunFailed, Stopped, Undecided
 from pacemark.flags import (
     ACCESS,
     LEVELS,
@@ -31,6 +31,7 @@ from pacemark.flags import (
 from pacemark.machine import make_room, most_streams
 
 if TYPE_CHECKING:
+    from pacemark.answers.comparison import Compared
     from pacemark.api import Run
 
 app = typer.Typer(
@@ -139,7 +140,7 @@ def show_command(
 
 
 @app.command("report")
-@flags("budget mlflow json")
+@flags("budget no_fail_budget mlflow json")
 def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
     """Compute summary and report anew from a stored run, for another --budget if you like."""
     from pacemark import api as face
@@ -147,6 +148,7 @@ def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
     with storing(str(run)):
         done = face.report(run, budget=given["budget"])
     showing.tell(done, given["json"], mlflow=given["mlflow"])
+    _gated(done, given)
 
 
 @app.command("export")
@@ -162,7 +164,7 @@ def export_command(
 
 
 @app.command("find")
-@flags(PROCESS, SEARCH, RUNNING)
+@flags(PROCESS, SEARCH, "no_fail_budget", RUNNING)
 def find_command(
     context: typer.Context,
     budget: Annotated[str, typer.Option("--budget", help="Limits, such as 'ttft p95 < 500ms, tpot p95 < 50ms'.")],
@@ -189,7 +191,7 @@ def find_command(
     with showing.watched(context, given) as options:
         options["budget"] = budget
         done = face.find(target, tell=showing.probe, **search, **options)
-    _done(done, given, written=from_run is None)
+    _done(done, given | {"budget": budget}, written=from_run is None)
 
 
 @app.command("plan")
@@ -225,26 +227,51 @@ def compare_command(
     even_if_different: Annotated[
         bool, typer.Option("--even-if-different", help="Judge runs of other lengths, API or streaming too.")
     ] = False,
+    undecided: Annotated[
+        str, typer.Option(metavar="pass|fail", help="What an undecided --fail-if does; exit code 4 if not given.")
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every figure, not only those that differ.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
     **given: Any,
 ) -> None:
-    """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds."""
+    """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds, 4 where that
+    cannot be told."""
     from pacemark import api as face
-    from pacemark.answers.comparison import refuse_if_other, violated
+    from pacemark.answers.comparison import refuse_if_other
 
-    found = face.compare(a, b)
+    if undecided not in ("", "pass", "fail"):
+        raise BadInput(f"--undecided {undecided!r}: say pass or fail")
+    found = face.compare(a, b, fail_if=fail_if or [])
     if fail_if and not even_if_different:
         refuse_if_other(found)
     for line in [*(f"they differ in {d}" for d in found.differences), *(f"left out: {x}" for x in found.left_out)]:
         typer.echo(line, err=True)
-    held = [line for condition in fail_if or [] for line in violated(found, condition)]
     if given["json"]:
         showing.print_json(found)
     else:
-        from pacemark.reporting import terminal
+        from pacemark.reporting import compared
 
-        showing.console().print(terminal.comparison(found))
-    if held:
-        raise Failed("; ".join(held))
+        if markdown:
+            typer.echo(compared.markdown(found, everything=everything))
+        else:
+            showing.console().print(compared.comparison(found, everything=everything))
+    _judged(found, undecided)
+
+
+def _judged(found: Compared, undecided: str) -> None:
+    """Raises Failed where a condition of the gate failed, Undecided where none did and one is not decided."""
+    lines = {
+        status: "; ".join(f"{x.condition}: {x.why}" for x in found.conditions if x.status == status)
+        for status in ("failed", "undecided")
+    }
+    if lines["failed"]:
+        raise Failed(lines["failed"])
+    if lines["undecided"] and undecided == "fail":
+        raise Failed(f"undecided: {lines['undecided']}")
+    if lines["undecided"] and undecided == "pass":
+        note(f"undecided, and let pass: {lines['undecided']}")
+    elif lines["undecided"]:
+        raise Undecided(f"undecided: {lines['undecided']}")
 
 
 @app.command("calibrate")
@@ -296,6 +323,18 @@ def _done(done: Run, given: dict[str, Any], *, written: bool = True) -> None:
     showing.tell(done, given["json"], mlflow=given.get("mlflow", False), written=written)
     if done.interrupted:
         raise Stopped(f"stopped; what had finished is in {done.path}")
+    if done.levels and all(level.verdict.status == "invalid" for level in done.levels):
+        why = next((reason.message for level in done.levels for reason in level.verdict.reasons), "")
+        raise RunFailed(f"no level can be relied on: {why}; what was measured is in {done.path}")
+    _gated(done, given)
+
+
+def _gated(done: Run, given: dict[str, Any]) -> None:
+    """Raises Failed where a budget was given and no level meets it, and that was not to be let pass."""
+    from pacemark.reporting.answer import unmet
+
+    if given.get("budget") and not given["no_fail_budget"] and (line := unmet(done.summary)):
+        raise Failed(line)
 
 
 def main(words: Sequence[str] | None = None) -> None:

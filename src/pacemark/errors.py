@@ -25,6 +25,12 @@ class Failed(PacemarkError):
     exit_code = 1
 
 
+class Undecided(PacemarkError):
+    """Whether a condition that was to fail the command holds cannot be told yet."""
+
+    exit_code = 4
+
+
 class Stopped(PacemarkError):
     """A run was stopped early and has told what it has; the exit code says by which signal."""
 

@@ -43,6 +43,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
     ),
     "repeats": (Annotated[int, _flag(help="Measure every level this many times, in turn.")], 1),
     "budget": (Annotated[str, _flag("--budget", help="Limits, such as 'ttft p95 < 500ms, tpot p95 < 50ms'.")], ""),
+    "no_fail_budget": (
+        Annotated[bool, _flag("--no-fail-budget", help="Exit with 0 even where no level meets the budget.")],
+        False,
+    ),
     "stream": (Annotated[bool, _flag("--stream/--no-stream", help="Ask for streamed answers.")], True),
     "ignore_eos": (
         Annotated[
@@ -115,9 +119,9 @@ RUNNING = f"{PLACE} stall_timeout workers seed out {ACCESS} fresh_connections ma
 SPEND = "max_requests max_tokens max_cost price_per_hour price_per_million"
 SEARCH = f"within most {SPEND}"
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
-LEVELS = "duration precision max_duration repeats budget"
+LEVELS = "duration precision max_duration repeats budget no_fail_budget"
 
-_NOT_OPTIONS = {"mlflow", "json", *PROCESS.split(), *SEARCH.split()}
+_NOT_OPTIONS = {"mlflow", "json", "no_fail_budget", *PROCESS.split(), *SEARCH.split()}
 
 
 def flags(*names: str, **defaults: Any) -> Callable[[Command], Command]:

@@ -146,6 +146,19 @@ class Verdict(msgspec.Struct, frozen=True):
     reasons: list[Reason] = []
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A level held against the budget."""
+
+    status: Literal["met", "missed", "open"]
+    """By the figure shown, and beyond its error; open: within the error of the limit, too close to tell."""
+    binds: str
+    """The limit that is nearest, or that is missed by most."""
+    share: float | None
+    """That figure over its limit; None where it has no end."""
+    why: str
+    """The same in words."""
+
+
 class Asked(msgspec.Struct, frozen=True):
     """The lengths that one level of a length grid asked for, in tokens."""
 
@@ -201,6 +214,8 @@ class Level(msgspec.Struct, frozen=True):
     the runs."""
     asked: Asked | None = None
     """In a length grid: the lengths of this level. Elsewhere all levels have those of `workload`."""
+    budget: Held | msgspec.UnsetType = msgspec.UNSET
+    """There where a budget was given and this level can tell of it."""
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
@@ -381,3 +396,6 @@ class Summary(msgspec.Struct, frozen=True):
     timeline: Timeline | msgspec.UnsetType = msgspec.UNSET
     slopes: Slopes | msgspec.UnsetType = msgspec.UNSET
     """There after a length grid only."""
+    answer: Find | msgspec.UnsetType = msgspec.UNSET
+    """The most load that meets the budget, by one rule whoever asks; there wherever a budget was given. After a search
+    the same as `find`."""

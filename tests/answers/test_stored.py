@@ -180,9 +180,12 @@ class TestCommands:
 
     def test_it_has_the_block_find(self, stored_run: Path) -> None:
         run = face.find(from_run=stored_run, budget="ttft p95 < 2s")
-        assert isinstance(run.summary.find, dict)
-        assert run.summary.find["answer"]["low"] <= run.summary.find["answer"]["value"]
-        assert run.summary.find["next"]["kind"] == "concurrency"
+        found = run.summary.find
+        assert isinstance(found, Find)
+        assert run.summary.answer == found
+        answer = known(found.answer)
+        assert known(answer.low) <= known(answer.value)
+        assert isinstance(following(found), Concurrency)
         best = known(run.summary.operating_points.within_budget).load
         assert all(known(x.ttft_ms.p50.value) < 2000 for x in run.levels if x.load == best)
         assert run.path == stored_run

@@ -54,6 +54,11 @@ class Reading:
         return float((self.draws < 1).all(axis=0).mean())
 
     @property
+    def holds(self) -> bool:
+        """Whether the budget is met by the figures themselves, and more likely than not."""
+        return self.within >= 0.5 and bool((self.values < 1).all())
+
+    @property
     def worst(self) -> int:
         """The condition that is nearest to its limit, or furthest over it.
 

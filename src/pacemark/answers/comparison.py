@@ -24,11 +24,13 @@ __all__ = [
     "compare",
     "compare_levels",
     "compare_runs",
+    "LevelOutcome",
+    "Outcome",
     "refuse_if_other",
-    "violated",
 ]
 
 Kind = Literal["latency", "rate"]
+GateStatus = Literal["passed", "failed", "undecided"]
 Verdict = Literal["faster", "slower", "higher", "lower", "no difference shown", "undecidable"]
 
 _WORDS: dict[Kind, tuple[Verdict, Verdict]] = {"latency": ("slower", "faster"), "rate": ("higher", "lower")}
@@ -59,22 +61,26 @@ def compare(
     With the `scatter` of both, difference and ratio have a t interval with the fewer degrees of freedom of the two, the
     ratio on the logarithmic scale. Skewness widens the interval of one run; in the difference of two it cancels, so
     this finds more than the two intervals would. Without, the intervals of difference and ratio are recovered from
-    those of the figures (MOVER: Zou and Donner 2008, Statistics in Medicine 27). "undecidable" where a figure has no
-    interval, "no difference shown" where the difference's interval holds 0 or the difference is within
-    `client_error`, what the two clients say they may be wrong by, in the metric's unit.
+    those of the figures (MOVER: Zou and Donner 2008, Statistics in Medicine 27). The verdict is read off the interval
+    of the ratio, which is what people are shown: "undecidable" where there is none, "no difference shown" where it
+    holds 1. It is made to hold 1 where the difference is within `client_error`, what the two clients say they may be
+    wrong by, in the metric's unit. Figures that are not positive have no ratio; then the difference decides.
     """
     if scatter is not None and _whole(a) and _whole(b):
         difference = _by_scatter(a, b, *scatter)
         ratio = _exp(_by_scatter(_log(a), _log(b), *map(_relative, (a, b), scatter)))
     else:
         difference, ratio = _by_intervals(a, b), _exp(_by_intervals(_log(a), _log(b)))
-    if difference.value is None or difference.low is None or difference.high is None:
+    if difference.value is None or not _whole(difference):
         return Comparison(a, b, difference, ratio, "undecidable")
+    if ratio.low is not None and ratio.high is not None and abs(difference.value) <= client_error:
+        ratio = Figure(ratio.value, min(ratio.low, 1.0), max(ratio.high, 1.0))
+    shown, same = (ratio, 1.0) if _whole(ratio) else (difference, 0.0)
     more, less = _WORDS[kind]
     verdict: Verdict = "no difference shown"
-    if abs(difference.value) > client_error and difference.low > 0:
+    if shown.low is not None and shown.low > same:
         verdict = more
-    elif abs(difference.value) > client_error and difference.high < 0:
+    elif shown.high is not None and shown.high < same:
         verdict = less
     return Comparison(a, b, difference, ratio, verdict)
 
@@ -131,6 +137,20 @@ class ComparedLevel(msgspec.Struct, frozen=True):
     metrics: dict[str, Comparison]
     asked: Asked | None = None
     """In a length grid: the lengths that both asked for."""
+    requests: dict[str, int] = {}
+    """By metric such as `ttft_ms.p95`: what it stands on, in the run that has less of it."""
+    enough: dict[str, int] = {}
+    """By the same names, where a figure has no interval: about how many requests would give it one."""
+
+
+class Side(msgspec.Struct, frozen=True):
+    """Which run is meant by A, or by B."""
+
+    model: str
+    url: str
+    started: str
+    run: str = ""
+    """Its folder, where it is known."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -190,6 +210,31 @@ def refuse_if_other(compared: Compared) -> None:
         )
 
 
+class LevelOutcome(msgspec.Struct, frozen=True):
+    """A condition of a gate at one load."""
+
+    load: Load
+    ratio: Figure
+    """B over A, with the interval that decides."""
+    status: GateStatus
+    needs_requests: int | None = None
+    """About how many more requests in each run decide it, if the ratio stays as it is."""
+    asked: Asked | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A condition of a gate, such as `ttft p95 > +5%`."""
+
+    condition: str
+    status: GateStatus
+    """failed: it surely holds at some level, and the gate with it; passed: it surely holds at none."""
+    levels: list[LevelOutcome]
+    needs_requests: int | None = None
+    """The most that one of the undecided levels needs."""
+    why: str = ""
+    """The same in words."""
+
+
 class Compared(msgspec.Struct, frozen=True):
     """The result of comparing two runs, schema `pacemark/compare/1`."""
 
@@ -199,6 +244,12 @@ class Compared(msgspec.Struct, frozen=True):
     """What the two runs did not do alike, beside their figures."""
     left_out: list[str] = []
     """Levels of both that were not compared, and why."""
+    lost: list[str] = []
+    """Those of them that A could measure and B could not."""
+    a: Side | None = None
+    b: Side | None = None
+    conditions: list[Outcome] = []
+    """What became of the conditions of a gate, where there are some."""
 
 
 _RATES = ("output_tokens_per_s", "requests_per_s")
@@ -213,10 +264,52 @@ def compare_runs(a: Summary, b: Summary) -> Compared:
         raise BadInput("the two runs have no load level in common")
     sound = [(x, y) for x, y in pairs if "invalid" not in (x.verdict.status, y.verdict.status)]
     return Compared(
-        [ComparedLevel(one.load, compare_levels(one, two), one.asked) for one, two in sound],
+        [_compared(one, two) for one, two in sound],
         differences=differences(a, b),
         left_out=[_invalid(one, two) for one, two in pairs if (one, two) not in sound],
+        lost=[_invalid(x, y) for x, y in pairs if (x.verdict.status == "invalid") < (y.verdict.status == "invalid")],
+        a=_side(a),
+        b=_side(b),
     )
+
+
+def _side(run: Summary) -> Side:
+    model, url, started = run.target.get("model"), run.target.get("url"), run.run.get("started")
+    return Side(str(model or ""), str(url or ""), str(started or ""))
+
+
+def _compared(a: Level, b: Level) -> ComparedLevel:
+    metrics = compare_levels(a, b)
+    requests, enough = {}, {}
+    for name in metrics:
+        sizes = [_size(level, name) for level in (a, b)]
+        requests[name] = min(sizes)
+        if metrics[name].verdict == "undecidable":
+            enough[name] = max(_enough(level, name) for level in (a, b))
+    return ComparedLevel(a.load, metrics, a.asked, requests, enough)
+
+
+def _size(level: Level, name: str) -> int:
+    """How many requests a figure of a level stands on."""
+    basis = level.basis.get(name.partition(".")[0])
+    return basis.n if basis is not None and basis.n else level.requests.in_window
+
+
+_BEYOND = 10
+"""Independent requests beyond a quantile that an interval of it takes, about."""
+_NEEDED = re.compile(r"about (\d+) more requests")
+
+
+def _enough(level: Level, name: str) -> int:
+    """About how many requests give a figure its interval."""
+    metric, _, statistic = name.partition(".")
+    n, basis = _size(level, name), level.basis.get(metric, Basis())
+    said = _NEEDED.search(basis.note or "") if statistic != "p99" else None
+    if said is not None:
+        return n + int(said[1])
+    beyond = 1 - float(statistic[1:]) / 100 if statistic.startswith("p") else 0.5
+    spread = max(1.0, n / basis.n_eff) if basis.n_eff else 1.0
+    return max(n, math.ceil(_BEYOND * spread / beyond))
 
 
 def _invalid(a: Level, b: Level) -> str:
@@ -239,30 +332,3 @@ def compare_levels(a: Level, b: Level) -> dict[str, Comparison]:
             scatter = (x, y) if x is not None and y is not None else None
             found[f"{name}.{statistic}"] = compare(one, two, "latency", scatter=scatter, client_error=error)
     return found
-
-
-_CONDITION = re.compile(r"\s*(\w+)(?:\s+(mean|p50|p90|p95|p99))?\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*")
-_NAMES = {"ttft": "ttft_ms", "tpot": "tpot_ms", "latency": "latency_ms"}
-_NAMES |= {"throughput": "output_tokens_per_s", "requests": "requests_per_s"}
-
-
-def violated(compared: Compared, condition: str) -> list[str]:
-    """The levels at which `condition` holds for sure, in words: `ttft p95 > +5%`, `throughput < -3%`.
-
-    It holds for sure where the whole interval of the ratio lies beyond the stated change. Raises BadInput for a
-    condition of another form.
-    """
-    match = _CONDITION.fullmatch(condition)
-    name = _NAMES.get(match[1].lower()) if match else None
-    if match is None or name is None or (match[2] is None) == name.endswith("_ms"):
-        raise BadInput(f"--fail-if {condition!r} is not understood: write for example 'ttft p95 > +5%'")
-    limit = 1 + float(match[4]) / 100
-    key = f"{name}.{match[2]}" if match[2] else name
-    held = []
-    for level in compared.levels:
-        ratio = level.metrics[key].ratio
-        edge = ratio.low if match[3] == ">" else ratio.high
-        if edge is not None and ratio.value is not None and (edge > limit if match[3] == ">" else edge < limit):
-            what = f"{match[1]} {match[2]}" if match[2] else match[1]
-            held.append(f"{level.asked or level.load}: {what} changed by {ratio.value - 1:+.1%}")
-    return held

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import hypot
 
+from pacemark.pace import Concurrency, Load
 from pacemark.summary import Figure, Level, OperatingPoint, OperatingPoints
 from pacemark.units import duration, number
 
@@ -19,7 +20,8 @@ def operating_points(
 ) -> OperatingPoints:
     """Lowest latency, balanced, highest throughput and, where `within` judges a level by a budget, within it.
 
-    Only levels that are not invalid and let tokens through count. One such level makes no curve: then every
+    Within the budget is the largest load that `within` judges to be. Only levels that are not invalid and let tokens
+    through count. One such level makes no curve: then every
     point but `within_budget` is None. Balanced is the maximum of throughput / mean latency, which Kleinrock
     calls power ("Power and deterministic rules of thumb for probabilistic problems in computer
     communications", ICC 1979); `knee`, the streams at the knee of a fitted curve, is named beside it.
@@ -29,7 +31,7 @@ def operating_points(
         key=lambda x: x.load.value,
     )
     inside = [x for x in usable if within is not None and within(x)]
-    budget = _within_budget(inside) if inside else None
+    budget = _within_budget(inside, usable) if inside else None
     if len(usable) < 2:
         return OperatingPoints(within_budget=budget)
     timed = [x for x in usable if x.latency_ms.p50.value is not None]
@@ -68,14 +70,38 @@ def _balanced(powered: Sequence[Level], usable: Sequence[Level], knee: float | N
     return _point(
         best,
         f"Throughput / latency (Kleinrock's power) peaks here, at {share:.0%} of the highest throughput and a mean "
-        f"latency of {duration(_mean(best))}: the counterpart of Databricks' balanced scaling strategy{bend}.",
+        f"latency of {duration(_mean(best))}{bend}.",
     )
 
 
-def _within_budget(inside: Sequence[Level]) -> OperatingPoint:
-    chosen, top = _plateau(inside)
-    margin = "" if chosen is top else f", or within {_gap(chosen, top):.1%} of it at a lower load"
-    return _point(chosen, f"The most throughput of the levels that meet the budget{margin}{_at_latency(chosen)}.")
+def _within_budget(inside: Sequence[Level], usable: Sequence[Level]) -> OperatingPoint:
+    best = inside[-1]
+    most = "The most load of the levels that meet the budget"
+    return _point(best, f"{most}{_at_latency(best)}{_no_gain(best, usable)}.")
+
+
+def _no_gain(best: Level, usable: Sequence[Level]) -> str:
+    """Where throughput is flat up to `best`: from which load on."""
+    start = flat_from([x for x in usable if x.load.value <= best.load.value])
+    return "" if start is None else f"; throughput no longer rises from {number_of(start)} on"
+
+
+def flat_from(levels: Sequence[Level]) -> Load | None:
+    """The load from which on throughput no longer rises to that of the largest load; None where it still does.
+
+    Only in the closed loop: an open one gives what it is offered.
+    """
+    usable = [x for x in levels if x.verdict.status != "invalid" and x.output_tokens_per_s.value]
+    if not usable or not all(isinstance(x.load, Concurrency) for x in usable):
+        return None
+    first, _ = _plateau(usable)
+    largest = max(x.load.value for x in usable)
+    return first.load if first.load.value < largest else None
+
+
+def number_of(load: Load) -> str:
+    """A load as its number alone."""
+    return f"{load.value:,g}"
 
 
 def _highest_throughput(usable: Sequence[Level]) -> OperatingPoint:

@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.answers.curve import named, operating_points
-from pacemark.answers.stored import comparable, conditions, meets
+from pacemark.answers.held import answer_of
+from pacemark.answers.stored import comparable, conditions
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures import metrics
 from pacemark.figures.level import LevelResult
 from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency
-from pacemark.summary import Figure, Level, OperatingPoint
+from pacemark.summary import Figure, Find, Level, OperatingPoint
 from pacemark.units import number
 
 __all__ = ["SCHEMA", "Advice", "Cost", "Demand", "Fleet", "Plan", "parse_demand", "parse_size", "plan_for"]
@@ -160,18 +161,21 @@ def plan_for(
     burstiness: float = 1.0,
     price_per_hour: float | None = None,
     provisioned: Size | None = None,
+    find: Find | None = None,
 ) -> Plan:
     """The fleet that serves `demand` within `budget`, each replica like the one measured in `results`.
 
     `burstiness` is the coefficient of variation of the gaps between requests, `price_per_hour` that of one replica,
-    `provisioned` what it was bought as. Raises BadInput where no level meets the budget, or none was measured.
+    `provisioned` what it was bought as, `find` what a search of the run has answered to that budget. Raises BadInput
+    where no level meets the budget, or none was measured.
     """
     alike = comparable(results)
     groups: dict[float, list[LevelResult]] = {}
     for result in alike:
         groups.setdefault(float(result.load.value), []).append(result)
     levels = [pooled(same) for _, same in sorted(groups.items())]
-    points = operating_points(levels, meets(alike, budget))
+    chosen = answer_of(alike, budget, find=find).chosen
+    points = operating_points(levels, lambda level: level.load == chosen)
     if points.within_budget is None:
         raise BadInput(f"no level of the run meets {budget}, so there is nothing to plan with; pacemark find tells why")
     at = next(level for level in levels if level.load == points.within_budget.load)

@@ -397,7 +397,7 @@ class _Search:
         belief = believe(list(self.readings.values()))
         low, high = self.interval(belief)
         middle = belief.middle
-        none = middle < 1 if self.kind == "concurrency" else not any(r.within >= 0.5 for r in self.readings.values())
+        none = (self.kind == "concurrency" and middle < 1) or not any(r.holds for r in self.readings.values())
         top = max(self.readings)
         answer = None if none else Figure(self.step(min(middle, top)), min(low, top), high)
         return Find(

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Figure, Find, Level, Probe, Spent
 from pacemark.units import number
 
-__all__ = ["comparable", "conditions", "find_from", "meets", "weigh"]
+__all__ = ["comparable", "conditions", "find_from", "meets", "weigh", "weighed"]
 
 _SPOILT = {"no_window", "worker_died", "cached_prompts", "client_starved", "late_sends"}
 """What makes an invalid level useless; one that is invalid for its errors or its backlog tells of the endpoint."""
@@ -88,29 +89,52 @@ def _reading(load: Load, results: Sequence[LevelResult], budget: Budget) -> Read
 
 
 def meets(results: Sequence[LevelResult], budget: Budget) -> Callable[[Level], bool]:
-    """A judge of levels: whether their requests meet `budget`, more likely than not. No load beyond capacity does."""
-    met = set()
-    for load, same in _by_load([r for r in results if r.level.requests.in_window]).items():
-        lost = any(reason.code == "beyond_capacity" for r in same for reason in r.level.verdict.reasons)
-        with contextlib.suppress(BadInput):  # what is not known is not met
-            if _reading(load, same, budget).within >= 0.5 and not lost:
-                met.add(load)
+    """A judge of levels: whether their requests meet `budget`. No load beyond capacity does."""
+    met = {load for load, reading in weighed(results, budget).items() if reading.holds}
     return lambda level: level.load in met
+
+
+_LOST = 2.0
+"""A rate beyond capacity waits longer the longer it lasts: over any limit in the end, by this much at the least."""
+
+
+def weighed(results: Sequence[LevelResult], budget: Budget) -> dict[Load, Reading]:
+    """As `weigh`, without the loads that have nothing of what the budget limits; none beyond capacity meets it."""
+    found = {}
+    for load, same in _by_load([r for r in results if r.level.requests.in_window]).items():
+        with contextlib.suppress(BadInput):  # what is not known is not met
+            found[load] = _reading(load, same, budget)
+            if any(reason.code == "beyond_capacity" for r in same for reason in r.level.verdict.reasons):
+                found[load] = _beyond(found[load])
+    return found
+
+
+def _beyond(reading: Reading) -> Reading:
+    values, draws = reading.values.copy(), reading.draws.copy()
+    values[0], draws[0] = max(values[0], _LOST), np.maximum(draws[0], _LOST)
+    return replace(reading, values=values, draws=draws)
 
 
 def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: float = 0.05) -> Find:
     """The largest load that meets `budget`, as far as `results` tell, and the load that would tighten it most.
 
-    The levels must be `comparable`. The interval is that of `answers.boundary` and grows with the gaps between the
-    levels; above the largest of them the answer is open. `precision` is how narrow it must be to count as resolved.
+    There is one where a level meets it by its figures and more likely than not; it is no less than the least such
+    level. The levels must be `comparable`. The interval is that of `answers.boundary` and grows with the gaps between
+    the levels; above the largest of them the answer is open. `precision` is how narrow it must be to count as resolved.
     """
-    readings = sorted(weigh(results, budget).items(), key=lambda pair: pair[0].value)
+    readings = sorted(weighed(results, budget).items(), key=lambda pair: pair[0].value)
+    if not readings:
+        conditions(results[:1], budget)  # says what is missing
     loads, levels = [load for load, _ in readings], [reading for _, reading in readings]
     belief = _spread(believe(levels), np.array([float(load.value) for load in loads]))
     whole = isinstance(loads[0], Concurrency)
     low, middle, high = (_step(belief.at(p), whole) for p in (0.025, 0.5, 0.975))
     top = float(loads[-1].value)
-    met = any(reading.within >= 0.5 for reading in levels)
+    holding = [reading.load for reading in levels if reading.holds]
+    met = bool(holding)
+    if met:
+        middle = max(middle, min(holding))
+        high = max(high, middle)
     answer = Figure(min(middle, top), min(low, top), high if math.isfinite(high) else None) if met else None
     tolerance = max(precision * middle, 1.0 if whole else 0.0)
     resolved = met and middle <= top and max(high - middle, middle - low) <= tolerance
@@ -157,9 +181,10 @@ def _why(loads: Sequence[Load], levels: Sequence[Reading], *, met: bool, open_en
         least = "one request at a time" if loads[0] == Concurrency(1) else str(loads[0])
         return f"not even {least} meets it: {in_words(levels[0])}"
     if open_ended:
-        return f"the stored levels end at {loads[-1]}, and the boundary may lie higher"
-    count = f"{len(loads)} stored {'level' if len(loads) == 1 else 'levels'}"
-    return f"it rests on {count} from {loads[0]} to {loads[-1]}; nothing was sent"
+        return f"the levels end at {loads[-1]}, and the boundary may lie higher"
+    if len(loads) == 1:
+        return f"it rests on one level, {loads[0]}"
+    return f"it rests on {len(loads)} levels from {loads[0]} to {loads[-1]}"
 
 
 def _next(belief: Belief, loads: Sequence[Load], *, met: bool, whole: bool) -> tuple[Load | None, str]:

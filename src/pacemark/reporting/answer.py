@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pacemark.answers.curve import named
+from pacemark.answers.curve import flat_from, named, number_of
+from pacemark.answers.held import closest
 from pacemark.answers.lengths import counted
+from pacemark.figures.verdict import NOTES
 from pacemark.pace import Load, Rate
 from pacemark.reporting.words import between, level_in_words, plain, with_interval
-from pacemark.summary import Confirmation, Figure, Find, Fits, Level, Line, Slopes, Summary
+from pacemark.summary import Confirmation, Figure, Find, Fits, Held, Level, Line, Slopes, Summary
 from pacemark.units import duration, number
 
-__all__ = ["Statement", "answer", "recommended", "search_of"]
+__all__ = ["Statement", "answer", "budget_answer", "recommended", "search_of", "unmet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Statement:
     text: str
     why: str
     recommended: bool = False
+    doubt: str = ""
+    """The main reason why what is recommended is suspect."""
 
 
 def answer(summary: Summary) -> list[Statement]:
@@ -32,29 +36,40 @@ def answer(summary: Summary) -> list[Statement]:
     """
     if isinstance(summary.slopes, Slopes):
         return list(_of_lengths(summary)) or [_no_answer(summary)]
-    find = search_of(summary)
-    said = [_found(find), *_beside(find)] if find else []
+    find = budget_answer(summary)
+    said = [_of_budget(summary, find), *_beside(find)] if find else _unknown(summary)
     chosen = None if said else recommended(summary)
     loads: dict[Load, Statement] = {}
-    doubted = {level.load for level in summary.levels if level.verdict.status == "suspect"}
+    suspect = {level.load: doubt for level in summary.levels if (doubt := _doubt(level))}
     for name, point in named(summary.operating_points):
+        if find and point is summary.operating_points.within_budget:
+            continue  # its figures stand in the answer
         before = loads.get(point.load)
         rate = f"{plain(point.load)}, {with_interval(point.output_tokens_per_s)} output tokens/s"
+        first = point.load == chosen
         loads[point.load] = (
-            Statement(f"{before.name}, {name}", rate, f"{before.why} {plain(point.why)}", before.recommended)
+            replace(before, name=f"{before.name}, {name}", why=f"{before.why} {plain(point.why)}")
             if before
-            else Statement(name, rate, plain(point.why), point.load == chosen)
+            else Statement(name, rate, plain(point.why), first, suspect.get(point.load, "") if first else "")
         )
     for load, statement in loads.items():
-        doubt = " The level is suspect: its reasons stand with it." if load in doubted else ""
+        doubt = " The level is suspect: its reasons stand with it." if load in suspect and not statement.doubt else ""
         said.append(replace(statement, why=statement.why + doubt))
     return [*(said or [_no_answer(summary)]), *_fitted(summary.fits)]
 
 
+def _doubt(level: Level) -> str:
+    """The main reason why a level is suspect; empty where it is not."""
+    if level.verdict.status != "suspect":
+        return ""
+    return next((plain(r.message) for r in level.verdict.reasons if r.code not in NOTES), "suspect").rstrip(".")
+
+
 def recommended(summary: Summary) -> Load | None:
-    """The measured load to choose: within the budget where one was searched for, else the first of the points."""
+    """The measured load to choose: within the budget where there was one, none where no level meets it; else the first
+    of the points."""
     points = summary.operating_points
-    if search_of(summary):
+    if budget_answer(summary) or _unknown(summary):
         return points.within_budget.load if points.within_budget else None
     return next((point.load for _, point in named(points)), None)
 
@@ -62,6 +77,68 @@ def recommended(summary: Summary) -> Load | None:
 def search_of(summary: Summary) -> Find | None:
     """What a search found; None after any other run."""
     return summary.find or None
+
+
+def budget_answer(summary: Summary) -> Find | None:
+    """The answer to the run's budget, whoever gave it; None without one."""
+    return search_of(summary) or summary.answer or None
+
+
+def unmet(summary: Summary) -> str:
+    """That no level meets the budget, the closest one, what binds there and by how much; empty where one does, and
+    where there was no budget."""
+    find = budget_answer(summary)
+    if find is None:
+        return next((f"{said.name}: {said.text}" for said in _unknown(summary)), "")
+    if find.answer is not None and find.answer.value is not None:
+        return ""
+    said = _of_budget(summary, find)
+    return f"{said.name}: {said.text}"
+
+
+def _unknown(summary: Summary) -> list[Statement]:
+    """What is said of a budget of which no level can tell; nothing where there was none."""
+    budget = (summary.run.get("settings") or {}).get("budget") if summary.levels and not summary.slopes else None
+    if not budget or summary.operating_points.within_budget:
+        return []
+    why = "No level can be relied on, or no request has what the budget limits."
+    return [Statement("budget unknown", f"no level is known to meet {plain(budget)}", why)]
+
+
+def _of_budget(summary: Summary, find: Find) -> Statement:
+    """The answer to a budget with the figures of its level, or the closest level where none meets it."""
+    said = _found(find)
+    if find is not search_of(summary):
+        said = replace(said, name="within budget")
+    if not said.recommended:
+        near = closest(summary.levels)
+        if near is None or not isinstance(near.budget, Held):
+            return said
+        close = " (too close to tell)" if near.budget.status == "open" else ""
+        text = f"the closest is {plain(near.load)}, where {plain(near.budget.why)}{close}"
+        return replace(said, name=f"no level meets {plain(find.budget)}", text=text)
+    point = summary.operating_points.within_budget
+    level = next((x for x in summary.levels if point is not None and x.load == point.load), None)
+    if level is None:
+        return said
+    start = flat_from([x for x in summary.levels if x.load.value <= level.load.value])
+    flat = "" if start is None else f"Throughput no longer rises from {number_of(start)} on. "
+    open_ = ""
+    if isinstance(level.budget, Held) and level.budget.status == "open":
+        open_ = f"Whether {plain(level.load)} meets it is too close to tell: {plain(level.budget.why)}. "
+    why = f"Measured at {_figures(level)}. {flat}{open_}{said.why}"
+    return replace(said, why=why.strip(), doubt=_doubt(level))
+
+
+def _figures(level: Level) -> str:
+    """A level's rates and the latencies that budgets speak of."""
+    parts = [f"{with_interval(level.output_tokens_per_s)} output tokens/s"]
+    if level.requests_per_s.value is not None:
+        parts.append(f"{number(level.requests_per_s.value)} requests/s")
+    for name, spread in (("TTFT", level.ttft_ms), ("TPOT", level.tpot_ms)):
+        if spread.p95.value is not None:
+            parts.append(f"{name} p95 {duration(spread.p95.value)}")
+    return f"{plain(level.load)}: {', '.join(parts)}"
 
 
 def _found(find: Find) -> Statement:

@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
+from pacemark.reporting.answer import Statement
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.charts.curve import main_chart
 from pacemark.reporting.terminal import answer
@@ -26,8 +27,8 @@ def bundle(summary: Summary) -> dict[str, Any]:
     major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
     svg = vl_convert.vegalite_to_svg(chart, vl_version=f"{major}.{minor}")
     words = "".join(
-        f"<p><b>{escape(said.name[:1].upper() + said.name[1:])}{' (recommended)' if said.recommended else ''}: "
-        f"{escape(said.text)}.</b><br>{escape(said.why)}</p>"
+        f"<p><b>{escape(said.name[:1].upper() + said.name[1:])}{_mark(said)}: "
+        f"{escape(said.text)}{escape(f'; suspect: {said.doubt}') if said.doubt else ''}.</b><br>{escape(said.why)}</p>"
         for said in statements(summary)
     )
     return {
@@ -35,3 +36,7 @@ def bundle(summary: Summary) -> dict[str, Any]:
         "text/html": f"<div>{svg}{words}</div>",
         "text/plain": answer(summary),
     }
+
+
+def _mark(said: Statement) -> str:
+    return (" (doubtful)" if said.doubt else " (recommended)") if said.recommended else ""

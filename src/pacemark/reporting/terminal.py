@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from math import floor, log10
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -17,13 +16,10 @@ from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.progress import Progress
 from pacemark.reporting.words import ended, errors, open_loop, plain, reasons
-from pacemark.summary import Distribution, Figure, Level, Summary
+from pacemark.summary import Distribution, Figure, Held, Level, Summary
 from pacemark.units import number
 
-if TYPE_CHECKING:
-    from pacemark.answers.comparison import Compared
-
-__all__ = ["Progress", "answer", "ascii_curve", "comparison", "table"]
+__all__ = ["Progress", "answer", "ascii_curve", "table"]
 
 WIDTH = 80
 _STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}
@@ -33,8 +29,8 @@ def answer(summary: Summary) -> str:
     """The recommended operating point and the others, in words, in lines of at most 80 columns."""
     paragraphs = []
     for n, said in enumerate(statements(summary)):
-        name = f"recommended ({said.name})" if said.recommended else said.name
-        head = f"{name[:1].upper()}{name[1:]}: {said.text}."
+        name = f"{'doubtful' if said.doubt else 'recommended'} ({said.name})" if said.recommended else said.name
+        head = f"{name[:1].upper()}{name[1:]}: {said.text}{f'; suspect: {said.doubt}' if said.doubt else ''}."
         paragraphs.append(textwrap.fill(head, WIDTH, initial_indent="" if n == 0 else "  ", subsequent_indent="  "))
         if said.why:
             paragraphs.append(textwrap.fill(said.why, WIDTH, initial_indent="    ", subsequent_indent="    "))
@@ -55,6 +51,7 @@ def table(summary: Summary) -> RenderableType:
         **_quantiles("TPOT", [x.tpot_ms for x in levels], "p50", "p95"),
         **_quantiles("Latency", [x.latency_ms for x in levels], "p50", "p95"),
         "errors": ("Err.", [f"{x.requests.failed:,}" for x in levels]),
+        **_budget(levels),
         "verdict": ("Verdict", [str(x.verdict.status) for x in levels]),
     }
     for spare in ("requests", "Latency p95", "interval"):
@@ -63,11 +60,17 @@ def table(summary: Summary) -> RenderableType:
     padding = (0, 1, 0, 0) if _total_width(columns, gap=2) <= WIDTH else 0
     rows = Table(box=SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
     for name, (head, _) in columns.items():
-        rows.add_column(head, justify="left" if name == "verdict" else "right", no_wrap=True)
+        rows.add_column(head, justify="left" if name in ("budget", "verdict") else "right", no_wrap=True)
     for n, level in enumerate(levels):
         *figures, verdict = (cells[n] for _, cells in columns.values())
         rows.add_row(*figures, Text(verdict, style=_STYLES[level.verdict.status]))
     return Group(rows, *(Text(note, style="dim") for note in _notes(levels)))
+
+
+def _budget(levels: Sequence[Level]) -> dict[str, tuple[str, list[str]]]:
+    """A column that says which levels meet the budget; none where no level can tell."""
+    marks = [x.budget.status if isinstance(x.budget, Held) else "-" for x in levels]
+    return {} if set(marks) == {"-"} else {"budget": ("Budget", marks)}
 
 
 def ascii_curve(summary: Summary, width: int = WIDTH, height: int = 16) -> str:
@@ -221,41 +224,3 @@ def _ticks(top: float, most: int) -> list[float]:
     power = 10 ** floor(log10(max(top, 1e-300) / most))  # a subnormal number divided is 0
     step = next(power * m for m in (1, 2, 5, 10, 20) if top / (power * m) <= most)
     return [step * n for n in range(floor(top / step) + 1)]
-
-
-def comparison(compared: Compared) -> RenderableType:
-    """Run B against run A: a part per load, a row per metric."""
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    grid.add_column("Metric", no_wrap=True)
-    for name in ("A", "B", "B / A (95%)"):
-        grid.add_column(name, justify="right", no_wrap=True)
-    grid.add_column("Verdict")
-    for level in compared.levels:
-        grid.add_section()
-        grid.add_row(f"[bold]{level.asked or level.load}")
-        for name, found in level.metrics.items():
-            if found.a.value is None and found.b.value is None:
-                continue
-            metric, _, statistic = name.partition(".")
-            words = f"{_METRICS[metric]} {statistic}".strip()
-            grid.add_row(words, _value(found.a), _value(found.b), _change(found.ratio), found.verdict)
-    return grid
-
-
-_METRICS = {
-    "output_tokens_per_s": "output tok/s",
-    "requests_per_s": "requests/s",
-    "ttft_ms": "TTFT ms",
-    "tpot_ms": "TPOT ms",
-    "latency_ms": "latency ms",
-}
-
-
-def _change(ratio: Figure) -> str:
-    """How much more or less it is, and the interval of that, in percent."""
-    if ratio.value is None:
-        return "-"
-    change = f"{ratio.value - 1:+.1%}"
-    if ratio.low is None or ratio.high is None:
-        return change
-    return f"{change} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f})"

@@ -12,9 +12,10 @@ import msgspec
 from pacemark.answers.confirmation import confirmed
 from pacemark.answers.curve import operating_points
 from pacemark.answers.fit import fits
+from pacemark.answers.held import Answered, answer_of
 from pacemark.answers.lengths import slopes
 from pacemark.answers.planning import Demand, Plan, Size, plan_for
-from pacemark.answers.stored import comparable, find_from, meets
+from pacemark.answers.stored import comparable, find_from
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.endpoint.watch import watch_from
@@ -49,8 +50,7 @@ def anew(path: Path, budget: Budget | None) -> Run:
         find: Find | None = None
         limits = record.scenario.settings.budget
         if isinstance(record.scenario.goal, Search) and limits is not None:
-            find = _found_before(folder) if budget is None else None
-            find = find or find_from(comparable(results), limits)
+            find = _found_before(folder, limits) or find_from(comparable(results), limits)
         return concluded(folder, results, record, find)
 
 
@@ -60,7 +60,12 @@ def answered(path: Path, budget: Budget, goal: Search) -> Run:
         record = _for_budget(read(folder.run()), budget)
         _refuse_grid(folder, record)
         results = comparable(stored(folder, record), rate=goal.load == "rate")
-        return Run(summary_of(results, record, find_from(results, budget, precision=goal.within)), folder.path)
+        found = find_from(results, budget, precision=goal.within)
+        if before := _found_before(folder, budget, found.load):  # one answer to one budget: that of the search itself
+            found = (
+                before if before.resolved else msgspec.structs.replace(before, next=found.next, next_why=found.next_why)
+            )
+        return Run(summary_of(results, record, found), folder.path)
 
 
 def planned(
@@ -74,7 +79,8 @@ def planned(
         if limits is None:
             raise BadInput("plan needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
         results = stored(folder, record)
-    return plan_for(results, demand, limits, burstiness=burstiness, price_per_hour=price, provisioned=size)
+        before = _found_before(folder, limits)
+    return plan_for(results, demand, limits, burstiness=burstiness, price_per_hour=price, provisioned=size, find=before)
 
 
 def _for_budget(record: RunRecord, budget: Budget | None) -> RunRecord:
@@ -85,10 +91,12 @@ def _for_budget(record: RunRecord, budget: Budget | None) -> RunRecord:
     return msgspec.structs.replace(record, scenario=msgspec.structs.replace(record.scenario, settings=settings))
 
 
-def _found_before(folder: RunFolder) -> Find | None:
-    """What a search found, if it came to its end."""
+def _found_before(folder: RunFolder, budget: Budget, kind: str | None = None) -> Find | None:
+    """What a search for this budget found, if it came to its end."""
     with contextlib.suppress(BadInput):
-        return folder.summary().find or None
+        found = folder.summary().find or None
+        if found is not None and found.budget == str(budget) and kind in (None, found.load):
+            return found
     return None
 
 
@@ -160,16 +168,18 @@ def summary_of(results: Sequence[LevelResult], record: RunRecord, find: Find | N
         untried = [tried for tried in find.confirmations if tried.level is None]
         find = msgspec.structs.replace(find, confirmations=confirmed(results, parse_budget(find.budget)) + untried)
         results = [r for r in results if isinstance(r.load, Concurrency)]
-    levels = _levels(results, record, find)
+    budget = record.scenario.settings.budget
     is_grid = isinstance(record.scenario.goal, Grid)
+    said_of = Answered() if budget is None or is_grid else answer_of(results, budget, find=find)
+    levels = [_marked(level, said_of) for level in _levels(results, record, find)]
     points, laws = OperatingPoints(), Fits()
     if not is_grid:  # a grid has one load, so there is none to choose
         laws = fits(levels)
         if find is not None and find.answer is not None and find.answer.high is not None:
             laws = msgspec.structs.replace(laws, warning=None)  # a search went as far as its budget
-        budget = record.scenario.settings.budget
-        judge = meets(results, budget) if budget is not None else None
-        points = operating_points(levels, judge, laws.scalability.knee if laws.scalability else None)
+        points = operating_points(
+            levels, lambda level: level.load == said_of.chosen, laws.scalability.knee if laws.scalability else None
+        )
     said = written(record)
     return Summary(
         target=said.pop("target"),
@@ -180,7 +190,14 @@ def summary_of(results: Sequence[LevelResult], record: RunRecord, find: Find | N
         run=said,
         find=msgspec.UNSET if find is None else find,
         slopes=slopes(levels) if is_grid else msgspec.UNSET,
+        answer=said_of.find or msgspec.UNSET,
     )
+
+
+def _marked(level: Level, answered: Answered) -> Level:
+    """The level with what it says of the budget."""
+    held = answered.held.get(level.load)
+    return level if held is None else msgspec.structs.replace(level, budget=held)
 
 
 def _levels(results: Sequence[LevelResult], record: RunRecord, find: Find | None) -> list[Level]:

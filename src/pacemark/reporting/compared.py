@@ -1,0 +1,120 @@
+"""Two runs against each other, in the terminal and as Markdown: the summary first, then what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pacemark.answers.comparison import Compared, ComparedLevel, Comparison, Outcome, Side
+from pacemark.reporting.words import plain, value
+from pacemark.summary import Figure
+
+__all__ = ["comparison", "markdown"]
+
+_METRICS = {
+    "output_tokens_per_s": "output tok/s",
+    "requests_per_s": "requests/s",
+    "ttft_ms": "TTFT ms",
+    "tpot_ms": "TPOT ms",
+    "latency_ms": "latency ms",
+}
+_QUIET = ("no difference shown", "undecidable")
+
+
+def comparison(compared: Compared, *, everything: bool = False) -> RenderableType:
+    """Run B against run A: the conditions of a gate, a summary, and a row per metric that differs; or `everything`."""
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("Metric", no_wrap=True)
+    for name in ("A", "B", "B / A (95%)"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("Verdict")
+    some = False
+    for level in compared.levels:
+        rows = list(_rows(level, everything))
+        if rows:
+            some = True
+            grid.add_section()
+            grid.add_row(Text(plain(level.asked or level.load), style="bold"))
+        for name, found in rows:
+            grid.add_row(name, value(found.a), value(found.b), _change(found.ratio), found.verdict)
+    said = [Text(line) for line in [*_gate(compared), *_summary(compared, everything)]]
+    return Group(*said, *([grid] if some else []))
+
+
+def markdown(compared: Compared, *, everything: bool = False) -> str:
+    """The same as Markdown, for a pull request or a job's summary."""
+    lines = [f"- {_escaped(line)}" for line in [*_gate(compared), *_summary(compared, everything)]]
+    lines += [f"- they differ in {_escaped(str(d))}" for d in compared.differences]
+    lines += [f"- left out: {_escaped(line)}" for line in compared.left_out]
+    rows = [(level, *row) for level in compared.levels for row in _rows(level, everything)]
+    if rows:
+        lines += ["", "| load | metric | A | B | B / A (95%) | verdict |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    for level, name, x in rows:
+        cells = (plain(level.asked or level.load), name, value(x.a), value(x.b), _change(x.ratio), x.verdict)
+        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return plain(text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _gate(compared: Compared) -> list[str]:
+    return [_outcome(outcome) for outcome in compared.conditions]
+
+
+def _outcome(outcome: Outcome) -> str:
+    return plain(f"{outcome.status}: {outcome.condition}: {outcome.why}")
+
+
+def _summary(compared: Compared, everything: bool) -> list[str]:
+    found = [c for level in compared.levels for c in level.metrics.values() if not _absent(c)]
+    differ = [c for c in found if c.verdict not in _QUIET]
+    unknown = sum(c.verdict == "undecidable" for c in found)
+    parts = [f"{len(differ)} of {len(found)} figures differ at {_count(len(compared.levels), 'load')}"]
+    worse = sum(c.verdict in ("slower", "lower") for c in differ)
+    if differ:
+        parts.append(f"B is worse in {worse} and better in {len(differ) - worse}")
+    if unknown:
+        parts.append(f"{unknown} cannot be told, for want of requests")
+    if not everything and len(differ) < len(found):
+        parts.append("--all shows the rest")
+    return [f"{name}: {_side(side)}" for name, side in (("A", compared.a), ("B", compared.b)) if side] + [
+        "; ".join(parts) + "."
+    ]
+
+
+def _side(side: Side) -> str:
+    parts = [Path(side.run).name, side.model, side.url, side.started]
+    return plain(", ".join(part for part in parts if part)) or "a run that does not say what it measured"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what if n == 1 else what + 's'}"
+
+
+def _absent(found: Comparison) -> bool:
+    return found.a.value is None and found.b.value is None
+
+
+def _rows(level: ComparedLevel, everything: bool) -> Iterator[tuple[str, Comparison]]:
+    for name, found in level.metrics.items():
+        if _absent(found) or (not everything and found.verdict in _QUIET):
+            continue
+        metric, _, statistic = name.partition(".")
+        yield f"{_METRICS[metric]} {statistic}".strip(), found
+
+
+def _change(ratio: Figure) -> str:
+    """How much more or less it is, and the interval of that, in percent."""
+    if ratio.value is None:
+        return "-"
+    change = f"{ratio.value - 1:+.1%}"
+    if ratio.low is None or ratio.high is None:
+        return change
+    return f"{change} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f})"
