@@ -16,11 +16,6 @@ import pacemark
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "pacemark"
 FILE_LINES, FUNCTION_LINES = 450, 60
-STILL_LONG = {
-    "answers/search.py", "api.py", "cli.py", "endpoint/databricks.py", "figures/level.py", "figures/stats.py",
-    "instrument/generator.py", "dialects/openai.py: understand", "figures/level.py: sum_up",
-}  # fmt: skip
-"""To be taken apart."""
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -36,13 +31,13 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
 def test_no_file_is_too_long() -> None:
     sizes = {str(p.relative_to(SOURCE)): len(p.read_text().splitlines()) for p in SOURCE.rglob("*.py")}
     assert len(sizes) > 50
-    assert [x for x in sizes.items() if x[1] > FILE_LINES and x[0] not in STILL_LONG] == []
+    assert [x for x in sizes.items() if x[1] > FILE_LINES] == []
 
 
 def test_no_function_is_too_long() -> None:
     sizes = dict(found for path in SOURCE.rglob("*.py") for found in functions(path))
     assert len(sizes) > 500
-    assert [x for x in sizes.items() if x[1] > FUNCTION_LINES and x[0] not in STILL_LONG] == []
+    assert [x for x in sizes.items() if x[1] > FUNCTION_LINES] == []
 
 
 def test_the_version_opens_the_changelog() -> None:

@@ -9,10 +9,11 @@ from typing import Any, TypedDict, Unpack
 import msgspec
 
 from pacemark import scenario
+from pacemark.answers.allowance import Allowance
 from pacemark.answers.comparison import Compared, compare_runs
 from pacemark.answers.gate import gated
 from pacemark.answers.planning import Plan, parse_demand, parse_size
-from pacemark.answers.search import Allowance, Step
+from pacemark.answers.search import Step
 from pacemark.budget import parse as parse_budget
 from pacemark.pace import Arrivals, Concurrency
 from pacemark.runs import conclude, conduct

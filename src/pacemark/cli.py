@@ -179,7 +179,7 @@ def find_command(
 ) -> None:
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
-    from pacemark.answers.search import Allowance
+    from pacemark.answers.allowance import Allowance
 
     allowance = Allowance(max_duration, *spending(given | {"max_duration": max_duration}))
     most, within = given["most"], given["within"]

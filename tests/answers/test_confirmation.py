@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import pacemark as face
+from pacemark.answers.allowance import Allowance
 from pacemark.answers.confirmation import confirmed, forecast, implied_rate, long_enough, ways
-from pacemark.answers.search import Allowance
 from pacemark.budget import parse
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Rate

@@ -14,7 +14,8 @@ from pacemark.answers.curve import flat_from
 from pacemark.answers.held import answer_of, closest
 from pacemark.answers.planning import parse_demand, plan_for
 from pacemark.answers.search import find
-from pacemark.answers.stored import comparable, find_from
+from pacemark.answers.stored import find_from
+from pacemark.answers.weighing import comparable
 from pacemark.budget import Budget, parse
 from pacemark.errors import BadInput
 from pacemark.figures.level import Enough, LevelResult

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import pacemark
-from pacemark.answers.search import Allowance, Step, find
+from pacemark.answers.allowance import Allowance
+from pacemark.answers.search import Step, find
 from pacemark.budget import parse
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.conditions import demands

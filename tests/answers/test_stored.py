@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import pacemark as face
-from pacemark.answers.stored import comparable, find_from, meets
+from pacemark.answers.stored import find_from
+from pacemark.answers.weighing import comparable, meets
 from pacemark.budget import parse
 from pacemark.errors import BadInput
 from pacemark.figures.conditions import demands

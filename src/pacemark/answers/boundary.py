@@ -54,6 +54,17 @@ class Reading:
         return float((self.draws < 1).all(axis=0).mean())
 
     @property
+    def verdict(self) -> bool | None:
+        """Whether the budget is met; None where that is less than nine to one."""
+        return None if 0.1 < self.within < 0.9 else self.within > 0.5
+
+    def failed(self, load: float) -> Reading:
+        """What to think of `load`, which gave no result: every request failed. Of the same conditions as this one."""
+        values = np.zeros(len(self.names))
+        values[-1] = 1 / self.most[-1]  # errors stand last
+        return Reading(load, self.names, values, np.repeat(values[:, None], DRAWS, axis=1), self.most, 0)
+
+    @property
     def holds(self) -> bool:
         """Whether the budget is met by the figures themselves, and more likely than not."""
         return self.within >= 0.5 and bool((self.values < 1).all())

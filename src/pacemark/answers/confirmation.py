@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pacemark.answers.search import in_words
-from pacemark.answers.stored import weigh
+from pacemark.answers.weighing import in_words, weigh
 from pacemark.budget import Budget
 from pacemark.figures import metrics
 from pacemark.figures.level import Enough, LevelResult
@@ -89,5 +88,6 @@ def _judged(result: LevelResult, budget: Budget) -> Confirmation:
         )
         return Confirmation(result.load, False, None, why, result.level)
     reading = weigh([result], budget)[result.load]
-    within = None if 0.1 < reading.within < 0.9 else reading.within > 0.5
-    return Confirmation(result.load, True, within, f"{in_words(reading)}; the backlog did not grow", result.level)
+    return Confirmation(
+        result.load, True, reading.verdict, f"{in_words(reading)}; the backlog did not grow", result.level
+    )

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pacemark.answers.boundary import Reading
-from pacemark.answers.search import in_words
-from pacemark.answers.stored import comparable, find_from, weighed
+from pacemark.answers.stored import find_from
+from pacemark.answers.weighing import comparable, in_words, weighed
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult

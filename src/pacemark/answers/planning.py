@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pacemark.answers.curve import named, operating_points
 from pacemark.answers.held import answer_of
-from pacemark.answers.stored import comparable, conditions
+from pacemark.answers.weighing import comparable, conditions
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures import metrics

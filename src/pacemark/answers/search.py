@@ -16,7 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.answers.boundary import DRAWS, Belief, Reading, believe, read
+from pacemark.answers.allowance import Allowance, added, spent_on
+from pacemark.answers.boundary import Belief, Reading, believe, read
+from pacemark.answers.weighing import demanded, side_of_limit, together
 from pacemark.budget import Budget, parse
 from pacemark.errors import RunFailed
 from pacemark.figures import metrics
@@ -25,9 +27,9 @@ from pacemark.figures.level import Enough, LevelResult, Measure
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.trace import Trace, Window
-from pacemark.units import duration, number
+from pacemark.units import number
 
-__all__ = ["Allowance", "Step", "find", "in_words"]
+__all__ = ["Step", "find"]
 
 Kind = Literal["concurrency", "rate"]
 
@@ -42,40 +44,6 @@ NEAR_CAPACITY = 800
 requests at utilisation u (the relaxation time of M/M/1): 380 at 90%, 800 at 93%."""
 PROBES = 40
 """More than any search needs; a search that comes here is stopped and says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What a search may spend; None: as much as it takes."""
-
-    seconds: float | None = None
-    requests: int | None = None
-    tokens: int | None = None
-    """Input and output."""
-    cost: float | None = None
-    price_per_hour: float | None = None
-    price_per_million_tokens: float | None = None
-
-    def cost_of(self, spent: Spent) -> float | None:
-        """What `spent` costs, where a price is known."""
-        if self.price_per_hour is None and self.price_per_million_tokens is None:
-            return None
-        by_time = (self.price_per_hour or 0.0) * spent.seconds / 3600
-        return by_time + (self.price_per_million_tokens or 0.0) * spent.tokens / 1e6
-
-    def exceeded(self, spent: Spent) -> str | None:
-        """Which part of it `spent` is over, in words."""
-        cost = self.cost_of(spent)
-        parts = [
-            (self.seconds, spent.seconds, "s"),
-            (self.requests, spent.requests, "requests"),
-            (self.tokens, spent.tokens, "tokens"),
-            (self.cost, cost, "of cost"),
-        ]
-        for most, value, unit in parts:
-            if most is not None and value is not None and value > most:
-                return f"{most:,.10g} {unit}"
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +110,7 @@ class _Search:
         why = "to know the endpoint at its best"
         while x is not None:
             forecast = self.forecast(x)
-            over = self.allowance.exceeded(_sum(self.spent, forecast)) if self.probes else None
+            over = self.allowance.exceeded(added(self.spent, forecast)) if self.probes else None
             if over:
                 self.why = f"the next level would exceed the allowance of {over}"
                 break
@@ -161,31 +129,18 @@ class _Search:
         except RunFailed as error:
             if not self.probes:
                 raise
-            known = next(iter(self.readings.values()))
-            draws = np.zeros((len(known.names), DRAWS))
-            draws[known.names.index("errors")] = 1 / known.most[known.names.index("errors")]
-            self.readings[x] = Reading(x, known.names, draws[:, 0], draws, known.most, 0)
+            self.readings[x] = next(iter(self.readings.values())).failed(x)
             self.probes.append(Probe(load, False, str(error)))
             return
         self.results.append(result)
-        self.spent = _sum(self.spent, _cost(result))
+        self.spent = added(self.spent, spent_on(result))
         self.readings[x] = reading = self.weigh(x)
-        sure = reading.within
-        self.probes.append(Probe(load, None if 0.1 < sure < 0.9 else sure > 0.5, _words(reading, result)))
+        self.probes.append(Probe(load, reading.verdict, _words(reading, result)))
 
     def weigh(self, x: float, extra: Sequence[Condition] = ()) -> Reading:
         """Everything measured at load `x`, and `extra` of a level under way."""
-        parts = [
-            demands(self.budget, r.trace, metrics.started_in(r.trace, r.window.start_ns, r.window.end_ns))
-            for r in self.results
-            if r.load.value == x
-        ]
-        parts += [list(extra)] if extra else []
-        pooled = [
-            Condition(same[0].name, np.concatenate([c.scores for c in same]), same[0].quantile, same[0].most)
-            for same in zip(*parts, strict=True)
-        ]
-        return read(x, pooled, round(1000 * x))
+        parts = [demanded(r, self.budget) for r in self.results if r.load.value == x]
+        return read(x, together([*parts, extra] if extra else parts), round(1000 * x))
 
     def enough(self, x: float) -> Enough:
         load = self.load(x)
@@ -267,6 +222,10 @@ class _Search:
             return middle, "to measure what was found"
         if not math.isfinite(high):
             return self.climb(levels, belief)
+        return self.refine(belief, low, high)
+
+    def refine(self, belief: Belief, low: float, high: float) -> tuple[float | None, str]:
+        """A load inside the interval."""
         # The load for which it is least certain on which side of the boundary it lies. Where that is known already,
         # one between the boundary and the far end of the interval: the verdict there takes fewer requests.
         x, why = self.split(belief), "the boundary is as likely below it as above"
@@ -391,7 +350,7 @@ class _Search:
 
     def by_how_much(self) -> str:
         lowest = self.readings[min(self.readings)]
-        return f"not even one request at a time meets it: {_figure(lowest, lowest.worst)}"
+        return f"not even one request at a time meets it: {side_of_limit(lowest, lowest.worst)}"
 
     def found(self) -> Find:
         belief = believe(list(self.readings.values()))
@@ -424,41 +383,9 @@ def settled(trace: Trace, window: Window) -> NDArray[np.bool_]:
     return metrics.started_in(trace, window.start_ns, int(streams.min()))
 
 
-def _cost(result: LevelResult) -> Spent:
-    trace, requests = result.trace, result.level.requests
-    if not len(trace):
-        return Spent(requests.completed + requests.failed, 0.0)
-    seconds = (int(trace.ended_ns.max()) - int(trace.scheduled_ns.min())) / 1e9
-    tokens = int(np.maximum(trace.input_tokens, 0).sum() + np.maximum(trace.output_tokens, 0).sum())
-    return Spent(requests.completed + requests.failed, seconds, tokens)
-
-
-def _sum(a: Spent, b: Spent) -> Spent:
-    return Spent(a.requests + b.requests, a.seconds + b.seconds, a.tokens + b.tokens)
-
-
 def _words(reading: Reading, result: LevelResult) -> str:
-    text = _figure(reading, reading.worst)
+    text = side_of_limit(reading, reading.worst)
     if reading.names[reading.worst] == "errors" or reading.values[reading.worst] > 1e6:
         kinds = Counter(result.level.errors).most_common(1)
         text += f" ({kinds[0][0]})" if kinds else ""
     return f"{text} ({reading.n} requests)"
-
-
-def in_words(reading: Reading) -> str:
-    """What decides at a level, and how far it is from its limit."""
-    return f"{_figure(reading, reading.worst)} ({reading.n} requests)"
-
-
-def _figure(reading: Reading, k: int) -> str:
-    """`tpot p95 is 52.1 ms, 4% over its limit`."""
-    name, value, most = reading.names[k], float(reading.values[k]), float(reading.most[k])
-    share = abs(value - 1)
-    side = "over" if value >= 1 else "under"
-    if name == "errors":
-        return f"{value * most:.1%} of the requests failed, where {most:.3g} is allowed"
-    if value > 1e6:
-        return f"{name} is unbounded: too many requests were not answered"
-    if name.endswith("of requests"):
-        return f"{name} stay {share:.0%} {side} the tightest limit"
-    return f"{name} is {duration(value * most)}, {share:.0%} {side} its limit"

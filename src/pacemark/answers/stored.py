@@ -2,117 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.answers.boundary import Belief, Reading, believe, read
-from pacemark.answers.search import in_words
+from pacemark.answers.boundary import Belief, Reading, believe
+from pacemark.answers.weighing import conditions, in_words, weighed
 from pacemark.budget import Budget
-from pacemark.errors import BadInput
-from pacemark.figures import metrics
-from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.summary import Figure, Find, Level, Probe, Spent
+from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.units import number
 
-__all__ = ["comparable", "conditions", "find_from", "meets", "weigh", "weighed"]
-
-_SPOILT = {"no_window", "worker_died", "cached_prompts", "client_starved", "late_sends"}
-"""What makes an invalid level useless; one that is invalid for its errors or its backlog tells of the endpoint."""
-
-
-def comparable(results: Sequence[LevelResult], *, rate: bool = False) -> list[LevelResult]:
-    """Those levels that one answer can rest on: one kind of load, one arrival process, nothing wrong with the client.
-
-    Concurrency where there is any, unless `rate` is wanted. Raises BadInput where none is left.
-    """
-    sound = [r for r in results if _sound(r)]
-    kind = Rate if rate or not any(isinstance(r.load, Concurrency) for r in sound) else Concurrency
-    alike = [r for r in sound if isinstance(r.load, kind)]
-    arrivals = Counter((r.load.arrivals, r.load.burstiness) for r in alike if isinstance(r.load, Rate))
-    if arrivals:
-        usual = arrivals.most_common(1)[0][0]
-        alike = [r for r in alike if isinstance(r.load, Rate) and (r.load.arrivals, r.load.burstiness) == usual]
-    if not alike:
-        wanted = "an open-loop rate" if rate else "any load"
-        raise BadInput(f"the run holds no level at {wanted} that can be relied on")
-    return alike
-
-
-def _sound(result: LevelResult) -> bool:
-    reasons = {reason.code for reason in result.level.verdict.reasons}
-    asked = len(result.trace) > 0 and result.level.requests.in_window > 0
-    return asked and (result.level.verdict.status != "invalid" or not reasons & _SPOILT)
-
-
-def weigh(results: Sequence[LevelResult], budget: Budget) -> dict[Load, Reading]:
-    """What each load's levels, pooled, say of each condition of the budget.
-
-    Raises BadInput where no request has what the budget limits.
-    """
-    return {load: _reading(load, same, budget) for load, same in _by_load(results).items()}
-
-
-def _by_load(results: Sequence[LevelResult]) -> dict[Load, list[LevelResult]]:
-    groups: dict[Load, list[LevelResult]] = {}
-    for result in results:
-        groups.setdefault(result.load, []).append(result)
-    return groups
-
-
-def conditions(results: Sequence[LevelResult], budget: Budget) -> list[Condition]:
-    """What `budget` demands of the requests of `results`, levels of one load, together.
-
-    Raises BadInput where no request has what it limits.
-    """
-    parts = [demands(budget, r.trace, metrics.started_in(r.trace, r.window.start_ns, r.window.end_ns)) for r in results]
-    pooled = [
-        Condition(same[0].name, np.concatenate([c.scores for c in same]), same[0].quantile, same[0].most)
-        for same in zip(*parts, strict=True)
-    ]
-    for condition in pooled:
-        if not len(condition.scores):
-            raise BadInput(f"no request at {results[0].load} has what the budget limits: {condition.name}")
-    return pooled
-
-
-def _reading(load: Load, results: Sequence[LevelResult], budget: Budget) -> Reading:
-    return read(float(load.value), conditions(results, budget), round(1000 * load.value))
-
-
-def meets(results: Sequence[LevelResult], budget: Budget) -> Callable[[Level], bool]:
-    """A judge of levels: whether their requests meet `budget`. No load beyond capacity does."""
-    met = {load for load, reading in weighed(results, budget).items() if reading.holds}
-    return lambda level: level.load in met
-
-
-_LOST = 2.0
-"""A rate beyond capacity waits longer the longer it lasts: over any limit in the end, by this much at the least."""
-
-
-def weighed(results: Sequence[LevelResult], budget: Budget) -> dict[Load, Reading]:
-    """As `weigh`, without the loads that have nothing of what the budget limits; none beyond capacity meets it."""
-    found = {}
-    for load, same in _by_load([r for r in results if r.level.requests.in_window]).items():
-        with contextlib.suppress(BadInput):  # what is not known is not met
-            found[load] = _reading(load, same, budget)
-            if any(reason.code == "beyond_capacity" for r in same for reason in r.level.verdict.reasons):
-                found[load] = _beyond(found[load])
-    return found
-
-
-def _beyond(reading: Reading) -> Reading:
-    values, draws = reading.values.copy(), reading.draws.copy()
-    values[0], draws[0] = max(values[0], _LOST), np.maximum(draws[0], _LOST)
-    return replace(reading, values=values, draws=draws)
+__all__ = ["find_from"]
 
 
 def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: float = 0.05) -> Find:
@@ -146,7 +51,7 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
         resolved=resolved,
         answer=answer,
         binds=belief.binds[0],
-        probes=[Probe(load, _verdict(reading), in_words(reading)) for load, reading in readings],
+        probes=[Probe(load, reading.verdict, in_words(reading)) for load, reading in readings],
         spent=Spent(0, 0.0),
         why=_why(loads, levels, met=met, open_ended=middle > top or not math.isfinite(high)),
         next=following,
@@ -170,10 +75,6 @@ def _spread(belief: Belief, loads: NDArray[np.float64]) -> Belief:
 
 def _step(x: float, whole: bool) -> float:
     return math.floor(x) if whole and math.isfinite(x) else x
-
-
-def _verdict(reading: Reading) -> bool | None:
-    return None if 0.1 < reading.within < 0.9 else reading.within > 0.5
 
 
 def _why(loads: Sequence[Load], levels: Sequence[Reading], *, met: bool, open_ended: bool) -> str:

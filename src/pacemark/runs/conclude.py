@@ -15,7 +15,8 @@ from pacemark.answers.fit import fits
 from pacemark.answers.held import Answered, answer_of
 from pacemark.answers.lengths import slopes
 from pacemark.answers.planning import Demand, Plan, Size, plan_for
-from pacemark.answers.stored import comparable, find_from
+from pacemark.answers.stored import find_from
+from pacemark.answers.weighing import comparable
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.endpoint.watch import watch_from

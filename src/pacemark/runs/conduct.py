@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
+from pacemark.answers.allowance import Allowance
 from pacemark.answers.confirmation import forecast, implied_rate, long_enough, ways
-from pacemark.answers.search import Allowance, Step
+from pacemark.answers.search import Step
 from pacemark.answers.search import find as search_for
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Serving, exceeding
