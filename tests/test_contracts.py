@@ -40,6 +40,56 @@ def test_no_function_is_too_long() -> None:
     assert [x for x in sizes.items() if x[1] > FUNCTION_LINES] == []
 
 
+TWINS = {
+    # What the simulated server and the client that loads it both have: each has its own side of the wire.
+    "Access", "Answer", "Ask", "Connection", "Plan", "Request", "main", "serving", "written",
+    # The API has the words of the commands; what it calls may have them too.
+    "compare", "find", "run",
+    # One for each dialect, or for each kind of file.
+    "SCHEMA", "read",
+    # Short names for types of arrays, and bounds that each module has for itself.
+    "Floats", "Mask", "LONGEST_S", "LOOK_NS", "PROBES", "READ_BYTES", "WIDTH",
+    # Verbs, each of what its own module is about.
+    "answer", "answered", "checked", "counted", "errors", "failed", "named", "parts", "planned", "positive", "settled",
+    "table", "told_s", "tpot_ms",
+    # Yet to be told apart.
+    "Check", "Command", "Condition", "Lengths", "Options", "Point", "Probe", "Reading", "Source", "Step", "Verdict",
+}  # fmt: skip
+"""Public names that two modules have; any other stands for one thing."""
+
+
+def public_names(path: Path) -> Iterator[str]:
+    """The functions, classes and values that a module has for others."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def test_a_name_stands_for_one_thing() -> None:
+    found: dict[str, list[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        for name in {name for name in public_names(path) if not name.startswith("_")}:
+            found.setdefault(name, []).append(str(path.relative_to(SOURCE)))
+    assert len(found) > 500
+    assert {name: paths for name, paths in found.items() if len(paths) > 1 and name not in TWINS} == {}
+
+
+def test_the_files_that_the_pages_name_exist() -> None:
+    roots = (ROOT, SOURCE)
+    wings = {path.name for root in roots for path in root.iterdir() if path.is_dir()}
+    named = [
+        (page.name, path)
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for path in re.findall(r"`([\w./]+\.(?:py|md|toml))`", page.read_text())
+        if path.partition("/")[0] in wings or page.name in ("architecture.md", "CONTRIBUTING.md")
+    ]
+    assert len(named) > 10
+    assert [x for x in named if not any((root / x[1]).exists() for root in roots)] == []
+
+
 def test_the_version_opens_the_changelog() -> None:
     releases = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert releases[0] == pacemark.__version__

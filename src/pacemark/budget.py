@@ -69,6 +69,16 @@ class Budget:
         return [limit for limit in self.limits if limit.metric != "errors"]
 
 
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """What of a metric's values is held against a limit."""
+
+    quantile: float | None
+    """As a share; None: their mean."""
+
+
+MEAN = Statistic(None)
+
 # --- reading one
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z_]+(?:\d+(?:\.\d+)?)?|<=|\S", re.IGNORECASE)
@@ -146,20 +156,20 @@ class _Reader:
         most *= _UNITS_MS[self._take(*_UNITS_MS, expected="a unit: ms or s")]
         if most <= 0:
             self._refuse("a limit must be more than 0", at)
-        return Limit(metric, most, statistic or None, mean=statistic == 0.0)
+        return Limit(metric, most, statistic.quantile if statistic else None, mean=statistic == MEAN)
 
-    def _statistic(self) -> float | None:
-        """A quantile as a share, 0 for the mean, None where the next word is neither."""
+    def _statistic(self) -> Statistic | None:
+        """The mean or a quantile; None where the next word is neither."""
         if self._word in ("mean", "average", "avg"):
             self._at += 1
-            return 0.0
+            return MEAN
         found = _QUANTILE.fullmatch(self._word)
         if found is None:
             return None
         if not 0 < (quantile := round(float(found.group(1)) / 100, 9)) < 1:
             self._refuse("a quantile lies between p0 and p100")
         self._at += 1
-        return quantile
+        return Statistic(quantile)
 
     def _number(self) -> float:
         if not self._word[:1].isdigit():

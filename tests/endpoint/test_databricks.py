@@ -26,7 +26,7 @@ from pacemark.answers.search import find
 from pacemark.endpoint import databricks, watch
 from pacemark.endpoint.databricks import serving
 from pacemark.endpoint.prometheus import metrics_in
-from pacemark.endpoint.served import Endpoint, Entity, Limit, exceeding
+from pacemark.endpoint.served import Endpoint, Entity, RateLimit, exceeding
 from pacemark.endpoint.target import Target
 from pacemark.endpoint.watch import Watcher, limit_named
 from pacemark.errors import BadInput, RunFailed
@@ -336,7 +336,7 @@ def _endpoint(**fields: Any) -> Endpoint:
 
 
 def test_plans_against_limits() -> None:
-    limit = Limit(6000, "output tokens", "minute", "stated")
+    limit = RateLimit(6000, "output tokens", "minute", "stated")
     endpoint = _endpoint(limits=(limit,))
     assert endpoint.planned([Concurrency(1)], latency_s=2.0, input_tokens=10, output_tokens=100) == []
     (line,) = endpoint.planned([Concurrency(1), Concurrency(8)], latency_s=2.0, input_tokens=10, output_tokens=100)
@@ -489,12 +489,12 @@ def test_a_level_beyond_what_a_limit_sustains_is_told() -> None:
     exchanges = [exchange(t * 20, [t * 20 + 10, t * 20 + 15], stream=0) for t in range(500)]
     level = sum_up(Concurrency(1), trace_of(exchanges), Window(2 * 10**9, 10 * 10**9), Health()).level
     assert level.output_tokens_per_s.value == pytest.approx(100, rel=0.01)
-    told = exceeding(_endpoint(limits=(Limit(3000, "output tokens", "minute", "stated"),)), [level])
+    told = exceeding(_endpoint(limits=(RateLimit(3000, "output tokens", "minute", "stated"),)), [level])
     assert told == (
         "concurrency 1 gave 100 output tokens/s, more than 3,000 output tokens per minute (stated) lets through for "
         "long: the curve from there on holds for bursts"
     )
-    assert exceeding(_endpoint(limits=(Limit(6000, "output tokens", "minute", "stated"),)), [level]) is None
+    assert exceeding(_endpoint(limits=(RateLimit(6000, "output tokens", "minute", "stated"),)), [level]) is None
 
 
 def test_a_limit_ends_a_search_and_is_what_binds() -> None:

@@ -29,11 +29,11 @@ from pacemark.pace import Concurrency
 from pacemark.summary import Figure, Find, Level, OperatingPoint
 from pacemark.units import number
 
-__all__ = ["SCHEMA", "Advice", "Cost", "Demand", "Fleet", "Plan", "parse_demand", "parse_size", "plan_for"]
+__all__ = ["SCHEMA", "Advice", "Cost", "Demand", "Sizing", "Plan", "parse_demand", "parse_size", "plan_for"]
 
 SCHEMA = "pacemark/plan/1"
 Floats = NDArray[np.float64]
-Unit = Literal["requests/s", "output tokens/s", "tokens/s"]
+DemandUnit = Literal["requests/s", "output tokens/s", "tokens/s"]
 
 Size = tuple[float, Literal["model units", "tokens/s"]]
 """What an endpoint was bought as."""
@@ -45,14 +45,14 @@ class Demand(msgspec.Struct, frozen=True):
     """How much is to be served."""
 
     value: float
-    unit: Unit
+    unit: DemandUnit
     """tokens/s count input and output."""
 
     def __str__(self) -> str:
         return f"{number(self.value)} {self.unit}"
 
 
-class Fleet(msgspec.Struct, frozen=True):
+class Sizing(msgspec.Struct, frozen=True):
     """Replicas for one way of arriving."""
 
     burstiness: float
@@ -102,7 +102,7 @@ class Plan(msgspec.Struct, frozen=True):
     """Requests per second of one replica there."""
     replicas_without_headroom: int
     """If requests came evenly and no replica ever held more streams than at the point."""
-    fleets: list[Fleet]
+    fleets: list[Sizing]
     """The one asked for first, then a burstier one to compare."""
     costs: list[Cost]
     advice: list[Advice]
@@ -113,7 +113,7 @@ class Plan(msgspec.Struct, frozen=True):
 # --- what the user says
 
 _DEMAND = re.compile(r"\s*([\d_,]*\.?\d+)\s*([a-z /]+?)\s*", re.IGNORECASE)
-_UNITS: dict[str, Unit] = {
+_UNITS: dict[str, DemandUnit] = {
     "requests": "requests/s",
     "request": "requests/s",
     "output tokens": "output tokens/s",
@@ -326,9 +326,9 @@ def expected_misses(replica: _Replica, rate: float, replicas: int, burstiness: f
 
 def _fleet(
     cv: float, replicas: int, missing: float, wanted: float, per_replica: float, output: float, price: float | None
-) -> Fleet:
+) -> Sizing:
     hourly = None if price is None else price * replicas
-    return Fleet(
+    return Sizing(
         burstiness=cv,
         replicas=replicas,
         missing=missing if math.isfinite(missing) else None,

@@ -31,7 +31,7 @@ from pacemark.units import number
 
 __all__ = ["Step", "find"]
 
-Kind = Literal["concurrency", "rate"]
+LoadKind = Literal["concurrency", "rate"]
 
 FEW = 12
 """Requests that a level needs at the least."""
@@ -68,7 +68,7 @@ def find(
     measure: Measure,
     budget: Budget | str,
     *,
-    kind: Kind = "concurrency",
+    kind: LoadKind = "concurrency",
     arrivals: Arrivals = "poisson",
     burstiness: float = 1.0,
     precision: float = 0.05,
@@ -91,7 +91,7 @@ def find(
 class _Search:
     measure: Measure
     budget: Budget
-    kind: Kind
+    kind: LoadKind
     arrivals: Arrivals
     burstiness: float
     precision: float

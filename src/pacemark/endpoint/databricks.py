@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from pacemark.dialects.dialect import spoken
-from pacemark.endpoint.served import PAY_PER_TOKEN, PROVISIONED, Endpoint, Entity, Kind, Limit, exceeding
+from pacemark.endpoint.served import PAY_PER_TOKEN, PROVISIONED, Billing, Endpoint, Entity, RateLimit, exceeding
 from pacemark.endpoint.target import Target, secrets_in
 from pacemark.errors import BadInput, RunFailed
 from pacemark.trace import Sight
@@ -245,7 +245,7 @@ def _endpoint(raw: Any) -> Endpoint:
 def _entity(raw: Any, traffic: int | None) -> Entity:
     external, foundation = raw.external_model, raw.foundation_model
     units, most = getattr(raw, "provisioned_model_units", None), raw.max_provisioned_throughput
-    kind: Kind = (
+    kind: Billing = (
         "external" if external
         else "model units" if units is not None
         else "provisioned throughput" if most is not None
@@ -269,15 +269,15 @@ def _entity(raw: Any, traffic: int | None) -> Entity:
     )
 
 
-def _limits(raw: Any, entities: Sequence[Entity]) -> Iterator[Limit]:
+def _limits(raw: Any, entities: Sequence[Entity]) -> Iterator[RateLimit]:
     """The limits that the endpoint's AI Gateway sets, then those that the documentation states for its kind."""
     for limit in getattr(getattr(raw, "ai_gateway", None), "rate_limits", None) or []:
         key = _text(limit.key).lower().replace("_", " ")
         source = f"set on the endpoint, per {key}" if key not in ("", "endpoint") else "set on the endpoint"
         if limit.calls is not None:
-            yield Limit(limit.calls, "requests", "minute", source)
+            yield RateLimit(limit.calls, "requests", "minute", source)
         if (tokens := getattr(limit, "tokens", None)) is not None:
-            yield Limit(tokens, "tokens", "minute", source)
+            yield RateLimit(tokens, "tokens", "minute", source)
     kinds = {e.kind for e in entities}
     if "pay per token" in kinds:
         yield from PAY_PER_TOKEN

@@ -22,9 +22,9 @@ __all__ = [
     "PROVISIONED",
     "Endpoint",
     "Entity",
-    "Kind",
-    "Limit",
-    "Unit",
+    "Billing",
+    "RateLimit",
+    "RateUnit",
     "exceeding",
 ]
 
@@ -34,19 +34,19 @@ LONGEST_S = 297.0
 """The service ends a request that takes longer. Both: "Model Serving limits and regions" and "Foundation Model APIs
 limits and quotas" at docs.databricks.com, as they stood in September 2026."""
 
-Unit = Literal["input tokens", "output tokens", "tokens", "requests"]
-Kind = Literal["provisioned throughput", "model units", "pay per token", "external", "custom"]
+RateUnit = Literal["input tokens", "output tokens", "tokens", "requests"]
+Billing = Literal["provisioned throughput", "model units", "pay per token", "external", "custom"]
 
 _TASK = "llm/v1/"
 """Before the name of a dialect."""
 _AGENTS = ("agent/v1/chat", "agent/v2/chat")
 
 
-class Limit(msgspec.Struct, frozen=True):
+class RateLimit(msgspec.Struct, frozen=True):
     """A rate that the service is known to hold callers to."""
 
     amount: float
-    unit: Unit
+    unit: RateUnit
     per: Literal["second", "minute", "hour"]
     source: str
 
@@ -61,12 +61,12 @@ class Limit(msgspec.Struct, frozen=True):
 
 _USUAL = "what most models are allowed per workspace on the Enterprise tier, as of 2026-09-12"
 PAY_PER_TOKEN = (
-    Limit(200_000, "input tokens", "minute", _USUAL),
-    Limit(20_000, "output tokens", "minute", _USUAL),
-    Limit(360_000, "requests", "hour", _USUAL),
+    RateLimit(200_000, "input tokens", "minute", _USUAL),
+    RateLimit(20_000, "output tokens", "minute", _USUAL),
+    RateLimit(360_000, "requests", "hour", _USUAL),
 )
 """From "Foundation Model APIs limits and quotas" at docs.databricks.com; the page lists them model by model."""
-PROVISIONED = (Limit(200, "requests", "second", "per workspace with provisioned throughput, as of 2026-06-18"),)
+PROVISIONED = (RateLimit(200, "requests", "second", "per workspace with provisioned throughput, as of 2026-06-18"),)
 """From the same page."""
 
 
@@ -74,7 +74,7 @@ class Entity(msgspec.Struct, frozen=True):
     """A model that the endpoint serves."""
 
     name: str
-    kind: Kind
+    kind: Billing
     traffic: int | None = None
     """Percent of the requests."""
     min_throughput: int | None = None
@@ -124,7 +124,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     state: str
     version: int | None
     entities: tuple[Entity, ...]
-    limits: tuple[Limit, ...]
+    limits: tuple[RateLimit, ...]
     permission: str = ""
     updating: bool = False
     route_optimized: bool = False

@@ -10,11 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pacemark.reporting.words import ended, errors, interval, plain, reasons, value
-from pacemark.summary import Distribution, Level, Spread
+from pacemark.summary import LATENCIES, STATISTICS, Distribution, Level, Spread
 from pacemark.units import number
 
-_LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("Latency", "latency_ms"))
-_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _VIEWS = {
     "headers": "to the headers",
     "first_event": "to the first event of any kind",
@@ -48,10 +46,13 @@ def _grid(*heads: str) -> Table:
 def _latencies(level: Level) -> RenderableType:
     table = _grid("ms", "value", "95% interval", "MLPerf certified")
     below = []
-    for name, field in _LATENCIES:
+    for field, called in LATENCIES.items():
+        if field == "itl_ms":  # below, without a basis
+            continue
+        name = called[0].upper() + called[1:]
         spread: Distribution = getattr(level, field)
         basis = level.basis.get(field)
-        for statistic in _STATISTICS:
+        for statistic in STATISTICS:
             figure = getattr(spread, statistic)
             certified = basis.certified.get(statistic) if basis else None
             row = (value(figure), interval(figure), "" if certified is None else number(certified))
@@ -60,7 +61,7 @@ def _latencies(level: Level) -> RenderableType:
         if basis and basis.n:
             worth = "" if basis.n_eff is None else f", worth {basis.n_eff:,.0f} independent ones at p95"
             below.append(f"  {name}: {basis.n:,} requests{worth}")
-    known = [(s, getattr(level.itl_ms, s)) for s in _STATISTICS if getattr(level.itl_ms, s).value is not None]
+    known = [(s, getattr(level.itl_ms, s)) for s in STATISTICS if getattr(level.itl_ms, s).value is not None]
     for statistic, figure in known:
         table.add_row(f"ITL {statistic}", value(figure), interval(figure), "")
     if known:

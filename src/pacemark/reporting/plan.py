@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pacemark.answers.planning import Fleet, Plan
+from pacemark.answers.planning import Plan, Sizing
 from pacemark.reporting.words import plain, with_interval
 from pacemark.units import number
 
@@ -44,7 +44,7 @@ def _basis(plan: Plan) -> str:
     )
 
 
-def _arrivals(fleet: Fleet) -> str:
+def _arrivals(fleet: Sizing) -> str:
     return "Poisson arrivals" if fleet.burstiness == 1 else f"arrivals of CV {fleet.burstiness:g}"
 
 

@@ -255,7 +255,7 @@ class RunFolder:
         place[order] = np.arange(len(order))
         error, refusals = self._errors(level, place[failed], len(order))
         tokens = np.repeat((output / np.maximum(1, counts)).astype(np.float32), counts)
-        hi_ns, lo_ns, lag_ns = self._events(level, offsets[place], tokens)
+        hi_ns, bounds_ns, lag_ns = self._events(level, offsets[place], tokens)
         known: dict[str, Any] = {name: column[name].astype(TYPES[name]) for name in PER_REQUEST if name in column}
         words: dict[str, Any] = {
             name: self._words(level, name)[order]
@@ -269,10 +269,10 @@ class RunFolder:
             tokens_from_usage=column["tokens_source='usage'"] == 1,
             offsets=offsets,
             hi_ns=hi_ns,
-            lo_ns=lo_ns,
+            lo_ns=hi_ns if bounds_ns is None else bounds_ns,
             tokens=tokens,
             open_loop=open_loop,
-            exact=lo_ns is hi_ns,
+            exact=bounds_ns is None,
             lag_ns=lag_ns,
             refusals=tuple(refusals),
         )
@@ -313,20 +313,22 @@ class RunFolder:
         error[places] = [kind for kind, _ in said]
         return error, [detail for kind, detail in said if kind == "http_429"]
 
-    def _events(self, level: int, starts: Int64, tokens: NDArray[np.float32]) -> tuple[Int64, Int64, NDArray[np.int32]]:
+    def _events(
+        self, level: int, starts: Int64, tokens: NDArray[np.float32]
+    ) -> tuple[Int64, Int64 | None, NDArray[np.int32]]:
         """Event times of a level and the lag of its reads; `starts` says where the events of each row go. Uneven
-        `tokens` are put in their place. Where every time is exact, both times are one array."""
+        `tokens` are put in their place. The earlier bounds are None where every time is exact."""
         asked = "SELECT hi_ns, lo_ns, tokens, lag_ns FROM request WHERE level = ? ORDER BY rowid"
         hi_ns, lags = np.empty(len(tokens), "<i8"), bytearray()
-        lo_ns = hi_ns
+        lo_ns: Int64 | None = None
         into_hi = into_lo = hi_ns.view(np.uint8).data  # bytes into bytes: an array for each row takes longer
         for start, (hi, lo, uneven, lag) in zip(starts.tolist(), self._db.execute(asked, (level,)), strict=False):
             begin, end = 8 * start, 8 * start + len(hi)
             into_hi[begin:end] = hi
-            if lo is not None and lo_ns is hi_ns:
+            if lo is not None and lo_ns is None:
                 lo_ns = hi_ns.copy()
                 into_lo = lo_ns.view(np.uint8).data
-            if lo_ns is not hi_ns:
+            if lo_ns is not None:
                 into_lo[begin:end] = hi if lo is None else lo
             if uneven is not None:
                 tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")

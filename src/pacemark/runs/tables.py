@@ -12,7 +12,7 @@ from pacemark.errors import BadInput
 from pacemark.figures import metrics
 from pacemark.pace import Rate
 from pacemark.runs.folder import RunFolder
-from pacemark.summary import Figure, Level, Summary
+from pacemark.summary import LATENCIES, RATES, STATISTICS, Figure, Level, Summary
 
 if TYPE_CHECKING:
     import pandas
@@ -46,10 +46,6 @@ def table(summary: Summary, path: Path, rows: Rows) -> Table:
 
 
 # --- rows
-
-_RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s")
-_LATENCIES = ("ttft_ms", "tpot_ms", "itl_ms", "latency_ms")
-_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
 def levels(summary: Summary, name: str) -> Table:
@@ -97,10 +93,10 @@ def _level(level: Level | None, summary: Summary, name: str) -> dict[str, tuple[
         "input_tokens": (float, of("input_tokens")),
         "output_tokens": (float, of("output_tokens")),
     }
-    for rate in _RATES:
+    for rate in RATES:
         found |= _figure(rate, of(rate))
-    for metric in _LATENCIES:
-        for statistic in _STATISTICS:
+    for metric in LATENCIES:
+        for statistic in STATISTICS:
             found |= _figure(f"{metric}_{statistic}", of(f"{metric}.{statistic}"))
     found |= _figure("goodput_share", of("goodput.share"))
     found |= _figure("goodput_requests_per_s", of("goodput.requests_per_s"))
