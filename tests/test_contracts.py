@@ -53,7 +53,7 @@ TWINS = {
     "answer", "answered", "checked", "counted", "errors", "failed", "named", "parts", "planned", "positive", "settled",
     "table", "told_s", "tpot_ms",
     # Yet to be told apart.
-    "Check", "Command", "Condition", "Lengths", "Options", "Point", "Probe", "Reading", "Source", "Step", "Verdict",
+    "Condition", "Options", "Probe", "Reading", "Source", "Verdict",
 }  # fmt: skip
 """Public names that two modules have; any other stands for one thing."""
 

@@ -45,7 +45,7 @@ app = typer.Typer(
 _TARGETS = "Base URL (http://host:8000/v1), databricks:ENDPOINT or sim:PRESET."
 Where = Annotated[str, typer.Argument(metavar="TARGET", help=_TARGETS)]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a folder of runs for its newest.")]
-Lengths = Annotated[str, typer.Option("--input-tokens", metavar="N,N,...", help="Prompt length in tokens.")]
+InputTokens = Annotated[str, typer.Option("--input-tokens", metavar="N,N,...", help="Prompt length in tokens.")]
 OutputLengths = Annotated[
     str, typer.Option("--output-tokens", metavar="N,N,...", help="Answer length. Several lengths: a grid of them all.")
 ]
@@ -79,7 +79,7 @@ def sweep_command(
     target: Where,
     concurrency: Annotated[str, typer.Option(metavar="N,N,...", help=_ONE_OR_MORE)] = "",
     rate: Annotated[str, typer.Option(metavar="R,R,...", help="Open loop: levels in requests per second.")] = "",
-    input_tokens: Lengths = "256",
+    input_tokens: InputTokens = "256",
     output_tokens: OutputLengths = "128",
     **given: Any,
 ) -> None:

@@ -18,7 +18,7 @@ from pacemark.errors import BadInput
 if TYPE_CHECKING:
     from pacemark.api import Options
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Decorated = TypeVar("Decorated", bound=Callable[..., None])
 
 
 def _flag(*names: str, **how: Any) -> Any:
@@ -124,7 +124,7 @@ LEVELS = "duration precision max_duration repeats budget no_fail_budget"
 _NOT_OPTIONS = {"mlflow", "json", "no_fail_budget", *PROCESS.split(), *SEARCH.split()}
 
 
-def flags(*names: str, **defaults: Any) -> Callable[[Command], Command]:
+def flags(*names: str, **defaults: Any) -> Callable[[Decorated], Decorated]:
     """Give a command these flags of the table, after its own; each arrives as a keyword of its name.
 
     `defaults` are other defaults than the table's. A name that the command has itself stays as it is there. The
@@ -132,7 +132,7 @@ def flags(*names: str, **defaults: Any) -> Callable[[Command], Command]:
     """
     wanted = " ".join(names).split()
 
-    def add(command: Command) -> Command:
+    def add(command: Decorated) -> Decorated:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         taken = {p.name for p in own}

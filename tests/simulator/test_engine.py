@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pacemark.errors import BadInput
 from pacemark.pace import Concurrency, Rate
 from pacemark.simulator import PRESETS, Engine, EngineSpec, Preset, Speculation, customised, named, simulate
-from pacemark.simulator.engine.engine import Finished, Step
+from pacemark.simulator.engine.engine import EngineStep, Finished
 from pacemark.simulator.engine.theory import capacity
 
 SPEC = EngineSpec(base_ms=8.0, per_decode_ms=0.05, per_prefill_token_ms=0.025, max_batch=48, token_budget=2048)
@@ -32,7 +32,7 @@ class Run:
     prompt: np.ndarray
     output: np.ndarray
     chunks: np.ndarray
-    steps: list[Step]
+    steps: list[EngineStep]
     step_end_ms: np.ndarray
     engine: Engine
 
@@ -49,7 +49,7 @@ def closed_loop(spec: EngineSpec, streams: int, requests: int, draw: Draw, *, st
     end: dict[int, float] = {}
     chunks: dict[int, int] = {}
     lengths: list[tuple[int, int]] = []
-    steps: list[Step] = []
+    steps: list[EngineStep] = []
     times: list[float] = []
     clock = 0.0
 
@@ -168,7 +168,7 @@ def test_a_full_kv_cache_bounds_the_rate() -> None:
     assert run.engine.preemptions == 0
 
 
-def drain(engine: Engine) -> list[Step]:
+def drain(engine: Engine) -> list[EngineStep]:
     """Steps until nothing is left."""
     steps = []
     while step := engine.step():
@@ -177,15 +177,15 @@ def drain(engine: Engine) -> list[Step]:
     return steps
 
 
-def finish_order(steps: list[Step]) -> list[int]:
+def finish_order(steps: list[EngineStep]) -> list[int]:
     return [done.id for step in steps for done in step.finished]
 
 
-def finished(steps: list[Step]) -> dict[int, Finished]:
+def finished(steps: list[EngineStep]) -> dict[int, Finished]:
     return {done.id: done for step in steps for done in step.finished}
 
 
-def produced(steps: list[Step]) -> Counter[int]:
+def produced(steps: list[EngineStep]) -> Counter[int]:
     total: Counter[int] = Counter()
     for step in steps:
         for id, count in zip(step.ids, step.tokens, strict=True):
@@ -368,7 +368,7 @@ def test_whatever_is_asked_nothing_is_lost(
         speculation=Speculation(drafts, 0.6) if drafts else None,
     )  # fmt: skip
     engine = Engine(spec)
-    steps: list[Step] = []
+    steps: list[EngineStep] = []
     cancelled: set[int] = set()
     for id, (prompt, output, pause, cancel) in enumerate(asked):
         engine.submit(id, prompt, output, [f"{prompt % 3}/{i}" for i in range(prompt // 16)])

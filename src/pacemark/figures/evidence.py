@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,6 +45,3 @@ class Finding:
     status: Literal["note", "suspect", "invalid"]
     code: str
     message: str
-
-
-Check = Callable[[Evidence], Finding | None]

@@ -6,13 +6,14 @@ Each check is a function from the evidence to a finding or None, and says what t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.figures import client
-from pacemark.figures.evidence import Check, Evidence, Finding
+from pacemark.figures.evidence import Evidence, Finding
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
 NOTES = frozenset(
@@ -347,7 +348,7 @@ def suspected_cache(e: Evidence) -> Finding | None:
     )
 
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     no_window,
     worker_died,
     interrupted,

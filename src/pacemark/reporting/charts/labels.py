@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import ceil
 
-Point = tuple[float, float]
+Spot = tuple[float, float]
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom; y grows downwards."""
 
@@ -14,7 +14,7 @@ _WIDE, _TALL = 7.0, 14.0
 """Of a character of 12-pixel type, on the safe side."""
 
 
-def free_box(text: str, at: Point, taken: Iterable[Box], size: tuple[int, int]) -> Box | None:
+def free_box(text: str, at: Spot, taken: Iterable[Box], size: tuple[int, int]) -> Box | None:
     """A box for `text` near `at` that overlaps none of `taken` and stays inside a plot of `size`.
 
     Tried are below, right, left and above, then places aslant, then all of them farther off; None where all
@@ -33,12 +33,12 @@ def free_box(text: str, at: Point, taken: Iterable[Box], size: tuple[int, int]) 
     return None
 
 
-def around(at: Point, across: float, down: float) -> Box:
+def around(at: Spot, across: float, down: float) -> Box:
     """The box that reaches `across` to both sides of `at`, and `down` above and below it."""
     return at[0] - across, at[1] - down, at[0] + across, at[1] + down
 
 
-def along(line: Sequence[Point]) -> Iterator[Box]:
+def along(line: Sequence[Spot]) -> Iterator[Box]:
     """Small boxes every few pixels along a polyline: what a label must not cover."""
     for (x0, y0), (x1, y1) in pairwise(line):
         steps = max(1, ceil(max(abs(x1 - x0), abs(y1 - y0)) / 3))

@@ -21,7 +21,7 @@ import msgspec
 from pacemark.errors import BadInput
 from pacemark.simulator.engine.kvcache import BlockPool
 
-__all__ = ["Engine", "EngineSpec", "Finished", "Speculation", "Step"]
+__all__ = ["Engine", "EngineSpec", "Finished", "Speculation", "EngineStep"]
 
 
 class Speculation(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     preemptions: int
 
 
-class Step(msgspec.Struct, frozen=True):
+class EngineStep(msgspec.Struct, frozen=True):
     """One step: how long it takes, and what has come out when it ends."""
 
     duration_ns: int
@@ -216,7 +216,7 @@ class Engine:
                     self._free(sequence)
                     return
 
-    def step(self) -> Step | None:
+    def step(self) -> EngineStep | None:
         """Serve one step; None when there is nothing to do."""
         decoding = self._decoding
         if not (decoding or self._prefilling or self._waiting):
@@ -252,7 +252,7 @@ class Engine:
         duration = self._base_ns + self._decode_ns * decoded + self._prefill_ns * prefilled + self._kv_ns * resident
         for sequence in ended:
             self._free(sequence)
-        return Step(
+        return EngineStep(
             duration_ns=round(duration),
             ids=ids,
             tokens=tokens,

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from pacemark.errors import BadInput
-from pacemark.simulator.engine.engine import Engine, Finished, Step
+from pacemark.simulator.engine.engine import Engine, EngineStep, Finished
 
 __all__ = ["Emission", "Fixed", "FixedSpec", "Job", "Model", "Occupancy", "Replica"]
 
@@ -89,7 +89,7 @@ class Replica:
 
     def __init__(self, engine: Engine, *, ready_ns: int = 0) -> None:
         self.engine = engine
-        self.step: Step | None = None
+        self.step: EngineStep | None = None
         """The step under way."""
         self._arrivals: deque[Job] = deque()
         self._free_ns = ready_ns
