@@ -79,7 +79,7 @@ def endpoint() -> Iterator[Served]:
         (["sweep", NOBODY, "--api", "chatty"], ["--api 'chatty'", "completions"]),
         (["sweep", NOBODY, "--header", "no colon"], ["--header", "Name: value"]),
         (["sweep", NOBODY, "--header", "Content-Length: 3"], ["--header Content-Length"]),
-        (["sweep", NOBODY, "--wait", "soon"], ["--wait 'soon'", "120s"]),
+        (["sweep", NOBODY, "--wait", "soon"], ["--wait soon", "120s"]),
         (["run", NOBODY, "--concurrency", "1", "--stall-timeout", "0"], ["--stall-timeout 0", "above 0"]),
         (["find", NOBODY], ["'--budget'"]),
         (["find", NOBODY, "--budget", "x"], ["x"]),

@@ -101,7 +101,8 @@ def test_a_stored_run_answers_a_budget(stored: Path) -> None:
 
 
 def test_a_stored_run_makes_a_plan(stored: Path) -> None:
-    plan = answered("plan", stored, "--demand", "40 requests/s", "--budget", "tpot p95 < 50ms", "--price-per-hour", "3")
+    words = ("--demand", "40 requests/s", "--budget", "tpot p95 < 50ms", "--price-per-hour", "3")
+    plan = answered("plan", stored, *words, "--provisioned", "50 model units")
     assert promised("plan") <= set(keys(plan)), promised("plan") - set(keys(plan))
 
 

@@ -27,6 +27,8 @@ __all__ = [
     "run", "serve", "share", "show", "sweep",
 ]  # fmt: skip
 
+_OPTIONS = tuple(Options.__annotations__)
+
 
 def run(
     target: str,
@@ -41,6 +43,7 @@ def run(
 
     Raises BadInput for what cannot work, RunFailed where the endpoint gives no result.
     """
+    scenario.refuse_unknown(options, _OPTIONS)
     goal = scenario.one_level(concurrency, rate, arrivals, burstiness, options)
     return conduct.measured(target, goal, options)
 
@@ -59,6 +62,7 @@ def sweep(
     Several `input_tokens` or `output_tokens` make it a length grid instead: every pair of lengths is a level, all at
     one concurrency (1 if not given), and `.summary.slopes` says what a token costs.
     """
+    scenario.refuse_unknown(options, _OPTIONS)
     goal = scenario.curve(concurrency, rate, arrivals, burstiness, options)
     return conduct.measured(target, goal, options)
 
@@ -74,7 +78,9 @@ def check(target: str, **options: Unpack[Options]) -> dict[str, Any]:
 
     Raises BadInput where it does not answer as an endpoint of that API.
     """
-    found: dict[str, Any] = msgspec.to_builtins(conduct.checked(target, scenario.Check(), options))
+    found: dict[str, Any] = msgspec.to_builtins(
+        conduct.checked(target, scenario.Check(), {**scenario.CHECK, **options})
+    )
     return found
 
 
@@ -131,6 +137,7 @@ def find(
     whose measurement would tighten the answer most. `confirm` then tries the answer in the open loop, with Poisson
     arrivals and with bursts; `.summary.find.confirmations` says what came of it. Raises as `run` does.
     """
+    scenario.refuse_unknown(options, _OPTIONS)
     goal = scenario.Search("rate" if rate else "concurrency", arrivals, burstiness, within, most, confirm)
     scenario.refuse_search(goal, options, target, stored=from_run is not None)
     if from_run is not None:

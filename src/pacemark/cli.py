@@ -29,6 +29,8 @@ from pacemark.flags import (
     spending,
 )
 from pacemark.machine import make_room, most_streams
+from pacemark.scenario import lasting
+from pacemark.version import __version__
 
 if TYPE_CHECKING:
     from pacemark.answers.comparison import Compared
@@ -42,6 +44,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pacemark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Load-test an LLM endpoint: how much throughput it gives within a latency budget, and how sure that is."""
+
+
 _TARGETS = "Base URL (http://host:8000/v1), databricks:ENDPOINT or sim:PRESET."
 Where = Annotated[str, typer.Argument(metavar="TARGET", help=_TARGETS)]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a folder of runs for its newest.")]
@@ -49,7 +67,7 @@ InputTokens = Annotated[str, typer.Option("--input-tokens", metavar="N,N,...", h
 OutputLengths = Annotated[
     str, typer.Option("--output-tokens", metavar="N,N,...", help="Answer length. Several lengths: a grid of them all.")
 ]
-Whole = Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for the whole search, not for a level.")]
+Whole = Annotated[str, typer.Option(metavar="TIME", help="Longest time for the whole search, not for a level.")]
 _ONE_OR_MORE = "Levels, 1,2,4,8,16,32,64 if not given."
 
 
@@ -97,7 +115,7 @@ def sweep_command(
 
 
 @app.command("check")
-@flags(PLACE, ACCESS, "json", output_tokens=16, timeout=60.0)
+@flags(PLACE, ACCESS, "json", output_tokens=16, timeout="60s")
 def check_command(target: Where, **given: Any) -> None:
     """Tell what an endpoint is and what it can report."""
     from pacemark import api as face
@@ -110,7 +128,7 @@ def check_command(target: Where, **given: Any) -> None:
 
 
 @app.command("demo")
-@flags("duration out seed json", duration=4.0)
+@flags("duration out seed label json", duration="4s")
 def demo_command(context: typer.Context, **given: Any) -> None:
     """Sweep the embedded endpoint, in under a minute."""
     from pacemark import api as face
@@ -137,6 +155,21 @@ def show_command(
 
         for level in shown.levels:
             showing.console().print(details(level))
+
+
+@app.command("list")
+@flags("json")
+def list_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of runs.")] = Path("runs"), **given: Any
+) -> None:
+    """List the stored runs of a folder, the newest last: when, what, and the answer."""
+    from pacemark.runs.listing import stored_runs
+
+    found = stored_runs(folder)
+    if given["json"]:
+        showing.print_json(found)
+    else:
+        showing.listed(found)
 
 
 @app.command("report")
@@ -174,14 +207,15 @@ def find_command(
     ] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Try the answer in the open loop, in bursts too.")] = False,
     rate: Annotated[bool, typer.Option("--rate", help="Find the open-loop rate instead of the concurrency.")] = False,
-    max_duration: Whole = 900,
+    max_duration: Whole = "900s",
     **given: Any,
 ) -> None:
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
     from pacemark.answers.allowance import Allowance
 
-    allowance = Allowance(max_duration, *spending(given | {"max_duration": max_duration}))
+    longest_s = lasting("--max-duration", max_duration)
+    allowance = Allowance(longest_s, *spending(given | {"max_duration": longest_s}))
     most, within = given["most"], given["within"]
     if from_run is None and not rate and (room := most_streams(int(min(most, 1e9)))) < most:
         note(f"warning: this machine can hold {room} parallel requests; no more than that are tried (ulimit -n)")

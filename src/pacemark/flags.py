@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
@@ -32,14 +31,17 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "api": (Annotated[str, _flag(metavar="|".join(DIALECTS), help="Which API to speak.")], "chat"),
     "input_tokens": (Annotated[int, _flag(help="Prompt length in tokens.")], 256),
     "output_tokens": (Annotated[int, _flag(help="Answer length in tokens.")], 128),
-    "duration": (Annotated[float, _flag(metavar="SECONDS", help="Steady seconds to measure at each level.")], 20.0),
+    "duration": (
+        Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level, such as 20s or 2m.")],
+        "20s",
+    ),
     "precision": (
         Annotated[str, _flag(metavar="5%", help="Measure each level until its intervals are this tight.")],
         "",
     ),
     "max_duration": (
-        Annotated[float, _flag(metavar="SECONDS", help="Longest time for a level under --precision.")],
-        120.0,
+        Annotated[str, _flag(metavar="TIME", help="Longest time for a level under --precision.")],
+        "120s",
     ),
     "repeats": (Annotated[int, _flag(help="Measure every level this many times, in turn.")], 1),
     "budget": (Annotated[str, _flag("--budget", help="Limits, such as 'ttft p95 < 500ms, tpot p95 < 50ms'.")], ""),
@@ -56,12 +58,12 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "workers": (Annotated[str, _flag("--workers", metavar="auto|N", help="Worker processes.")], "auto"),
-    "timeout": (Annotated[float, _flag(metavar="SECONDS", help="Give a request up after this long.")], 600.0),
+    "timeout": (Annotated[str, _flag(metavar="TIME", help="Give a request up after this long.")], "600s"),
     "stall_timeout": (
         Annotated[
-            float | None,
+            str | None,
             _flag(
-                metavar="SECONDS", help="Give a stream up after this long without an event; from its pace if not given."
+                metavar="TIME", help="Give a stream up after this long without an event; from its pace if not given."
             ),
         ],
         None,
@@ -74,6 +76,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "out": (Annotated[Path, _flag(metavar="DIR", help="Folder in which the run folder is made.")], Path("runs")),
     "api_key_env": (Annotated[str, _flag(metavar="NAME", help="Environment variable that holds the API key.")], ""),
     "header": (Annotated[list[str] | None, _flag(metavar="K:V", help="Further header; may be given again.")], None),
+    "label": (
+        Annotated[list[str] | None, _flag(metavar="K=V", help="Kept with the run: gpu=h100. May be given again.")],
+        None,
+    ),
     "ca_file": (Annotated[str, _flag(metavar="FILE", help="Certificates to trust, as PEM.")], ""),
     "insecure": (Annotated[bool, _flag("--insecure", help="Do not verify the server's certificate.")], False),
     "profile": (
@@ -114,7 +120,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
 PLACE = "model api input_tokens output_tokens stream ignore_eos timeout wait"
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
-RUNNING = f"{PLACE} stall_timeout workers seed out {ACCESS} fresh_connections max_in_flight mlflow json"
+RUNNING = f"{PLACE} stall_timeout workers seed out label {ACCESS} fresh_connections max_in_flight mlflow json"
 """What every command takes that puts load on an endpoint."""
 SPEND = "max_requests max_tokens max_cost price_per_hour price_per_million"
 SEARCH = f"within most {SPEND}"
@@ -162,10 +168,10 @@ def options_of(given: Mapping[str, Any]) -> Options:
             options["extra_body"] = msgspec.json.decode(text, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise BadInput(f"--extra-body is not a JSON object: {error}") from None
-    if text := options.pop("wait", ""):
-        options["wait"] = seconds("--wait", text)
-    if (stall := options.get("stall_timeout")) is not None:
-        options["stall_timeout"] = positive("--stall-timeout", stall)
+    if not options.get("wait"):
+        options.pop("wait", None)
+    if "label" in options:
+        options["labels"] = options.pop("label")
     if options.get("insecure"):
         note("warning: --insecure: the server's certificate is not verified")
     return cast("Options", options)
@@ -188,14 +194,6 @@ def readable(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError:
             raise BadInput(f"{word!a} is not UTF-8: give every word in this terminal's encoding") from None
-
-
-def seconds(flag: str, text: str) -> float:
-    """A time such as `120s`, `2m` or `120` in seconds. Raises BadInput."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|)", text.strip())
-    if not found:
-        raise BadInput(f"{flag} {text!r}: give a time such as 120s or 5m")
-    return float(found[1]) * {"ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}.get(found[2], 1.0)
 
 
 def positive(flag: str, value: float) -> float:

@@ -6,10 +6,11 @@ are not part of it, and a key is named by the variable that holds it.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -34,11 +35,12 @@ class Words(TypedDict, total=False):
     input_tokens: int | Sequence[int]
     output_tokens: int | Sequence[int]
     """Several lengths of either make a sweep a length grid: every pair of them, at one concurrency."""
-    duration: float
-    """Seconds of steady load to measure at each level; the ramp before it and the hold after it come on top."""
+    duration: float | str
+    """Steady load to measure at each level: seconds, "20s" or "2m"; the ramp before it and the hold after it come on
+    top."""
     precision: float | str | None
     """Measure each level until its intervals are this tight: 0.05 or "5%"."""
-    max_duration: float
+    max_duration: float | str
     """Longest time to measure a level when `precision` is given."""
     repeats: int
     """Measure every level this many times, in turn."""
@@ -46,8 +48,8 @@ class Words(TypedDict, total=False):
     """Limits to count goodput against: `ttft p95 < 500ms, tpot p95 < 50ms`."""
     stream: bool
     workers: int | str
-    timeout: float
-    stall_timeout: float | None
+    timeout: float | str
+    stall_timeout: float | str | None
     """Longest time between two events of an answer, in seconds; None: as long as `timeout` allows."""
     wait: float | str
     """How long to wait for an endpoint that is not ready: seconds, or "120s"."""
@@ -64,12 +66,16 @@ class Words(TypedDict, total=False):
     """Further fields of every request. Those that pacemark sets itself are refused."""
     fresh_connections: bool
     max_in_flight: int
+    labels: Mapping[str, str] | Sequence[str]
+    """What to remember of the server or the occasion, such as `gpu=h100`; kept with the run."""
 
 
 DEMO: Words = {"input_tokens": 256, "output_tokens": 64, "duration": 4.0}
 """What the demo asks for, where nothing else is said."""
 SEARCH: Words = {"duration": 10.0, "max_duration": 60.0}
 """The same for a search."""
+CHECK: Words = {"output_tokens": 16, "timeout": 60.0}
+"""The same for a look at the endpoint."""
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -246,19 +252,19 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     )
     stall = words.get("stall_timeout")
     settings = Settings(
-        duration_s=positive("--duration", words.get("duration", 20.0)),
-        max_duration_s=positive("--max-duration", words.get("max_duration", 120.0)),
+        duration_s=lasting("--duration", words.get("duration", 20.0)),
+        max_duration_s=lasting("--max-duration", words.get("max_duration", 120.0)),
         precision=share("--precision", words.get("precision")),
         budget=parse_budget(text) if (text := words.get("budget", "")) else None,
         workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)]),
         stream=words.get("stream", True),
-        timeout_s=positive("--timeout", words.get("timeout", 600.0)),
+        timeout_s=lasting("--timeout", words.get("timeout", 600.0)),
         fresh_connections=words.get("fresh_connections", False),
         max_in_flight=at_least("--max-in-flight", words.get("max_in_flight", 0), 0),
         seed_given=given is not None,
-        wait_s=_seconds("--wait", words.get("wait", 0.0)),
+        wait_s=seconds("--wait", words.get("wait", 0.0)),
         ignore_eos=words.get("ignore_eos", True),
-        stall_timeout_s=None if stall is None else positive("--stall-timeout", stall),
+        stall_timeout_s=None if stall is None else lasting("--stall-timeout", stall),
     )
     tokenizer = words.get("tokenizer")
     access = Access(
@@ -354,6 +360,27 @@ def _workers(value: int | str, loads: Sequence[Load]) -> int:
         raise BadInput(f"--workers {value!r} is neither a number nor auto") from None
 
 
+def labelled(words: Words) -> dict[str, str]:
+    """The labels of a run: from a mapping, or from words such as `gpu=h100`. Raises BadInput."""
+    given = words.get("labels", {})
+    if isinstance(given, Mapping):
+        return {str(name): str(value) for name, value in given.items()}
+    pairs = [str(text).partition("=") for text in given]
+    for name, is_, value in pairs:
+        if not (name.strip() and is_):
+            raise BadInput(f"--label {name}{is_}{value}: give a name and a value, such as gpu=h100")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises BadInput for an option that does not exist, with the nearest that does."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise BadInput(f"there is no option {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+
+
 # --- checks of one value
 
 
@@ -385,13 +412,22 @@ def share(flag: str, value: float | str | None) -> float | None:
     return share
 
 
-_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min)?\s*", re.IGNORECASE)
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0}
+_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?\s*", re.IGNORECASE)
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def _seconds(flag: str, value: float | str) -> float:
-    """Seconds from 120, "120", "120s" or "2m". Raises BadInput."""
-    found = None if isinstance(value, bool) else _SECONDS.fullmatch(str(value))
+def seconds(flag: str, value: float | str) -> float:
+    """Seconds from 120, "120", "120s", "2m", "1h" or "500ms"; 0 is none. Raises BadInput."""
+    if not isinstance(value, (bool, str)) and math.isfinite(value) and value >= 0:
+        return float(value)
+    found = _SECONDS.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise BadInput(f"{flag} {value}: give seconds, such as 120 or 120s")
+        raise BadInput(f"{flag} {value}: give seconds, such as 120 or 120s, or minutes, such as 2m")
     return float(found.group(1)) * _UNITS_S[(found.group(2) or "s").lower()]
+
+
+def lasting(flag: str, value: float | str) -> float:
+    """As `seconds`, above 0. Raises BadInput."""
+    if isinstance(value, str) and _SECONDS.fullmatch(value) is None:
+        raise BadInput(f"{flag} {value}: give a time above 0, such as 20s, 2m or 20")
+    return positive(flag, seconds(flag, value) if isinstance(value, str) else value)

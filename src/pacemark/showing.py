@@ -7,7 +7,7 @@ import json as text_json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pacemark.answers.search import Step
     from pacemark.api import Options, Run
     from pacemark.runs.calibration import Point
+    from pacemark.runs.listing import Listed
 
 
 def probe(step: Step) -> None:
@@ -32,6 +33,14 @@ def probe(step: Step) -> None:
     low, high = ("?" if x is None else f"{x:.4g}" for x in (step.low, step.high))
     if step.next is not None:
         note(f"  between {low} and {high}; next {step.next}: {step.why}")
+
+
+def listed(runs: Sequence[Listed]) -> None:
+    """Stored runs, each with its answer."""
+    for run in runs:
+        labels = " ".join(f"{name}={value}" for name, value in run.labels.items())
+        typer.echo("  ".join(part for part in (run.started[:16].replace("T", " "), run.run, run.model, labels) if part))
+        typer.echo(textwrap.fill(run.answer, 80, initial_indent="    ", subsequent_indent="    "))
 
 
 POINTS = "streams  TLS  TTFT p99 error  ITL p99 error  tokens/s error  endpoint late  honest"

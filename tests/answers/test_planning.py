@@ -151,7 +151,8 @@ def test_databricks_sizes_scale_with_what_was_measured(one: list[LevelResult]) -
     assert f"{50 * plan.fleets[0].replicas} model units" in advice.text
     assert advice.source.startswith("https://docs.databricks.com/")
     assert advice.dated
-    unknown = plan_for(one, Demand(100, "requests/s"), BUDGET).advice
+    assert plan_for(one, Demand(100, "requests/s"), BUDGET).advice == []
+    unknown = plan_for(one, Demand(100, "requests/s"), BUDGET, databricks=True).advice
     assert "--provisioned" in unknown[0].text
     assert "32,000 tokens/s" in unknown[1].text
 
@@ -185,7 +186,8 @@ class TestCommand:
         assert "serve 500 output tokens/s" in text or "serves 500 output tokens/s" in text
         assert "Poisson" in text
         assert "CV 2" in text
-        assert "docs.databricks.com" in text
+        assert "databricks" not in text.lower()
+        assert "docs.databricks.com" in pacemark("plan", stored_run, *words, "--provisioned", "50 model units").stdout
         assert all(len(line) <= 80 for line in done.stdout.splitlines() if "https://" not in line)
 
     def test_json_is_the_plan(self, stored_run: Path) -> None:

@@ -162,12 +162,14 @@ def plan_for(
     price_per_hour: float | None = None,
     provisioned: Size | None = None,
     find: Find | None = None,
+    databricks: bool = False,
 ) -> Plan:
     """The fleet that serves `demand` within `budget`, each replica like the one measured in `results`.
 
     `burstiness` is the coefficient of variation of the gaps between requests, `price_per_hour` that of one replica,
-    `provisioned` what it was bought as, `find` what a search of the run has answered to that budget. Raises BadInput
-    where no level meets the budget, or none was measured.
+    `provisioned` what it was bought as, `find` what a search of the run has answered to that budget. Databricks' sizes
+    are spoken of where the endpoint is theirs or `provisioned` is given. Raises BadInput where no level meets the
+    budget, or none was measured.
     """
     alike = comparable(results)
     groups: dict[float, list[LevelResult]] = {}
@@ -209,7 +211,7 @@ def plan_for(
         replicas_without_headroom=least,
         fleets=fleets,
         costs=_costs(named(points), levels, price_per_hour),
-        advice=_advice(fleets[0].replicas, at, total, provisioned),
+        advice=_advice(fleets[0].replicas, at, total, provisioned) if databricks or provisioned else [],
         notes=notes,
     )
 

@@ -109,10 +109,15 @@ def experience(trace: Trace, good: Mask, tpot: Distribution, ttft: Distribution)
     return Experience(
         longest_stall_ms=distribution(stalls, estimates_of(stalls)),
         reading_idle_ms=distribution(idle, estimates_of(idle)),
-        fluidity=stats.mean_interval(fluid).figure,
+        fluidity=as_share(stats.mean_interval(fluid).figure),
         tokens_per_s_per_user=per_user,
         words_per_minute=scaled(per_user, 60 * _WORDS_PER_TOKEN),
     )
+
+
+def as_share(figure: Figure) -> Figure:
+    """A share and the ends of its interval, none of them below 0 or above 1."""
+    return Figure(*(None if x is None else min(1.0, max(0.0, x)) for x in (figure.value, figure.low, figure.high)))
 
 
 def scaled(figure: Figure, factor: float) -> Figure:

@@ -15,6 +15,7 @@ import msgspec
 from pacemark.budget import Budget, parse
 from pacemark.figures import health, metrics, stats
 from pacemark.figures.estimate import CONFIDENCE, t_quantile
+from pacemark.figures.distributions import as_share
 from pacemark.figures.level import LevelResult, figures_of, started
 from pacemark.figures.rates import Stretch
 from pacemark.figures.verdict import COUNTS, NOTES, too_few
@@ -147,9 +148,10 @@ def _experience(whole: Level, levels: Sequence[Level]) -> Experience:
     runs = [level.experience for level in levels]
     return msgspec.structs.replace(
         felt,
+        fluidity=as_share(widened(felt.fluidity, [run.fluidity for run in runs])),
         **{
             name: widened(getattr(felt, name), [getattr(run, name) for run in runs])
-            for name in ("fluidity", "tokens_per_s_per_user", "words_per_minute")
+            for name in ("tokens_per_s_per_user", "words_per_minute")
         },
         **{
             name: _each(getattr(felt, name), [getattr(run, name) for run in runs])

@@ -47,15 +47,24 @@ def answer(summary: Summary) -> list[Statement]:
         before = loads.get(point.load)
         rate = f"{plain(point.load)}, {with_interval(point.output_tokens_per_s)} output tokens/s"
         first = point.load == chosen
+        doubt = suspect.get(point.load, "") if first else ""
         loads[point.load] = (
             replace(before, name=f"{before.name}, {name}", why=f"{before.why} {plain(point.why)}")
             if before
-            else Statement(name, rate, plain(point.why), first, suspect.get(point.load, "") if first else "")
+            else Statement(
+                name, rate, _reasoned(summary, name, point.why), first, suspect.get(point.load, "") if first else ""
+            )
         )
     for load, statement in loads.items():
         doubt = " The level is suspect: its reasons stand with it." if load in suspect and not statement.doubt else ""
         said.append(replace(statement, why=statement.why + doubt))
     return [*(said or [_no_answer(summary)]), *_fitted(summary.fits)]
+
+
+def _reasoned(summary: Summary, name: str, why: str) -> str:
+    """Why a point is worth choosing; to those who have it, in the words of their platform too."""
+    theirs = name == "balanced" and summary.run.get("endpoint")
+    return plain(why) + (" It is the counterpart of Databricks' balanced scaling strategy." if theirs else "")
 
 
 def _doubt(level: Level) -> str:

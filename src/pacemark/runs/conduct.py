@@ -29,7 +29,7 @@ from pacemark.runs.conclude import concluded
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import Learned, RunRecord, begun, written
 from pacemark.runs.run import Run
-from pacemark.scenario import Goal, Scenario, Search, Words, ordered, steps
+from pacemark.scenario import Goal, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
 from pacemark.summary import Confirmation, Find, Spent
 from pacemark.trace import ABSENT
 from pacemark.workload.tokenizer import Tokenizer
@@ -142,6 +142,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 def checked(where: str, goal: Goal, options: Options) -> Checked:
     """Send a handful of requests. Raises BadInput where the endpoint does not answer as one of that API."""
+    refuse_unknown(options, Options.__annotations__)
     said = _Notices()
     with _opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
         count_tokens = _counter(scenario.access.tokenizer)
@@ -194,12 +195,13 @@ class _Notices:
 
 def _run(where: str, goal: Goal, options: Options, body: Callable[[Bench, RunFolder, RunRecord], Run]) -> Run:
     """Open the target and a run folder, get ready, and hand over to `body`."""
-    said = _Notices()
+    refuse_unknown(options, Options.__annotations__)
+    said, labels = _Notices(), labelled(options)
     with _opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
         if beyond := beyond_calibration(scenario.loads, place.tls):
             said.say(beyond)
         described = serving.endpoint.described() if serving is not None else None
-        record = begun(scenario, place, options.get("command", ()), described)
+        record = begun(scenario, place, options.get("command", ()), described, labels)
         slug = f"{place.host} {record.target['model']}"
         folder = RunFolder.create(Path(options.get("out", "runs")), slug, written(record))
         try:

@@ -58,9 +58,17 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How the run ended; None while it runs, and for ever where it was killed."""
     failure: str | None = None
     """What it failed of."""
+    labels: dict[str, str] = {}
+    """What the user wants remembered, such as gpu: h100."""
 
 
-def begun(scenario: Scenario, place: Target, command: Sequence[str], endpoint: dict[str, Any] | None) -> RunRecord:
+def begun(
+    scenario: Scenario,
+    place: Target,
+    command: Sequence[str],
+    endpoint: dict[str, Any] | None,
+    labels: Mapping[str, str] | None = None,
+) -> RunRecord:
     """The record of a run that begins now, on this machine."""
     return RunRecord(
         scenario=msgspec.structs.replace(scenario, target=place.redacted(scenario.target)),
@@ -76,6 +84,7 @@ def begun(scenario: Scenario, place: Target, command: Sequence[str], endpoint: d
         },
         versions={"pacemark": __version__} | {name: version(name) for name in _PACKAGES},
         endpoint=endpoint,
+        labels={place.redacted(name): place.redacted(value) for name, value in (labels or {}).items()},
     )
 
 
@@ -89,6 +98,8 @@ def written(record: RunRecord) -> dict[str, Any]:
         more["grid"] = msgspec.to_builtins(goal.cells)
     if isinstance(goal, Search):
         more["search"] = {k: v for k, v in msgspec.to_builtins(goal).items() if k != "goal"}
+    if record.labels:
+        more["labels"] = record.labels
     if record.endpoint is not None:
         more["endpoint"] = record.endpoint
     if record.ended is not None:

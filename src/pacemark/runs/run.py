@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-@dataclasses.dataclass(frozen=True)
+_SCREEN = 20
+"""Lines that a run takes in a Python session, at the most."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """A finished run: its summary, and the folder that holds every request of it."""
 
@@ -42,6 +46,13 @@ class Run:
         from pacemark.reporting.terminal import answer
 
         return answer(self.summary)
+
+    def __repr__(self) -> str:
+        from pacemark.reporting.words import title
+
+        count = f"{len(self.levels)} level{'' if len(self.levels) == 1 else 's'}"
+        lines = [f"Run of {title(self.summary)}: {count}, in {self.path}", *self.answer.splitlines()]
+        return "\n".join(lines if len(lines) <= _SCREEN else [*lines[: _SCREEN - 1], "  ..."])
 
     def to_pandas(self, rows: Rows = "levels") -> pandas.DataFrame:
         """A row per level, columns such as `ttft_ms_p95` and `ttft_ms_p95_low`; or a row per request. Needs pandas."""
