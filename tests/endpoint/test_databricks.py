@@ -7,6 +7,7 @@ import gc
 import io
 import logging
 import os
+import random
 import re
 import subprocess
 import sys
