@@ -7,6 +7,7 @@ import gc
 import io
 import logging
 import os
+import random
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from pacemark.figures.conditions import Condition
 from pacemark.figures.health import Health
 from pacemark.figures.level import Enough, LevelResult, sum_up
 from pacemark.instrument.connection import Answer
-from pacemark.instrument.generator import LoadGenerator
+from pacemark.instrument.patience import pause_s
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.charts import curve as charts
 from pacemark.runs.folder import RunFolder
@@ -402,8 +403,7 @@ def test_a_stream_that_is_turned_away_waits_as_it_is_told(
 ) -> None:
     answer = Answer()
     answer.status, answer.headers, answer.body = 429, headers, body
-    # The pause of a refused stream needs nothing of the generator but its jitter, and that only where nothing is said.
-    assert LoadGenerator._pause_s(cast("LoadGenerator", None), answer, 1) == seconds
+    assert pause_s(answer, 1, random.Random(1)) == seconds
 
 
 class _Source:

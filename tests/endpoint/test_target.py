@@ -10,7 +10,8 @@ import pytest
 from pacemark.endpoint.proxy import proxy_for
 from pacemark.endpoint.target import Target, models_in, only_model, redirected, resolve, target
 from pacemark.errors import BadInput
-from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.connection import Answer
+from pacemark.instrument.opening import opened
 from support.servers import Handler, answer, certificate, listening, play, read_request
 
 KEY = "sk-a-secret-that-must-not-show"
@@ -477,7 +478,7 @@ def test_a_proxy_for_plain_http_sees_the_whole_url_and_no_connect(monkeypatch: p
 async def posted(t: Target) -> Answer:
     """The answer to `{}` posted to /x of `t`."""
     (place,) = resolve(t)
-    connection = await Connection.open(asyncio.get_running_loop(), place)
+    connection = await opened(asyncio.get_running_loop(), place)
     got = await connection.request(t.head("/x") + b"2\r\n\r\n{}", 5)
     connection.close()
     return got

@@ -16,6 +16,7 @@ import pytest
 from pacemark.endpoint.address import Address, WireError
 from pacemark.instrument.clock import stamp_reads
 from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.opening import opened
 from pacemark.trace import ABSENT
 from support.servers import (
     STREAM_HEAD,
@@ -64,7 +65,7 @@ def ask(place: Address, *requests: bytes, timeout_s: float = TIMEOUT_S, pause_s:
     """Send requests one after the other over one connection, for as long as it stays open."""
 
     async def work() -> list[Answer]:
-        connection = await Connection.open(asyncio.get_running_loop(), place, timeout_s)
+        connection = await opened(asyncio.get_running_loop(), place, timeout_s)
         answers = []
         for data in requests:
             if connection.closed:
@@ -253,7 +254,7 @@ def test_a_server_that_does_not_read_runs_into_the_timeout() -> None:
 
 def test_a_request_can_be_cancelled_while_it_is_sent() -> None:
     async def work(port: int) -> bool:
-        connection = await Connection.open(asyncio.get_running_loop(), address(port))
+        connection = await opened(asyncio.get_running_loop(), address(port))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await connection.request(BIG, TIMEOUT_S)
@@ -305,7 +306,7 @@ def test_a_busy_client_still_sees_the_true_times() -> None:
 
     async def work(port: int) -> Answer:
         loop = asyncio.get_running_loop()
-        connection = await Connection.open(loop, address(port))
+        connection = await opened(loop, address(port))
         await connection.request(post(), TIMEOUT_S)
         loop.call_later(0.02, time.sleep, 0.3)
         a = await connection.request(post(), TIMEOUT_S)
@@ -338,7 +339,7 @@ def test_without_kernel_stamps_the_clock_of_the_process_serves(monkeypatch: pyte
 
 def open_error(place: Address, timeout_s: float = TIMEOUT_S) -> WireError:
     async def work() -> Connection:
-        return await Connection.open(asyncio.get_running_loop(), place, timeout_s)
+        return await opened(asyncio.get_running_loop(), place, timeout_s)
 
     with pytest.raises(WireError) as caught:
         play(work())
@@ -370,7 +371,7 @@ def test_no_file_descriptor_left() -> None:
         loop = asyncio.get_running_loop()
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
-            await Connection.open(loop, address(1))
+            await opened(loop, address(1))
         except WireError as error:
             return error.kind
         finally:
@@ -477,7 +478,7 @@ def test_a_whole_answer_and_the_goodbye_in_one_read(tls: tuple[Path, ssl.SSLCont
     async def sleepy(place: Address) -> Answer:
         """Let all of it arrive before the first read."""
         loop = asyncio.get_running_loop()
-        connection = await Connection.open(loop, place)
+        connection = await opened(loop, place)
         loop.call_later(0.01, time.sleep, 0.2)
         return await connection.request(post(), TIMEOUT_S)
 
@@ -574,7 +575,7 @@ def test_an_answer_that_stalls_is_cut_off_and_one_that_has_not_begun_is_not() ->
 
     async def stalled(port: int, limit_s: float, wait_s: float) -> tuple[bool, Answer]:
         loop = asyncio.get_running_loop()
-        connection = await Connection.open(loop, address(port))
+        connection = await opened(loop, address(port))
         asked = loop.create_task(connection.request(post(), 5.0))
         await asyncio.sleep(wait_s)
         connection.cut_off_if_stalled(int(limit_s * 1e9))
@@ -595,12 +596,12 @@ def test_an_answer_that_stalls_is_cut_off_and_one_that_has_not_begun_is_not() ->
 def test_too_few_file_descriptors_are_this_machines_fault() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    async def opened() -> None:
+    async def refused() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
-            await Connection.open(asyncio.get_running_loop(), address(9))
+            await opened(asyncio.get_running_loop(), address(9))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     with pytest.raises(WireError, match=r"limit of 3 open files is too low .*ulimit -n"):
-        play(opened())
+        play(refused())

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from pacemark.pace import Concurrency
 from pacemark.summary import Fits, Level, Scalability, StepTime
@@ -99,6 +98,8 @@ def _fit(terms: Floats, y: Floats) -> tuple[Floats, float]:
 
     The outermost levels are always kept: without them it would be extrapolation that is judged.
     """
+    from scipy import optimize  # a fifth of a second to load, and most runs do without
+
     scaled = terms / y[:, None]
 
     def solve(rows: Floats) -> Floats:

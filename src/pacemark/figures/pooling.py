@@ -14,8 +14,8 @@ import msgspec
 
 from pacemark.budget import Budget, parse
 from pacemark.figures import health, metrics, stats
-from pacemark.figures.estimate import CONFIDENCE, t_quantile
 from pacemark.figures.distributions import as_share
+from pacemark.figures.estimate import CONFIDENCE, t_quantile
 from pacemark.figures.level import LevelResult, figures_of, started
 from pacemark.figures.rates import Stretch
 from pacemark.figures.verdict import COUNTS, NOTES, too_few

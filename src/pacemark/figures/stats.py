@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
 from pacemark.figures.estimate import CONFIDENCE, Estimate, Floats, Mask, observed, t_quantile
 from pacemark.figures.longrun import BLOCKS, MOST_TERMS, long_run
@@ -240,6 +240,8 @@ def look_confidence(looks: int, confidence: float = CONFIDENCE) -> float:
         for _ in range(looks - 1):
             density = step @ (density * weights * limit)
         return float(density @ weights) * limit
+
+    from scipy import optimize  # a fifth of a second to load, and most runs do without
 
     limit = optimize.brentq(lambda c: together(c) - confidence, 1.0, 6.0, xtol=1e-10)
     return float(special.erf(limit / math.sqrt(2)))

@@ -25,7 +25,7 @@ _SOFTWARE: Final = 1 << 4
 NO_STAMP: Final = -1
 """Lag of a read that the kernel did not stamp."""
 _STAMP: Final = struct.Struct("qq")
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(48) if hasattr(socket, "CMSG_SPACE") else 0
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(48) if hasattr(socket, "CMSG_SPACE") else 0
 
 _MONOTONIC, _ABSOLUTE = 1, 1
 
@@ -45,16 +45,11 @@ def stamp_reads(sock: socket.socket) -> bool:
     return True
 
 
-def read_stamped(sock: socket.socket, size: int) -> tuple[bytes, int]:
-    """Up to `size` bytes, and how long ago in ns the last of them came; NO_STAMP where the kernel did not say.
-
-    Raises BlockingIOError where there is nothing to read, and OSError as `recvmsg` does.
-    """
-    data, ancillary, _, _ = sock.recvmsg(size, _ANCILLARY_BYTES)
-    if not ancillary:
-        return data, NO_STAMP
+def lag_of(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """How long ago in ns a read's last byte came, by the `ancillary` data (not empty) that `recvmsg` gave with it."""
     seconds, nanoseconds = _STAMP.unpack_from(ancillary[0][2])
-    return data, max(0, time.time_ns() - seconds * 1_000_000_000 - nanoseconds)
+    lag_ns = time.time_ns() - seconds * 1_000_000_000 - nanoseconds
+    return lag_ns if lag_ns > 0 else 0
 
 
 class _TimeSpec(ctypes.Structure):

@@ -10,19 +10,18 @@ The arrival of a read is the kernel's receive stamp. It is CLOCK_REALTIME, so it
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import resource
 import socket
 import ssl
 from array import array
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import NamedTuple
 
 import httptools
 
-from pacemark.endpoint.address import Address, WireError, tls_context
-from pacemark.instrument.clock import read_stamped, stamp_reads
+from pacemark.endpoint.address import WireError
+from pacemark.instrument.clock import ANCILLARY_BYTES, NO_STAMP, lag_of, stamp_reads
 from pacemark.trace import ABSENT
 
 READ_BYTES = 65536
@@ -51,35 +50,32 @@ class Answer:
         self.detail = ""
 
 
-def _refusal(error: OSError) -> str:
-    """Why this machine opens no more connections, where the reason is its own."""
-    if error.errno == errno.EMFILE:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return f"this machine's limit of {limit} open files is too low for so many connections; raise it (ulimit -n)"
-    if error.errno == errno.ENFILE:
-        return "this machine has no file descriptors left; raise fs.file-max"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"this machine has no ports left ({error}); widen net.ipv4.ip_local_port_range"
-    return str(error)
+class Tls(NamedTuple):
+    """A session after its handshake, and the encrypted bytes that come in and go out."""
+
+    session: ssl.SSLObject
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
 
 
 class Connection:
-    """A warm connection. One request at a time; `closed` once it can serve no more."""
+    """A warm connection, see `opening`. One request at a time; `closed` once it can serve no more."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, tls: Tls | None = None, connect_ns: int = ABSENT
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
-        self._tls: ssl.SSLObject | None = None
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        self._recvmsg = sock.recvmsg
+        self._tls = tls
         self._body = bytearray()
         self.on_body = self._body.extend
         self._parser = httptools.HttpResponseParser(self)
         if hasattr(self._parser, "set_dangerous_leniencies"):
             # Content-Length beside Transfer-Encoding: the latter holds (RFC 9112, 6.3); a client smuggles nothing.
             self._parser.set_dangerous_leniencies(lenient_chunked_length=True)
-        self._feed: Callable[[bytes], None] = self._parser.feed_data
+        self._feed: Callable[[bytes], None] = self._parser.feed_data if tls is None else self._decrypt
         self._answer: Answer | None = None
         self._waiter: asyncio.Future[Answer] | None = None
         self._arrived_ns = 0
@@ -87,47 +83,10 @@ class Connection:
         self._reusable = True
         self._no_more = False
         self.closed = False
-        self.connect_ns = ABSENT
+        self.connect_ns = connect_ns
         self.served = 0
         self.kernel_stamps = stamp_reads(sock)
-
-    @classmethod
-    async def open(cls, loop: asyncio.AbstractEventLoop, address: Address, timeout_s: float = 30.0) -> Connection:
-        """Connect, shake hands, and be ready to send. Raises WireError."""
-        begun = monotonic_ns()
-        try:
-            sock = socket.socket(address.family, socket.SOCK_STREAM)
-        except OSError as error:  # out of file descriptors, or no such address family here
-            raise WireError("connect", _refusal(error)) from None
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            async with asyncio.timeout(timeout_s):
-                await loop.sock_connect(sock, address.sockaddr)
-                self = cls(loop, sock)
-                if address.proxy_header:
-                    await self._tunnel(address)
-                if address.tls:
-                    await self._shake_hands(address)
-        except TimeoutError:
-            sock.close()
-            raise WireError("connect_timeout", f"no connection within {timeout_s:g} s") from None
-        except ConnectionRefusedError:
-            sock.close()
-            raise WireError("refused", "connection refused") from None
-        except ssl.SSLError as error:
-            sock.close()
-            raise WireError("tls", getattr(error, "verify_message", "") or error.reason or str(error)) from None
-        except OSError as error:
-            sock.close()
-            raise WireError("connect", _refusal(error)) from None
-        except BaseException:
-            sock.close()
-            raise
         loop.add_reader(self._fd, self._readable)
-        self.connect_ns = monotonic_ns() - begun
-        return self
 
     async def request(self, data: bytes, timeout_s: float) -> Answer:
         """Send `data` and return the whole answer; a failure is in `answer.error`, never raised."""
@@ -161,8 +120,8 @@ class Connection:
         rest = memoryview(data)
         if self._tls is not None:
             while rest:  # one call may take less than all of it
-                rest = rest[self._tls.write(rest) :]
-            rest = memoryview(self._outgoing.read())
+                rest = rest[self._tls.session.write(rest) :]
+            rest = memoryview(self._tls.outgoing.read())
         while True:
             # The stamp is taken before the call: the kernel may run the receiver before the call returns.
             answer.sent_ns = monotonic_ns()
@@ -212,13 +171,14 @@ class Connection:
 
     def _read(self) -> bool:
         try:
-            data, lag = read_stamped(self._sock, READ_BYTES)
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
             self._end("reset", str(error))
             return False
-        self._arrived_ns = monotonic_ns() - max(lag, 0)
+        lag_ns = lag_of(ancillary) if ancillary else NO_STAMP
+        self._arrived_ns = arrived_ns = monotonic_ns() - (lag_ns if lag_ns > 0 else 0)
         if not data:
             self._ended_by_peer()
             return False
@@ -231,7 +191,10 @@ class Connection:
             broken = "tls", str(error.reason or error)
         answer = self._answer
         if answer is not None:
-            answer.reads.extend((self._arrived_ns, lag, len(self._body)))
+            reads = answer.reads
+            reads.append(arrived_ns)
+            reads.append(lag_ns)
+            reads.append(len(self._body))
             if answer.complete:
                 self._finish(answer)
         if broken:
@@ -243,9 +206,9 @@ class Connection:
     def _decrypt(self, data: bytes) -> None:
         """Stands in for the parser's `feed_data` on a TLS connection."""
         assert self._tls is not None
-        self._incoming.write(data)
+        self._tls.incoming.write(data)
         try:
-            while plain := self._tls.read(READ_BYTES):
+            while plain := self._tls.session.read(READ_BYTES):
                 self._parser.feed_data(plain)
         except ssl.SSLWantReadError:
             return
@@ -323,42 +286,3 @@ class Connection:
         self._body.clear()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(answer)
-
-    # --- handshakes, before the clock matters
-
-    async def _tunnel(self, address: Address) -> None:
-        await self._loop.sock_sendall(self._sock, address.proxy_header.encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            part = await self._loop.sock_recv(self._sock, 4096)
-            if not part or len(head) > 65536:
-                raise WireError("proxy", "the proxy closed the connection during CONNECT")
-            head += part
-        status_line = head.split(b"\r\n", 1)[0].decode("latin-1")
-        if " 200" not in status_line:
-            raise WireError("proxy", f"the proxy answered CONNECT with {status_line!r}")
-
-    async def _shake_hands(self, address: Address) -> None:
-        context = tls_context(address.ca_file, address.insecure)
-        self._feed = self._decrypt
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=address.host)
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._flush()
-                data = await self._loop.sock_recv(self._sock, READ_BYTES)
-                if not data:
-                    raise WireError("tls", "the server closed the connection during the handshake") from None
-                self._incoming.write(data)
-            except ssl.SSLError:
-                await self._flush()  # the alert that tells the server why
-                raise
-            else:
-                await self._flush()
-                return
-
-    async def _flush(self) -> None:
-        pending = self._outgoing.read()
-        if pending:
-            await self._loop.sock_sendall(self._sock, pending)

@@ -7,18 +7,15 @@ It only sends and stamps. It does not look into an answer: raw exchanges go over
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import itertools
 import math
 import random
-from collections import deque
 from collections.abc import Coroutine
 from functools import partial
-from time import monotonic_ns, process_time_ns
-from typing import Any, NamedTuple
+from time import monotonic_ns
+from typing import Any
 
-import msgspec
 from numpy.random import default_rng
 
 from pacemark.dialects.dialect import fill
@@ -33,37 +30,23 @@ from pacemark.instrument.commands import (
     Hush,
     Patience,
     Probe,
-    RawBatch,
     Setup,
     expected_in_flight,
-    framed,
 )
 from pacemark.instrument.connection import Answer, Connection
-from pacemark.instrument.patience import failed, told_s
-from pacemark.instrument.pulse import Cores, waited_ns
+from pacemark.instrument.patience import failed, pause_s
+from pacemark.instrument.pool import Pool, given_up
+from pacemark.instrument.reports import Reports, Request
 from pacemark.pace import Concurrency, Rate, arrivals
-from pacemark.trace import ABSENT, Beat, RawExchange
+from pacemark.trace import ABSENT
 from pacemark.workload.source import Source
 from pacemark.workload.words import RandomWords
 
 BEAT_NS = 50_000_000
 STALL_LOOK_NS = 250_000_000
-CONNECT_S = 15.0
-_BATCH_BYTES = 1 << 18
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
 that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
-FORGIVEN = 3
-"""Requests lost to a server that closes what it promised to keep, before every request gets a new connection."""
-
-
-class Request(NamedTuple):
-    """A request ready to be sent."""
-
-    level: int
-    number: int
-    tokens: int
-    data: bytes
 
 
 class LoadGenerator:
@@ -72,13 +55,9 @@ class LoadGenerator:
     def __init__(self, setup: Setup, loop: asyncio.AbstractEventLoop, outbox: asyncio.StreamWriter) -> None:
         self._setup = setup
         self._loop = loop
-        self._outbox = outbox
         self._alarm = Alarm(loop)
-        self._addresses = itertools.cycle(setup.addresses)
-        self._pool: deque[Connection] = deque()
-        self._ended: list[RawExchange] = []
-        self._ended_bytes = 0
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._pool = Pool(loop, setup.addresses, setup.timeout_s, keeps=not setup.fresh_connections)
+        self._reports = Reports(setup.worker, outbox)
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: asyncio.Task[None] | None = None
         self._in_flight: dict[int, int] = {}
@@ -96,11 +75,6 @@ class LoadGenerator:
         self._source: Source = RandomWords(setup.seed, 0, 0, partial(fill, b""))
         self.broken: BaseException | None = None
         """What ended a stream that should have gone on: a fault of pacemark's own."""
-        self._reads = 0
-        self._reconnects = 0
-        self._stall_ns = 0
-        self._cores = Cores()
-        self._keeps = not setup.fresh_connections
         self._jitter = random.Random(setup.seed + setup.worker)
         self._places = asyncio.Semaphore(setup.max_in_flight) if setup.max_in_flight else None
 
@@ -132,7 +106,7 @@ class LoadGenerator:
         if isinstance(begin.load, Concurrency):
             before, self._streams = self._streams, begin.load.value
             mine = [n for n in range(self._setup.worker, self._streams, self._setup.workers) if n not in self._running]
-            await self._warm(len(mine))
+            await self._pool.warm(len(mine))
             gc.collect()
             gc.freeze()
             share = begin.spread_ns / max(1, self._streams - min(before, self._streams))
@@ -141,7 +115,7 @@ class LoadGenerator:
                 self._spawn(self._stream(number, begin.start_ns + int(share * max(0, number - before))))
         else:
             self._streams = 0
-            await self._warm(1 + expected_in_flight(begin.load, begin.spread_ns / 1e9) // self._setup.workers)
+            await self._pool.warm(1 + expected_in_flight(begin.load, begin.spread_ns / 1e9) // self._setup.workers)
             gc.collect()
             gc.freeze()
             self._arrivals = self._spawn(self._arrive(begin.load, begin.start_ns))
@@ -154,8 +128,7 @@ class LoadGenerator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for connection in self._pool:
-            connection.close()
+        self._pool.close()
         self._ship()
 
     def _stop_arrivals(self) -> None:
@@ -190,16 +163,9 @@ class LoadGenerator:
                     self._turned.add(number)
                 failures = failures + 1 if failed(answer) else 0
                 if failures:
-                    await asyncio.sleep(self._pause_s(answer, failures))
+                    await asyncio.sleep(pause_s(answer, failures, self._jitter))
         finally:
             self._running.discard(number)
-
-    def _pause_s(self, answer: Answer, failures: int) -> float:
-        """Without a pause a refusing server would be hammered thousands of times a second."""
-        told = told_s(answer)
-        if told is not None:
-            return told
-        return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * self._jitter.uniform(0.5, 1.0)
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
         """Open loop: requests leave when the schedule says, however many are still unanswered."""
@@ -235,7 +201,7 @@ class LoadGenerator:
         self._in_flight[id(request)] = due_ns
         connect_ns, answer = ABSENT, Answer()
         try:
-            connection = self._idle()
+            connection = self._pool.idle()
             if connection is not None:
                 answer = await self._ask(connection, request.data)
             if connection is None or given_up(answer):
@@ -243,21 +209,21 @@ class LoadGenerator:
                 # attempt's clock run on, so that the detour is part of what was measured.
                 first_ns = answer.sent_ns
                 if connection is not None:
-                    self._reconnects += 1
-                    self._keeps = self._reconnects < FORGIVEN
-                connection = await self._open()
+                    self._pool.lost()
+                connection = await self._pool.open()
                 connect_ns = connection.connect_ns
                 answer = await self._ask(connection, request.data)
                 if first_ns != ABSENT:
                     answer.sent_ns = first_ns
-            self._keep(connection)
+            self._pool.keep(connection)
         except WireError as error:
             answer.error, answer.detail = error.kind, error.detail
             answer.sent_ns = begun_ns if answer.sent_ns == ABSENT else answer.sent_ns
             answer.ended_ns = monotonic_ns()
         finally:
             del self._in_flight[id(request)]
-        self._note(request, due_ns, stream, connect_ns, answer)
+        if self._reports.note(request, due_ns, stream, connect_ns, answer):
+            self._ship()
         return answer
 
     async def _ask(self, connection: Connection, data: bytes) -> Answer:
@@ -267,69 +233,6 @@ class LoadGenerator:
         finally:
             self._asked.discard(connection)
 
-    def _note(self, request: Request, due_ns: int, stream: int, connect_ns: int, answer: Answer) -> None:
-        headers = answer.headers
-        self._reads += len(answer.reads) // 3
-        self._ended.append(
-            RawExchange(
-                level=request.level,
-                index=request.number,
-                stream=stream,
-                scheduled_ns=due_ns,
-                first_byte_sent_ns=answer.first_byte_sent_ns,
-                sent_ns=answer.sent_ns,
-                send_ns=max(0, answer.sent_by_ns - answer.sent_ns),
-                headers_ns=answer.headers_ns,
-                ended_ns=answer.ended_ns,
-                connect_ns=connect_ns,
-                status=answer.status,
-                streamed=headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"),
-                encoding=headers.get(b"content-encoding", b"").decode("latin-1").lower(),
-                error=answer.error,
-                detail=answer.detail or _moved_to(answer),
-                asked_tokens=request.tokens,
-                reads=answer.reads.tobytes(),
-                body=answer.body,
-                retry_after_s=_told_s(answer),
-            )
-        )
-        self._ended_bytes += len(answer.body)
-        if self._ended_bytes > _BATCH_BYTES:
-            self._ship()
-
-    # --- connections
-
-    def _idle(self) -> Connection | None:
-        while self._pool:
-            connection = self._pool.popleft()  # the one that has rested longest: behind a balancer all get their share
-            if not connection.closed:
-                return connection
-            self._reconnects += 1
-        return None
-
-    def _keep(self, connection: Connection) -> None:
-        if not self._keeps:
-            connection.close()
-        elif not connection.closed:
-            self._pool.append(connection)
-
-    async def _open(self) -> Connection:
-        """A connection to the next address; one that does not answer is passed over while there are others."""
-        for _ in self._setup.addresses[1:]:
-            with contextlib.suppress(WireError):
-                return await Connection.open(self._loop, next(self._addresses), min(CONNECT_S, self._setup.timeout_s))
-        return await Connection.open(self._loop, next(self._addresses), min(CONNECT_S, self._setup.timeout_s))
-
-    async def _warm(self, count: int) -> None:
-        """Open connections ahead of need, a few at a time. A failure here will show in the requests."""
-        missing = count - len(self._pool) if self._keeps else 0
-        while missing > 0:
-            opened = await asyncio.gather(*(self._open() for _ in range(min(32, missing))), return_exceptions=True)
-            self._pool.extend(c for c in opened if isinstance(c, Connection))
-            if any(isinstance(c, BaseException) for c in opened):
-                return
-            missing -= len(opened)
-
     # --- reporting
 
     async def beat(self) -> None:
@@ -338,7 +241,7 @@ class LoadGenerator:
         while True:
             due_ns += BEAT_NS
             await self._alarm.until(due_ns)
-            self._stall_ns = max(self._stall_ns, monotonic_ns() - due_ns)
+            self._reports.late(monotonic_ns() - due_ns)
             if self.broken is not None:
                 raise self.broken
             if self._stall_timeout_ns and due_ns - self._looked_ns > STALL_LOOK_NS:
@@ -349,35 +252,11 @@ class LoadGenerator:
             due_ns = max(due_ns, monotonic_ns() - BEAT_NS)
 
     def _ship(self) -> None:
-        beat = Beat(
-            worker=self._setup.worker,
-            now_ns=monotonic_ns(),
+        self._reports.ship(
             level=self._level,
             in_flight=len(self._in_flight),
             oldest_ns=next(itertools.chain(self._in_flight.values(), self._held.values()), ABSENT),
             turned=len(self._turned),
-            reads=self._reads,
-            cpu_ns=process_time_ns(),
-            wait_ns=waited_ns(),
-            idle_share=self._cores.idle_share(),
-            stall_ns=self._stall_ns,
-            reconnects=self._reconnects,
+            reconnects=self._pool.reconnects,
             idle=not self._tasks,
         )
-        self._stall_ns = 0
-        self._outbox.write(framed(self._encode(RawBatch(self._ended, beat))))
-        self._ended, self._ended_bytes = [], 0
-
-
-def _told_s(answer: Answer) -> float:
-    told = told_s(answer) if answer.status >= 300 else None
-    return float(ABSENT) if told is None else told
-
-
-def _moved_to(answer: Answer) -> str:
-    return answer.headers.get(b"location", b"").decode("latin-1") if 300 <= answer.status < 400 else ""
-
-
-def given_up(answer: Answer) -> bool:
-    """Whether a kept connection turned out to be closed before a byte of the answer came."""
-    return answer.error in ("closed", "reset") and not answer.reads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 
 from pacemark.endpoint import retry
@@ -54,3 +56,14 @@ def told_s(answer: Answer) -> float | None:
     told = retry.told_s(answer.headers, answer.body[:SHORT_BYTES])
     least = 0.05 if b"retry-after-ms" in answer.headers else 1.0
     return None if told is None else min(LONGEST_S, max(least, told))
+
+
+def pause_s(answer: Answer, failures: int, jitter: random.Random) -> float:
+    """How long a stream rests after so many `failures` in a row: as the server says, or longer each time.
+
+    Without a pause a refusing server would be hammered thousands of times a second.
+    """
+    told = told_s(answer)
+    if told is not None:
+        return told
+    return min(2.0, 0.05 * 2.0 ** min(failures, 8)) * jitter.uniform(0.5, 1.0)

@@ -6,7 +6,7 @@ in: a look costs a copy, not an object for each request. Requests themselves are
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
@@ -87,7 +87,7 @@ class Ledger:
     def __init__(self, redacted: Callable[[str], str]) -> None:
         """`redacted` masks the secrets in a text."""
         self._redacted = redacted
-        self._pages: dict[int, Page] = {}
+        self._pages: defaultdict[int, Page] = defaultdict(Page)
         self._level = PROBE_LEVEL
         self.folder: RunFolder | None = None
 
@@ -109,14 +109,14 @@ class Ledger:
         """Take in a request that ended; gives it as it was written down."""
         if exchange.error:
             exchange = msgspec.structs.replace(exchange, detail=self._cut(exchange.detail))
-        self._pages.setdefault(exchange.level, Page()).add(exchange)
+        self._pages[exchange.level].add(exchange)
         if self.folder is not None:
             self.folder.add(exchange)
         return exchange
 
     def add_beat(self, beat: Beat) -> None:
         """Take in a pulse of a worker."""
-        self._pages.setdefault(self._level, Page()).beats.append(beat)
+        self._pages[self._level].beats.append(beat)
         if self.folder is not None:
             self.folder.add_beat(beat)
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import httptools
 import msgspec
 
-from pacemark.instrument.clock import read_stamped, stamp_reads
+from pacemark.instrument.clock import ANCILLARY_BYTES, lag_of, stamp_reads
 
 __all__ = ["Connection", "Request", "head", "response"]
 
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
         # Read until there is nothing: libuv calls once where data and a reset are both pending.
         while self._sock is not None and self._transport is not None:
             try:
-                data, lag_ns = read_stamped(self._sock, _READ_BYTES)
+                data, ancillary, _, _ = self._sock.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
                 self._loop.remove_reader(self._sock)
                 self._transport.close()
                 return
-            self._arrived_ns = time.monotonic_ns() - max(lag_ns, 0)
+            self._arrived_ns = time.monotonic_ns() - (lag_of(ancillary) if ancillary else 0)
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
