@@ -184,7 +184,7 @@ def compare(a: str | Path, b: str | Path, *, fail_if: Sequence[str] = ()) -> Com
 
 
 class ServeOptions(TypedDict, total=False):
-    """Further options of `serve`, as `pacemark.simulator.server.options.Options` has them."""
+    """Further options of `serve`, as `pacemark.simulator.server.options.ServerOptions` has them."""
 
     seed: int
     strict: bool

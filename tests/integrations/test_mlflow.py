@@ -124,7 +124,7 @@ def test_a_run_that_did_not_end_well_says_so(
     name = log(summary, written(summary, tmp_path / "run"))
     logged = mlflow.MlflowClient().get_run(name)
     assert logged.info.status == status
-    assert logged.data.tags["pacemark.figures.verdict"] == "invalid"
+    assert logged.data.tags["pacemark.verdict"] == "invalid"
 
 
 class TestMetrics:

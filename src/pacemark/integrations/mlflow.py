@@ -47,7 +47,7 @@ def log(summary: Summary, path: Path, experiment: str | None = None) -> str:
     tags = {"mlflow.note.content": answer(summary), "pacemark.schema": summary.schema}
     if summary.levels:
         ranks = ("valid", "suspect", "invalid")
-        tags["pacemark.figures.verdict"] = max((x.verdict.status for x in summary.levels), key=ranks.index)
+        tags["pacemark.verdict"] = max((x.verdict.status for x in summary.levels), key=ranks.index)
     status = "KILLED" if summary.run.get("interrupted") else "FAILED" if summary.run.get("failure") else "FINISHED"
     try:
         with _quiet():
