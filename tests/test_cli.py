@@ -381,7 +381,7 @@ def test_a_key_that_the_server_repeats_is_not_kept(tmp_path: Path) -> None:
     with server(flaky) as url:
         words = ("run", url, "--model", "m", "--concurrency", 2, *SHORT, "--header", f"X-Key: {KEY}")
         done = inside(*words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # half of the requests failed, so the level is invalid
     assert "http_500" in done.stdout
     assert KEY[:8] not in done.stdout + done.stderr
     folder = only_run(tmp_path / "runs")

@@ -76,7 +76,6 @@ def test_how_long_to_wait(text: float | str, seconds: float) -> None:
         ({"extra_body": {"model": "m"}}, "use --model"),
         ({"extra_body": {"stream": False}}, "--no-stream"),
         ({"extra_body": {"ignore_eos": False}}, "--no-ignore-eos"),
-        ({"extra_body": {"stream_options": {}}}, "leave it out"),
         *(({"extra_body": {name: []}}, "--input-tokens") for name in ("messages", "prompt", "input")),
         *(
             ({"extra_body": {name: 9}}, "--output-tokens")

@@ -29,7 +29,6 @@ from pacemark.flags import (
     spending,
 )
 from pacemark.machine import make_room, most_streams
-from pacemark.scenario import lasting
 from pacemark.version import __version__
 
 if TYPE_CHECKING:
@@ -213,6 +212,7 @@ def find_command(
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
     from pacemark.answers.allowance import Allowance
+    from pacemark.scenario import lasting
 
     longest_s = lasting("--max-duration", max_duration)
     allowance = Allowance(longest_s, *spending(given | {"max_duration": longest_s}))

@@ -107,9 +107,9 @@ def test_it_lasts_for_400_requests_and_20_latencies() -> None:
 
 def _told(*confirmations: Confirmation) -> str:
     swept = samples.found()
-    find = msgspec.convert(swept.find, Find)
-    find = msgspec.structs.replace(find, confirmations=list(confirmations))
-    summary = Summary(target=swept.target, workload=swept.workload, levels=swept.levels, find=msgspec.to_builtins(find))
+    assert isinstance(swept.find, Find)
+    find = msgspec.structs.replace(swept.find, confirmations=list(confirmations))
+    summary = Summary(target=swept.target, workload=swept.workload, levels=swept.levels, find=find)
     assert all(c.why.split("; ")[0].split(" ")[1] in html.html(summary) for c in confirmations)
     return " ".join(terminal.answer(summary).split())
 

@@ -15,6 +15,7 @@ import pacemark
 from pacemark.api import Run
 from pacemark.errors import BadInput
 from pacemark.runs import tables
+from pacemark.summary import Find
 from support.samples import found, known, open_loop, single, sweep, troubled
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -157,6 +158,6 @@ class TestNotebookDisplay:
         from msgspec.structs import replace
 
         summary = found()
-        assert isinstance(summary.find, dict)
-        bad = replace(summary, find=summary.find | {"why": "<script>alert(1)</script>"})
+        assert isinstance(summary.find, Find)
+        bad = replace(summary, find=replace(summary.find, why="<script>alert(1)</script>"))
         assert "<script>" not in of(bad)._repr_mimebundle_()["text/html"]
