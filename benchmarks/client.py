@@ -7,8 +7,10 @@ Truth: TTFT 200 ms, ITL 20 ms, 128 tokens; every stream starts its next request 
 of the requests that began in the window, throughput is of the tokens that came in it, for every client alike. Each
 client runs in a process of its own; its CPU time is of the whole process with its children, analysis included.
 "of it endpoint" is how far the endpoint itself was off, by the time it sent each event: what is left is the client's.
-"pacemark-2" has two worker processes; "before" is the pacemark of another checkout, DIR (--against), measured in turn
-with this one: a last line gives the share of the CPU time per event of before that is spent now (median over pairs).
+"of it coordinating" is what pacemark's coordinating process spends of that while a level runs (its workers' readers
+have understood the bytes by then). "pacemark-2" has two worker processes; "before" is the pacemark of another checkout,
+DIR (--against), measured in turn with this one: a last line gives the share of the CPU time per event of before that is
+spent now (median over pairs).
 With --one-core all of a client is held on the first core and its endpoint on the others. With --repeats every figure is
 the median over that many runs. "stolen" is the share of the time that the hypervisor gave to others meanwhile.
 """
@@ -45,6 +47,7 @@ COLUMNS = (
     ("of it endpoint", "gap_p99", ".2f"),
     ("tokens/s", "throughput", "+.2%"),
     ("CPU per event, us", "cpu_us", ".0f"),
+    ("of it coordinating", "coordinating_us", ".2f"),
     ("stolen", "stolen", ".1%"),
 )
 
@@ -71,6 +74,7 @@ def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers
     settings = Settings(duration_s=seconds, workers=workers)
     with Bench(target(url, model=model), Workload(32, TOKENS, 1), settings) as bench:
         bench.prepare()
+        coordinating = Coordinating(bench)
         result = bench.measure(Concurrency(streams))
         bench.finish()
     inside = metrics.started_in(result.trace, result.window.start_ns, result.window.end_ns)
@@ -82,7 +86,24 @@ def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers
         "tokens_per_s": result.level.output_tokens_per_s.value,
         "events": len(result.trace.hi_ns),
         "verdict": result.level.verdict.status,
+        "coordinating_us": coordinating.cpu_s * 1e6 / max(1, len(result.trace.hi_ns)),
     }
+
+
+class Coordinating:
+    """What the coordinating process spends while a level runs, on real batches over real sockets: it takes them apart,
+    writes them down, looks whether the level has said enough and tells where it stands. What it computes once, of all
+    of them, when the level has ended is left out."""
+
+    def __init__(self, bench: Any) -> None:
+        self.cpu_s = 0.0
+        self._conclude, bench._conclude = bench._conclude, self.conclude
+        self._begun_s = time.process_time()
+
+    def conclude(self, *given: Any) -> Any:
+        """Stands in for the bench's own."""
+        self.cpu_s = time.process_time() - self._begun_s
+        return self._conclude(*given)
 
 
 async def drive(stream_once: Any, streams: int, seconds: float) -> dict[str, Any]:
@@ -246,7 +267,7 @@ def show(streams: int, name: str, runs: list[dict[str, Any]], failed: str) -> No
         print(f"| {streams} | {name} | failed: {failed} |", flush=True)
         return
     middle = {k: float(np.median([run[k] for run in runs])) for k in runs[0] if k != "verdict"}
-    shown = " | ".join(f"{middle[key]:{form}}" for _, key, form in COLUMNS)
+    shown = " | ".join(f"{middle[key]:{form}}" if key in middle else "-" for _, key, form in COLUMNS)
     verdicts = ", ".join(sorted({run["verdict"] for run in runs}))
     print(f"| {streams} | {name} | {shown} | {verdicts} |", flush=True)
 

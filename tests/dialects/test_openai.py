@@ -249,23 +249,42 @@ def test_without_usage_a_tokenizer_counts() -> None:
     st.lists(st.sampled_from(["a", " ", "id7", "stop", "", '"', "\n", "é", "\\", "content"]) | st.text(max_size=3)),
     st.sampled_from(["content", "reasoning", "text"]),
     st.integers(1, 9),
+    st.sampled_from([0, 1, 3]),
+    st.sampled_from([1, 40]),
 )
-def test_events_that_are_alike_are_read_as_if_each_were_decoded(texts: list[str], field: str, turn: int) -> None:
-    """Line ends of the other kind turn the short cut off."""
+def test_events_that_are_alike_are_read_as_if_each_were_decoded(
+    texts: list[str], field: str, turn: int, step: int, often: int
+) -> None:
+    """Line ends of the other kind turn the short cut off. `step`: tokens that each event counts more; 0: none does."""
 
     def said(text: str, number: int) -> bytes:
         choice = {"index": 0, "text": text} if field == "text" else {"index": 0, "delta": {field: text}}
-        return event({"id": "id7", "created": number // turn, "choices": [choice]})
+        told = {"prompt_tokens": 7, "completion_tokens": step * number, "total_tokens": 7 + step * number}
+        return event({"id": "id7", "created": number // turn, "choices": [choice]} | ({"usage": told} if step else {}))
 
-    events = [ROLE, *(said(text, number) for number, text in enumerate(texts)), delta("stop"), DONE]
+    events = [ROLE, *(said(text, 1 + n) for n, text in enumerate(texts * often)), delta("stop"), DONE]
     short, long = (
         understand(each_in_its_read(*(e.replace(b"\n", end) for e in events)), "chat", lambda text: len(text))
         for end in (b"\n", b"\r\n")
     )
-    for name in ("error", "output_tokens", "tokens_source", "answer_ns", "first_event_ns"):
+    for name in ("error", "input_tokens", "output_tokens", "tokens_source", "answer_ns", "first_event_ns"):
         assert getattr(short, name) == getattr(long, name)
-    assert short.hi_ns.tolist() == long.hi_ns.tolist()
-    assert short.lo_ns.tolist() == long.lo_ns.tolist()
+    for name in ("hi_ns", "lo_ns", "tokens"):
+        assert getattr(short, name).tolist() == getattr(long, name).tolist()
+
+
+def test_running_counts_are_read_to_the_last_whatever_else_grows_with_them() -> None:
+    def said(number: int) -> bytes:
+        counts = {"prompt_tokens": 7, "completion_tokens": 2 * number}
+        choice = {"index": 0, "delta": {"content": f" w{number}"}, "finish_reason": None}
+        return event(
+            {"choices": [choice], "usage": counts | {"completion_tokens_details": {"reasoning_tokens": number // 2}}}
+        )
+
+    x = understand(each_in_its_read(ROLE, *(said(n) for n in range(1, 301)), delta("length"), DONE))
+    assert (x.error, x.input_tokens, x.reasoning_tokens) == ("", 7, 150)
+    assert len(x.tokens) == 300
+    assert x.output_tokens == x.tokens.sum() == 600 - x.hidden_tokens
 
 
 def test_a_usage_of_nought_beside_output_is_not_believed() -> None:
