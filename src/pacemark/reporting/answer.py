@@ -125,7 +125,8 @@ def _of_budget(summary: Summary, find: Find) -> Statement:
             return said
         close = " (too close to tell)" if near.budget.status == "open" else ""
         text = f"the closest is {plain(near.load)}, where {plain(near.budget.why)}{close}"
-        return replace(said, name=f"no level meets {plain(find.budget)}", text=text)
+        why = "" if find.why.startswith("not even") else said.why  # the closest level has said as much
+        return replace(said, name=f"no level meets {plain(find.budget)}", text=text, why=why)
     point = summary.operating_points.within_budget
     level = next((x for x in summary.levels if point is not None and x.load == point.load), None)
     if level is None:
