@@ -51,7 +51,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def top(
+def versioned(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
