@@ -120,6 +120,7 @@ def test_failures_that_ignore_eos_explains_are_said_after_a_level_too() -> None:
 
 
 def test_no_honest_server_is_cut_for_a_pause() -> None:
-    assert stall_limit_s(0) == 30.0
-    assert stall_limit_s(SECOND) == 30.0
-    assert stall_limit_s(4 * SECOND) == 80.0
+    assert stall_limit_s(0, 0) == 10.0
+    assert stall_limit_s(SECOND // 4, 3 * SECOND) == 10.0
+    assert stall_limit_s(4 * SECOND, 0) == 80.0
+    assert stall_limit_s(SECOND, 20 * SECOND) == 40.0

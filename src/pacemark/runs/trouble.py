@@ -20,7 +20,7 @@ GONE_NS = 5_000_000_000
 SILENT_NS = 10_000_000_000
 """An endpoint that has answered nothing for so long, and for ten times as long as any request took, is gone too."""
 STUCK_NS = 5_000_000_000
-LEAST_STALL_S = 30.0
+LEAST_STALL_S = 10.0
 _UNREACHED = {"refused", "connect", "connect_timeout"}
 IGNORE_EOS = "ignore_eos may be the cause: try --no-ignore-eos"
 
@@ -116,10 +116,10 @@ class Doubts:
         return f"{page.kinds[worst]} of {total} requests failed ({worst}): {page.said[worst]}; {IGNORE_EOS}"
 
 
-def stall_limit_s(gap_ns: int) -> float:
-    """How long an answer may be silent once it has begun, after the longest gap seen so far: 20 times that, and
-    never less than what a busy server may need."""
-    return max(LEAST_STALL_S, 20 * gap_ns / 1e9)
+def stall_limit_s(gap_ns: int, slowest_ns: int) -> float:
+    """How long an answer may be silent once it has begun: 20 times the longest gap seen so far, twice the longest
+    answer, and never less than what a busy server may need."""
+    return max(LEAST_STALL_S, 20 * gap_ns / 1e9, 2 * slowest_ns / 1e9)
 
 
 def _s(ns: int) -> str:
