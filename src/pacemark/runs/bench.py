@@ -268,7 +268,7 @@ class Bench:
             # Whatever ended the level, what was measured of it is kept.
             window = Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0)
             result = self._conclude(level, window, ended_by)
-        if line := level.doubts.afterthought():
+        if line := level.doubts.afterthought(result.health.reconnects):
             self._observe(self._teller.note(level.number, line, load))
         return result
 
