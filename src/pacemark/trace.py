@@ -261,6 +261,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     reconnects: int
     idle: bool
     """Nothing in flight and nothing more to send."""
+    throttled_ns: int = 0
+    """How long the CPU quota of its container has stopped it, see `pacemark.cpu.throttled_ns`; 0 without a quota."""
 
 
 class Sight(msgspec.Struct, frozen=True):

@@ -164,23 +164,23 @@ class TestPatience:
 
 
 class TestPromptLengths:
-    def test_they_are_learned_from_one_token_answers(self) -> None:
+    def test_they_are_learned_from_answers_of_two_tokens(self) -> None:
         server = Server(good)
         prompts, probed = learn_prompts(server.way(), FORM, WORKLOAD, good({"p": "a"}))
         assert prompts.source == "usage"
         assert (prompts.words, round(prompts.tokens_per_word, 6)) == (34, 1.0)  # with its salt and 5 tokens: 40
         assert probed is not None
-        assert probed[1] == 1
-        assert {body["max_tokens"] for body in server.asked} == {1}
+        assert probed[1] == 2
+        assert {body["max_tokens"] for body in server.asked} == {2}
 
     @pytest.mark.parametrize("small", [refusal(400, "below minimum value"), exchange(0, error="empty", input_tokens=9)])
-    def test_where_one_token_is_refused_whole_answers_are_asked_for(self, small: Exchange) -> None:
+    def test_where_two_tokens_are_refused_whole_answers_are_asked_for(self, small: Exchange) -> None:
         server = Server(lambda body: small if body["max_tokens"] < 16 else good(body))
         prompts, probed = learn_prompts(server.way(), FORM, WORKLOAD, good({"p": "a"}))
         assert (prompts.source, prompts.words) == ("usage", 34)
         assert probed is not None
         assert probed[1] == WORKLOAD.output_tokens
-        assert [body["max_tokens"] for body in server.asked].count(1) == 1
+        assert [body["max_tokens"] for body in server.asked].count(2) == 1
 
     def test_a_failure_leaves_an_estimate_and_says_so(self) -> None:
         server = Server(lambda body: refusal(500))
@@ -227,7 +227,7 @@ class TestWhole:
             first_contact(Server(rule).way(), WORKLOAD)
 
     def test_the_least_answer_is_found_out(self) -> None:
-        assert first_contact(Server(good).way(), WORKLOAD).least_tokens == 1
+        assert first_contact(Server(good).way(), WORKLOAD).least_tokens == 2
         small = Server(lambda body: good(body) if body["max_tokens"] >= 16 else refusal(400, ">= 16"))
         assert first_contact(small.way(), WORKLOAD).least_tokens == 16
 

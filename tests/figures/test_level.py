@@ -220,6 +220,9 @@ def test_health_from_the_pulses_and_the_reads() -> None:
         pulse(1, 0, 0, 0, ABSENT, 0, 0), pulse(1, 200, 20, 100, 0.2, 9, 0),
     ]  # fmt: skip
     found = health_of(trace_of(rows), beats, ["worker 1 ended"])
+    assert found.throttled_share == 0.0
+    beats[2:] = [msgspec.structs.replace(beats[2], throttled_ns=30 * MS), *beats[3:]]
+    assert health_of(trace_of(rows), beats).throttled_share == pytest.approx(0.15)
     assert (found.clock, found.reads, found.coalesced_reads) == ("kernel", 8, 4)
     assert sorted(found.lag_ns.tolist()) == [1000] * 4 + [2000] * 4
     assert found.send_ns.tolist() == [5] * 4

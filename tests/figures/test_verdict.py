@@ -81,6 +81,7 @@ def test_a_good_level_is_valid_without_reasons() -> None:
         ({"known_prompts": 0.4}, "suspected_cache", "suspect"),
         ({"health": Health(worker_wait_share=(0.0, 0.2))}, "client_starved", "suspect"),
         ({"health": Health(worker_wait_share=(0.5, 0.0))}, "client_starved", "invalid"),
+        ({"health": Health(throttled_share=0.06)}, "client_throttled", "suspect"),
         ({"health": Health(worker_cpu_share=(0.1, 0.95))}, "client_busy", "suspect"),
         ({"health": Health(lag_ns=np.full(100, 60 * MS, np.int32))}, "client_lag", "suspect"),
         ({"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)}, "little", "suspect"),

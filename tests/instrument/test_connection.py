@@ -591,6 +591,13 @@ def test_an_answer_that_stalls_is_cut_off_and_one_that_has_not_begun_is_not() ->
         assert play(stalled(port, 30.0, 0.3))[0] is False
     with listening(says(head, pause_s=0.01, stay=True)) as port:
         assert play(stalled(port, 0.2, 0.5))[0] is False
+    done = b"data: x\n\ndata: [DONE]\n\n"
+    with listening(says(head, chunk(done), pause_s=0.01, stay=True)) as port:
+        for limit_s in (0.0, 30.0):  # said to be over, and held open
+            cut, answer = play(stalled(port, limit_s, 0.6))
+            assert (cut, answer.error, answer.body) == (True, "stalled", done)
+    with listening(says(head, chunk(b"data: x\n\n"), pause_s=0.01, stay=True)) as port:
+        assert play(stalled(port, 0.0, 0.6))[0] is False
 
 
 def test_too_few_file_descriptors_are_this_machines_fault() -> None:

@@ -42,6 +42,7 @@ def beat(level: int = 0, now_ns: int = 5) -> Beat:
     return Beat(
         worker=1, now_ns=now_ns, level=level, in_flight=3, oldest_ns=4, turned=2, reads=99, cpu_ns=10, wait_ns=11,
         idle_share=0.5, stall_ns=12, reconnects=13, idle=False,
+        throttled_ns=14,
     )  # fmt: skip
 
 
@@ -340,3 +341,14 @@ def test_an_export_that_cannot_be(stored: Path, tmp_path: Path) -> None:
         export(stored, "xlsx")
     with pytest.raises(BadInput, match="cannot write"):
         export(stored, "csv", tmp_path / "no" / "such" / "x.csv")
+
+
+def test_a_run_stored_before_quotas_were_looked_at_can_be_read(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.begin_level(0, Concurrency(1), 1)
+    folder.add_beat(beat())
+    folder.close()
+    with sqlite3.connect(folder.path / "run.db") as db:
+        db.execute("ALTER TABLE health DROP COLUMN throttled_ns")
+    (found,) = RunFolder.open(folder.path).beats(0)
+    assert (found.stall_ns, found.throttled_ns) == (12, 0)

@@ -119,7 +119,18 @@ def test_failures_that_ignore_eos_explains_are_said_after_a_level_too() -> None:
     assert line.startswith("3 of 4 requests failed (stream_error): no; ")
 
 
+def test_kept_connections_that_were_closed_are_told_of() -> None:
+    page = Page()
+    for i in range(200):
+        page.add(exchange(i, [i + 1]))
+    assert Doubts(Concurrency(1), page).afterthought(2) is None
+    line = Doubts(Concurrency(1), page).afterthought(3)
+    assert line is not None
+    assert "closed 3 kept connections in 200 requests" in line
+
+
 def test_no_honest_server_is_cut_for_a_pause() -> None:
-    assert stall_limit_s(0) == 30.0
-    assert stall_limit_s(SECOND) == 30.0
-    assert stall_limit_s(4 * SECOND) == 80.0
+    assert stall_limit_s(0, 0) == 10.0
+    assert stall_limit_s(SECOND // 4, 3 * SECOND) == 10.0
+    assert stall_limit_s(4 * SECOND, 0) == 80.0
+    assert stall_limit_s(SECOND, 20 * SECOND) == 40.0

@@ -35,6 +35,8 @@ PATIENCE_S = 60.0
 """How long a server is waited for in all that says when to come back, where the user did not say how long."""
 LEAST_TOKENS = 16
 """The least limit of servers that have one (OpenAI's Responses API and Azure name it)."""
+PROBE_TOKENS = 2
+"""Asked of probes of the prompt's length: one token alone is more often swallowed, and passes where few do not."""
 AGAIN_S = 1.0
 """Time between two looks at a server that is not there yet."""
 _LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|available)|unavailable", re.IGNORECASE)
@@ -119,8 +121,8 @@ def first_contact(
     if way.stream and whole.first_event_ns == ABSENT:
         raise BadInput(f"{way.target.url} does not stream: its answer is no event stream; add --no-stream")
     known = recognised(way, form, probed, workload.seed) if seed_given and probed is not None else None
-    least = min(LEAST_TOKENS, workload.output_tokens) if probed is not None and probed[1] > 1 else 1
-    return Found(options, form, prompts, whole, known, least)
+    least = LEAST_TOKENS if probed is None or probed[1] > PROBE_TOKENS else PROBE_TOKENS
+    return Found(options, form, prompts, whole, known, min(least, workload.output_tokens))
 
 
 class Moved(Exception):
@@ -170,14 +172,14 @@ def learn_prompts(
         return tokenized(count_tokens, wanted, seed), None
     if first.input_tokens == ABSENT:
         return estimated(wanted, seed), None
-    short = 1
+    short = min(PROBE_TOKENS, workload.output_tokens)
     for sizes in probe_sizes(wanted):
         answers: list[Exchange] = []
         for i, n in enumerate(sizes):
             text = probe_prompt(seed, i, n)
             answer = way.patiently(fill(form, text, short))
-            if (answer.error or answer.input_tokens <= 0) and short == 1 < workload.output_tokens:
-                # One token is less than some servers give; a whole answer was given before.
+            if (answer.error or answer.input_tokens <= 0) and short < workload.output_tokens:
+                # That is less than some servers give; a whole answer was given before.
                 short = workload.output_tokens
                 answer = way.patiently(fill(form, text, short))
             if answer.input_tokens <= 0:
@@ -239,6 +241,13 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
         "bad_http": f"{where} does not speak HTTP/1.1{said}",
         "bad_answer": f"{where} is no {way.target.api} endpoint{said}; check the URL and --api",
     }
+    if not way.target.tls:
+        hints["closed"] = hints["reset"] = (
+            f"{where} closed the connection without an answer ({answer.error}); if it speaks TLS: use https://"
+        )
+        hints["bad_http"] += "; if it speaks TLS: use https://"
+    elif "wrong version number" in answer.detail.lower().replace("_", " "):
+        hints["tls"] = f"no TLS connection to {where}{said}; if it speaks no TLS: use http://"
     moved = f"{where} answered {answer.status}, moved to {answer.detail or 'an unnamed place'}; give that URL instead"
     hints |= {f"http_{status}": moved for status in (301, 302, 303, 307, 308)}
     text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")

@@ -76,6 +76,19 @@ def client_starved(e: Evidence) -> Finding | None:
     )
 
 
+def client_throttled(e: Evidence) -> Finding | None:
+    """A client that is stopped by its quota has a CPU and may not use it."""
+    share = e.health.throttled_share
+    if share <= 0.05:
+        return None
+    return Finding(
+        "suspect",
+        "client_throttled",
+        f"the CPU quota of this container (cpu.max) stopped it for up to {share:.0%} of the time, and what arrived "
+        "then was read late; give it more CPU, or use fewer --workers",
+    )
+
+
 def client_busy(e: Evidence) -> Finding | None:
     """A worker near one whole core queues its own reads."""
     share = max(e.health.worker_cpu_share, default=0.0)

@@ -29,6 +29,9 @@ class Health:
     worker_cpu_share: tuple[float, ...] = ()
     worker_wait_share: tuple[float, ...] = ()
     """Share of the time each worker was ready to run and had no CPU."""
+    throttled_share: float = 0.0
+    """Share of the time for which the CPU quota of the container stopped it: at most that, for the kernel counts the
+    time once for each CPU that it stops."""
     idle_share: float | None = None
     """How idle the cores were that the workers may use: the median over time, of the worst placed worker; None where
     that is unknown."""
@@ -69,6 +72,8 @@ def health_from(
     lengths = [max(1, own[-1].now_ns - own[0].now_ns) for own in pulses]
     cpu_ns = [own[-1].cpu_ns - own[0].cpu_ns for own in pulses]
     wait_ns = [own[-1].wait_ns - own[0].wait_ns for own in pulses]
+    stopped_ns = [own[-1].throttled_ns - own[0].throttled_ns for own in pulses]
+    shares = (min(1.0, stopped / length) for stopped, length in zip(stopped_ns, lengths, strict=True))
     return Health(
         clock="kernel" if len(stamped) * 2 > len(lags) else "user",
         lag_ns=stamped,
@@ -78,6 +83,7 @@ def health_from(
         cpu_ns=sum(cpu_ns),
         worker_cpu_share=tuple(cpu / length for cpu, length in zip(cpu_ns, lengths, strict=True)),
         worker_wait_share=tuple(wait / length for wait, length in zip(wait_ns, lengths, strict=True)),
+        throttled_share=max(shares, default=0.0),
         idle_share=min((mean for own in pulses if (mean := _idle(own)) is not None), default=None),
         stall_ns=max((b.stall_ns for b in beats), default=0),
         reconnects=sum(own[-1].reconnects - own[0].reconnects for own in pulses),
@@ -97,6 +103,7 @@ def joined(parts: Sequence[Health]) -> Health:
         cpu_ns=sum(p.cpu_ns for p in parts),
         worker_cpu_share=tuple(map(max, zip_longest(*(p.worker_cpu_share for p in parts), fillvalue=0.0))),
         worker_wait_share=tuple(map(max, zip_longest(*(p.worker_wait_share for p in parts), fillvalue=0.0))),
+        throttled_share=max(p.throttled_share for p in parts),
         idle_share=min(idle, default=None),
         stall_ns=max(p.stall_ns for p in parts),
         reconnects=sum(p.reconnects for p in parts),

@@ -369,6 +369,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     cached_prompts,
     suspected_cache,
     client.client_starved,
+    client.client_throttled,
     client.client_busy,
     client.client_lag,
     client.coalesced,

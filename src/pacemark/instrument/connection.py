@@ -25,6 +25,8 @@ from pacemark.instrument.clock import ANCILLARY_BYTES, NO_STAMP, lag_of, stamp_r
 from pacemark.trace import ABSENT
 
 READ_BYTES = 65536
+HELD_OPEN_NS = 250_000_000
+"""An answer that said [DONE] is over after so much silence, whether or not the server ends it."""
 
 
 class Answer:
@@ -256,12 +258,14 @@ class Connection:
             self._end("timeout", f"no complete answer within {timeout_s:g} s")
 
     def cut_off_if_stalled(self, limit_ns: int) -> None:
-        """End the request in flight if its answer has begun and nothing more of it has come for `limit_ns`."""
+        """End the request in flight if its answer has begun and nothing more of it has come for `limit_ns` (0: never),
+        or if it has said that it is done and is held open."""
         answer = self._answer
         if answer is None or not self._body:
             return
         silent_ns = monotonic_ns() - self._arrived_ns
-        if silent_ns > limit_ns:
+        held_open = silent_ns > HELD_OPEN_NS and self._body[-16:].rstrip().endswith(b"[DONE]")
+        if held_open or 0 < limit_ns < silent_ns:
             came = f"after {len(answer.reads) // 3} reads and {len(self._body)} bytes of the answer"
             self._end("stalled", f"nothing came for {silent_ns / 1e9:.1f} s {came}")
 

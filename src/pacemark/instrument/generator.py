@@ -244,7 +244,7 @@ class LoadGenerator:
             self._reports.late(monotonic_ns() - due_ns)
             if self.broken is not None:
                 raise self.broken
-            if self._stall_timeout_ns and due_ns - self._looked_ns > STALL_LOOK_NS:
+            if due_ns - self._looked_ns > STALL_LOOK_NS:
                 self._looked_ns = due_ns
                 for connection in list(self._asked):
                     connection.cut_off_if_stalled(self._stall_timeout_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 
+from pacemark.cpu import quota, throttled_ns
 from pacemark.trace import ABSENT
 
 
@@ -36,6 +37,24 @@ class Cores:
         self._before = ticks
         self._share = idle / total if total > 0 else float(ABSENT)
         return self._share
+
+
+class Quota:
+    """How long the CPU quota of this container has stopped it."""
+
+    EVERY_NS = 500_000_000
+
+    def __init__(self) -> None:
+        self._limited = quota() is not None
+        self._read_ns = 0
+        self._throttled_ns = 0
+
+    def throttled_ns(self) -> int:
+        """As of half a second ago at most; 0 without a quota."""
+        now = monotonic_ns()
+        if self._limited and now - self._read_ns >= self.EVERY_NS:
+            self._read_ns, self._throttled_ns = now, throttled_ns() or 0
+        return self._throttled_ns
 
 
 def waited_ns() -> int:

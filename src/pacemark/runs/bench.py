@@ -100,7 +100,7 @@ class Bench:
         """See `pacemark.figures.evidence.Evidence`."""
         self._level = PROBE_LEVEL
         self._latency_s = 1.0
-        self._gap_ns = 0
+        self._gap_ns = self._slowest_ns = 0
         self._stall_s = 0.0
         self.results: list[LevelResult] = []
         self._unfinished: dict[int, Callable[[], LevelResult]] = {}
@@ -164,7 +164,8 @@ class Bench:
         self.options, self.prompts, self._template = found.options, found.prompts, found.template
         self._least_tokens = found.least_tokens
         self.first, self.connect_ns, self.known_prompts = found.first, found.first.connect_ns, found.known
-        self._latency_s = (found.first.ended_ns - found.first.sent_ns) / 1e9
+        self._slowest_ns = found.first.ended_ns - found.first.sent_ns
+        self._latency_s = self._slowest_ns / 1e9
         if len(found.first.hi_ns) > 1:
             self._gap_ns = int((found.first.hi_ns[1:] - found.first.hi_ns[:-1]).max())
         if 5 * self._latency_s > self.settings.timeout_s:
@@ -206,8 +207,8 @@ class Bench:
         self._workers.send(Asking(self._head, self._template, words, tokens, min(self._least_tokens, tokens)))
 
     def _say_patience(self) -> None:
-        """Tell the workers how long an answer may be silent, if the longest gap seen has grown by much since."""
-        stall_s = self.settings.stall_timeout_s or stall_limit_s(self._gap_ns)
+        """Tell the workers how long an answer may be silent, if what has been seen has grown by much since."""
+        stall_s = self.settings.stall_timeout_s or stall_limit_s(self._gap_ns, self._slowest_ns)
         if not self._stall_s or stall_s > 1.5 * self._stall_s:
             self._stall_s = stall_s
             self._workers.send(Patience(stall_s))
@@ -267,7 +268,7 @@ class Bench:
             # Whatever ended the level, what was measured of it is kept.
             window = Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0)
             result = self._conclude(level, window, ended_by)
-        if line := level.doubts.afterthought():
+        if line := level.doubts.afterthought(result.health.reconnects):
             self._observe(self._teller.note(level.number, line, load))
         return result
 
@@ -382,8 +383,9 @@ class Bench:
             line = level.doubts.one_at_a_time(beats)
         if line is not None:
             raise RunFailed(line)
-        if level.page.gap_ns > self._gap_ns:
-            self._gap_ns = level.page.gap_ns
+        if level.page.gap_ns > self._gap_ns or level.page.slowest_ns > self._slowest_ns:
+            self._gap_ns = max(self._gap_ns, level.page.gap_ns)
+            self._slowest_ns = max(self._slowest_ns, level.page.slowest_ns)
             self._say_patience()
 
     def _pump_until(self, done: Callable[[], bool], level: _Level, phase: Phase, end_ns: int = 0) -> None:

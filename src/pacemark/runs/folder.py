@@ -28,7 +28,8 @@ _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
   window_end_ns INTEGER, ended_by TEXT, died TEXT);
 CREATE TABLE health (level INTEGER, worker INTEGER, now_ns INTEGER, in_flight INTEGER, reads INTEGER,
-  cpu_ns INTEGER, wait_ns INTEGER, idle_share REAL, stall_ns INTEGER, reconnects INTEGER);
+  cpu_ns INTEGER, wait_ns INTEGER, idle_share REAL, stall_ns INTEGER, reconnects INTEGER,
+  throttled_ns INTEGER);
 CREATE TABLE endpoint (now_ns INTEGER, sight TEXT);
 """
 
@@ -48,7 +49,7 @@ _REQUEST = ", ".join(
     [*(f"{name} {_TYPES[kind]}" for name, kind in _COLUMNS), "events INTEGER", *(f"{name} BLOB" for name in _PACKED)]
 )
 _INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_COLUMNS) + 1 + len(_PACKED)))})"
-_BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects".split()
+_BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects throttled_ns".split()
 COMMIT_S = 0.5
 _BLOCK = 10_000
 """Rows that are fetched at once."""
@@ -214,8 +215,10 @@ class RunFolder:
 
     def beats(self, level: int) -> list[Beat]:
         """The pulses of the workers while a level ran."""
-        rows = self._db.execute(f"SELECT {', '.join(_BEAT)} FROM health WHERE level = ? ORDER BY now_ns", (level,))
-        return [Beat(**dict(zip(_BEAT, row, strict=True)), oldest_ns=ABSENT, turned=0, idle=False) for row in rows]
+        there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(health)")}
+        names = [name for name in _BEAT if name in there]  # older runs know less
+        rows = self._db.execute(f"SELECT {', '.join(names)} FROM health WHERE level = ? ORDER BY now_ns", (level,))
+        return [Beat(**dict(zip(names, row, strict=True)), oldest_ns=ABSENT, turned=0, idle=False) for row in rows]
 
     def sights(self) -> list[Sight]:
         """Every look at the endpoint, in order; none in runs that were stored before there were any."""

@@ -20,7 +20,7 @@ GONE_NS = 5_000_000_000
 SILENT_NS = 10_000_000_000
 """An endpoint that has answered nothing for so long, and for ten times as long as any request took, is gone too."""
 STUCK_NS = 5_000_000_000
-LEAST_STALL_S = 30.0
+LEAST_STALL_S = 10.0
 _UNREACHED = {"refused", "connect", "connect_timeout"}
 IGNORE_EOS = "ignore_eos may be the cause: try --no-ignore-eos"
 
@@ -105,21 +105,28 @@ class Doubts:
         advice = "" if self._fresh else "; if the server looks at one connection at a time: --fresh-connections"
         return f"{text}: connections beyond the first {turned} are not served{advice}"
 
-    def afterthought(self) -> str | None:
-        """What to say of the failures of a level that came to its end."""
+    def afterthought(self, reconnects: int = 0) -> str | None:
+        """What to say of a level that came to its end: of its failures, and of kept connections that were closed."""
         page = self._page
+        total = page.completed + page.failed
         kinds = [kind for kind, count in page.kinds.items() if may_be_ignore_eos(kind) and count >= 2]
         if not self._ignore_eos or not kinds:
-            return None
+            return _closed(reconnects, total)
         worst = max(kinds, key=lambda kind: page.kinds[kind])
-        total = page.completed + page.failed
         return f"{page.kinds[worst]} of {total} requests failed ({worst}): {page.said[worst]}; {IGNORE_EOS}"
 
 
-def stall_limit_s(gap_ns: int) -> float:
-    """How long an answer may be silent once it has begun, after the longest gap seen so far: 20 times that, and
-    never less than what a busy server may need."""
-    return max(LEAST_STALL_S, 20 * gap_ns / 1e9)
+def stall_limit_s(gap_ns: int, slowest_ns: int) -> float:
+    """How long an answer may be silent once it has begun: 20 times the longest gap seen so far, twice the longest
+    answer, and never less than what a busy server may need."""
+    return max(LEAST_STALL_S, 20 * gap_ns / 1e9, 2 * slowest_ns / 1e9)
+
+
+def _closed(reconnects: int, total: int) -> str | None:
+    if reconnects <= 0.01 * total:
+        return None
+    what = f"the server closed {reconnects} kept connections in {total} requests"
+    return f"{what}; those cut off unanswered were sent again, which is part of their TTFT"
 
 
 def _s(ns: int) -> str:
