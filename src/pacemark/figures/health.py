@@ -29,15 +29,15 @@ class Health:
     worker_cpu_share: tuple[float, ...] = ()
     worker_wait_share: tuple[float, ...] = ()
     """Share of the time each worker was ready to run and had no CPU."""
-    throttled_share: float = 0.0
-    """Share of the time for which the CPU quota of the container stopped it: at most that, for the kernel counts the
-    time once for each CPU that it stops."""
     idle_share: float | None = None
     """How idle the cores were that the workers may use: the median over time, of the worst placed worker; None where
     that is unknown."""
     stall_ns: int = 0
     reconnects: int = 0
     died: tuple[str, ...] = ()
+    throttled_share: float = 0.0
+    """Share of the time for which the CPU quota of the container stopped it: at most that, for the kernel counts the
+    time once for each CPU that it stops."""
 
 
 def spread_ms(values_ns: NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]) -> Spread:
