@@ -65,6 +65,7 @@ def sum_up(
     watch: Watch | None = None,
     known_prompts: float | None = None,
     asked_input: float | None = None,
+    template_tokens: float | None = None,
 ) -> LevelResult:
     """Figures of one level from its trace.
 
@@ -94,6 +95,7 @@ def sum_up(
         watch=watch or Watch(),
         known_prompts=known_prompts,
         asked_input=asked_input,
+        template_tokens=template_tokens,
     )
     level = msgspec.structs.replace(level, verdict=judge(evidence), ended_by=ended_by)
     return LevelResult(load=load, level=level, trace=trace, window=window, health=health)
