@@ -48,7 +48,7 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
     return Evidence(msgspec.structs.replace(EMPTY, load=load, **figures), trace, **(given | fields))
 
 
-TOLD = "longer_than_asked input_length in_one_piece tokens_uneven hidden_tokens unread_events".split()
+TOLD = "longer_than_asked input_length in_one_piece tokens_uneven hidden_tokens".split()
 """Checks with tests of their own below."""
 GOOD = requests()
 
@@ -315,8 +315,7 @@ def test_an_answer_of_which_some_is_hidden_is_not_short() -> None:
 
 @pytest.mark.parametrize(
     ("column", "value", "status"),
-    [("in_one_piece", True, "suspect"), ("tpot_off", 0.2, "suspect"), ("hidden_tokens", 9, "note"),
-     ("unread_events", 1, "note")],
+    [("in_one_piece", True, "suspect"), ("tpot_off", 0.2, "suspect"), ("hidden_tokens", 9, "note")],
 )  # fmt: skip
 def test_what_is_not_known_of_the_tokens_is_said(column: str, value: Any, status: str) -> None:
     e = evidence(GOOD)

@@ -128,7 +128,7 @@ def figures_of(
             completed=int(done.sum()),
             failed=int((~done).sum()),
             in_window=int(sample.sum()),
-            short=int((good & (trace.output_tokens < trace.asked_tokens)).sum()),
+            short=int((good & (trace.output_tokens + trace.hidden_tokens < trace.asked_tokens)).sum()),
         ),
         errors=dict(sorted(Counter(trace.error[~done].tolist()).items())),
         output_tokens_per_s=output,
@@ -147,6 +147,7 @@ def figures_of(
         ttft_views_ms=views(trace, good),
         experience=experience(trace, good, latencies["tpot_ms"], latencies["ttft_ms"]),
         goodput=rates.goodput(budget, stretches) if budget is not None else None,
+        unread_events=int(trace.unread_events[good].sum()) or msgspec.UNSET,
     )
     return level, gaps
 

@@ -16,9 +16,7 @@ from pacemark.figures import client
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
-NOTES = frozenset(
-    {"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens", "unread_events"}
-)
+NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens"})
 """Codes of what is worth knowing of a level and casts no doubt on it."""
 COUNTS = frozenset({"no_interval", "few_requests"})
 """Codes of what more requests would mend."""
@@ -287,12 +285,6 @@ def hidden_tokens(e: Evidence) -> Finding | None:
     )
 
 
-def unread_events(e: Evidence) -> Finding | None:
-    """What was passed over."""
-    count = int(e.trace.unread_events[e.good].sum())
-    return Finding("note", "unread_events", f"{count} events had no meaning and were passed over") if count else None
-
-
 def token_count(e: Evidence) -> Finding | None:
     """Events are not always tokens."""
     if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
@@ -385,6 +377,5 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     client.underfilled,
     event_count,
     hidden_tokens,
-    unread_events,
     endpoint_unseen,
 )
