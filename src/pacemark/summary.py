@@ -216,6 +216,8 @@ class Level(msgspec.Struct, frozen=True):
     """In a length grid: the lengths of this level. Elsewhere all levels have those of `workload`."""
     budget: Held | msgspec.UnsetType = msgspec.UNSET
     """There where a budget was given and this level can tell of it."""
+    unread_events: int | msgspec.UnsetType = msgspec.UNSET
+    """Events without a meaning that were passed over; there where there were some."""
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):

@@ -247,3 +247,20 @@ def test_the_health_of_two_runs_adds_up_and_keeps_the_worst() -> None:
     assert both.worker_cpu_share == (0.2, 0.9)
     assert (both.idle_share, both.stall_ns, both.died) == (0.4, 5, ("a", "b"))
     assert both.lag_ns.tolist() == [1, 3]
+
+
+def test_events_that_were_passed_over_are_counted_and_cast_no_doubt() -> None:
+    whole = [exchange(250 * i, [250 * i + 50 + 50 * k for k in range(4)]) for i in range(40)]
+    odd = [msgspec.structs.replace(x, unread_events=2) for x in whole]
+    window = Window(0, 10_000 * MS)
+    plain, counted = (sum_up(Concurrency(1), trace_of(x, False), window, Health()).level for x in (whole, odd))
+    assert plain.unread_events is msgspec.UNSET
+    assert counted.unread_events == 2 * counted.requests.in_window > 0
+    assert counted.verdict == plain.verdict
+
+
+def test_an_answer_of_which_some_is_hidden_is_not_counted_as_short() -> None:
+    some = [exchange(250 * i, [250 * i + 50 + 50 * k for k in range(4)], asked_tokens=10) for i in range(40)]
+    whole = [msgspec.structs.replace(x, hidden_tokens=6) for x in some]
+    levels = [sum_up(Concurrency(1), trace_of(x, False), Window(0, 10_000 * MS), Health()).level for x in (some, whole)]
+    assert levels[0].requests.short > 0 == levels[1].requests.short

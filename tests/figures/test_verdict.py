@@ -48,7 +48,7 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
     return Evidence(msgspec.structs.replace(EMPTY, load=load, **figures), trace, **(given | fields))
 
 
-TOLD = "longer_than_asked input_length in_one_piece tokens_uneven hidden_tokens unread_events".split()
+TOLD = "longer_than_asked input_length in_one_piece tokens_uneven hidden_tokens".split()
 """Checks with tests of their own below."""
 GOOD = requests()
 
@@ -291,9 +291,32 @@ def test_a_template_that_the_server_caches_is_only_noted(cached: list[int], code
 
 
 @pytest.mark.parametrize(
+    ("cached", "template", "code"),
+    [
+        (64, 79.3, "cached_template"),
+        (70, 79.3, "cached_template"),  # of any block, as long as it ends before the salt
+        (128, 131.0, "cached_template"),
+        (64, 13.0, "cached_prompts"),  # no template is that long here
+        (240, 79.3, "cached_prompts"),
+        (8, 79.3, None),
+        (0, 79.3, None),
+    ],
+)
+def test_no_more_than_the_opening_of_every_prompt_may_be_cached(cached: int, template: float, code: str | None) -> None:
+    codes = found(evidence(requests(input_tokens=256, cached_tokens=cached), template_tokens=template))
+    assert {c for c in codes if c.startswith("cached")} == ({code} if code else set())
+
+
+def test_an_answer_of_which_some_is_hidden_is_not_short() -> None:
+    e = evidence(requests(asked_tokens=30))
+    assert found(e)["short_answers"] == "suspect"
+    whole = dataclasses.replace(e.trace, hidden_tokens=np.full(len(e.trace), 20))
+    assert "short_answers" not in found(dataclasses.replace(e, trace=whole))
+
+
+@pytest.mark.parametrize(
     ("column", "value", "status"),
-    [("in_one_piece", True, "suspect"), ("tpot_off", 0.2, "suspect"), ("hidden_tokens", 9, "note"),
-     ("unread_events", 1, "note")],
+    [("in_one_piece", True, "suspect"), ("tpot_off", 0.2, "suspect"), ("hidden_tokens", 9, "note")],
 )  # fmt: skip
 def test_what_is_not_known_of_the_tokens_is_said(column: str, value: Any, status: str) -> None:
     e = evidence(GOOD)

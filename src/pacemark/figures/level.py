@@ -65,6 +65,7 @@ def sum_up(
     watch: Watch | None = None,
     known_prompts: float | None = None,
     asked_input: float | None = None,
+    template_tokens: float | None = None,
 ) -> LevelResult:
     """Figures of one level from its trace.
 
@@ -94,6 +95,7 @@ def sum_up(
         watch=watch or Watch(),
         known_prompts=known_prompts,
         asked_input=asked_input,
+        template_tokens=template_tokens,
     )
     level = msgspec.structs.replace(level, verdict=judge(evidence), ended_by=ended_by)
     return LevelResult(load=load, level=level, trace=trace, window=window, health=health)
@@ -126,7 +128,7 @@ def figures_of(
             completed=int(done.sum()),
             failed=int((~done).sum()),
             in_window=int(sample.sum()),
-            short=int((good & (trace.output_tokens < trace.asked_tokens)).sum()),
+            short=int((good & (trace.output_tokens + trace.hidden_tokens < trace.asked_tokens)).sum()),
         ),
         errors=dict(sorted(Counter(trace.error[~done].tolist()).items())),
         output_tokens_per_s=output,
@@ -145,6 +147,7 @@ def figures_of(
         ttft_views_ms=views(trace, good),
         experience=experience(trace, good, latencies["tpot_ms"], latencies["ttft_ms"]),
         goodput=rates.goodput(budget, stretches) if budget is not None else None,
+        unread_events=int(trace.unread_events[good].sum()) or msgspec.UNSET,
     )
     return level, gaps
 

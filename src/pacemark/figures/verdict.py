@@ -16,9 +16,7 @@ from pacemark.figures import client
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
-NOTES = frozenset(
-    {"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens", "unread_events"}
-)
+NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens"})
 """Codes of what is worth knowing of a level and casts no doubt on it."""
 COUNTS = frozenset({"no_interval", "few_requests"})
 """Codes of what more requests would mend."""
@@ -194,12 +192,13 @@ def event_count(e: Evidence) -> Finding | None:
 
 
 def short_answers(e: Evidence) -> Finding | None:
-    """Answers shorter than asked for make less work than the workload says."""
-    short = e.good & (e.trace.output_tokens < e.trace.asked_tokens)
+    """Answers shorter than asked for make less work than the workload says; what is hidden is work as well."""
+    generated = e.trace.output_tokens + e.trace.hidden_tokens
+    short = e.good & (generated < e.trace.asked_tokens)
     share = short.sum() / max(1, e.good.sum())
     if share <= 0.02:
         return None
-    mean, asked = e.trace.output_tokens[e.good].mean(), e.trace.asked_tokens[e.good].mean()
+    mean, asked = generated[e.good].mean(), e.trace.asked_tokens[e.good].mean()
     return Finding(
         "suspect",
         "short_answers",
@@ -286,12 +285,6 @@ def hidden_tokens(e: Evidence) -> Finding | None:
     )
 
 
-def unread_events(e: Evidence) -> Finding | None:
-    """What was passed over."""
-    count = int(e.trace.unread_events[e.good].sum())
-    return Finding("note", "unread_events", f"{count} events had no meaning and were passed over") if count else None
-
-
 def token_count(e: Evidence) -> Finding | None:
     """Events are not always tokens."""
     if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
@@ -308,19 +301,27 @@ def cached_prompts(e: Evidence) -> Finding | None:
     known = e.good & (e.trace.cached_tokens >= 0) & (e.trace.input_tokens > 0)
     if not known.any():
         return None
+    cached, asked = e.trace.cached_tokens[known], e.trace.input_tokens[known]
     # The chat template and a start token open every prompt; no salt can come before them.
-    unsalted = 8
-    share = np.maximum(e.trace.cached_tokens[known] - unsalted, 0).sum() / e.trace.input_tokens[known].sum()
+    share = _share_beyond(_START, cached, asked)
     if share <= 0.01:
         return None
-    if _prefix_alone(e.trace.cached_tokens[known], e.trace.input_tokens[known]):
-        text = f"the server took the same {e.trace.cached_tokens[known][0]} tokens of each prompt from its cache: the "
-        return Finding(
-            "note", "cached_template", text + "chat template that opens them all; the prompts were new to it"
-        )
+    opening = e.template_tokens
+    if _prefix_alone(cached, asked) if opening is None else _share_beyond(opening, cached, asked) <= 0.01:
+        text = f"the server took {np.median(cached):.0f} tokens of each prompt from its cache: the chat template that "
+        return Finding("note", "cached_template", text + "opens them all; the prompts were new to it")
     return Finding(
         "invalid", "cached_prompts", f"the server took {share:.1%} of the input from its prompt cache; use a new --seed"
     )
+
+
+_START = 8.0
+"""Tokens that may open a prompt without any template."""
+
+
+def _share_beyond(opening: float, cached: NDArray[np.int64], asked: NDArray[np.int64]) -> float:
+    """The share of `asked` (n,) that came from the cache beyond the first `opening` tokens of each."""
+    return float(np.maximum(cached - max(opening, _START), 0).sum() / asked.sum())
 
 
 BLOCK = 16
@@ -377,6 +378,5 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     client.underfilled,
     event_count,
     hidden_tokens,
-    unread_events,
     endpoint_unseen,
 )

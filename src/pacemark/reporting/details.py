@@ -31,6 +31,8 @@ def details(level: Level) -> RenderableType:
         said.append(f"Figures and intervals are those over {level.repeats} repetitions.")
     if level.requests.failed:
         said.append(f"Failed: {errors(level)}.")
+    if level.unread_events:
+        said.append(f"{level.unread_events:,} events had no meaning and were passed over.")
     parts: list[RenderableType] = [Text(f"\n{head}", style="bold"), Text("\n".join(said + reasons(level)))]
     parts += [_latencies(level), _views(level), _throughput(level), _reader(level), _client(level)]
     return Group(*parts)

@@ -355,6 +355,7 @@ class Bench:
             watch=level.page.watch(self.sights),
             known_prompts=self.known_prompts,
             asked_input=self.workload.input_tokens,
+            template_tokens=self.prompts.counted_overhead,
         )
         if self.folder is not None:
             self.folder.set_window(level.number, window, ended_by, health.died)

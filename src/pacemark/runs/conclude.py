@@ -110,7 +110,7 @@ def _refuse_grid(folder: RunFolder, record: RunRecord) -> None:
 def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     """The levels of a stored run, summed up anew. Raises BadInput where there are none."""
     results = []
-    settings, known = record.scenario.settings, record.learned.known_prompts if record.learned else None
+    settings, learned = record.scenario.settings, record.learned
     sights = folder.sights()
     for level, load, window, ended_by, died in folder.levels():
         trace = folder.trace(level, open_loop=isinstance(load, Rate))
@@ -125,8 +125,9 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
                 budget=settings.budget,
                 ended_by=ended_by,
                 watch=watch_from(trace.refusals, sights),
-                known_prompts=known,
+                known_prompts=learned.known_prompts if learned else None,
                 asked_input=None if isinstance(record.scenario.goal, Grid) else record.scenario.workload.input_tokens,
+                template_tokens=learned.prompts.counted_overhead if learned else None,
             )
         )
     if not results:

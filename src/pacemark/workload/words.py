@@ -77,6 +77,11 @@ class Prompts(msgspec.Struct, frozen=True):
     overhead_tokens: float
     """Tokens that every prompt costs before its first drawn word: chat template and salt."""
 
+    @property
+    def counted_overhead(self) -> float | None:
+        """`overhead_tokens` where the server itself counted them."""
+        return self.overhead_tokens if self.source == "usage" else None
+
 
 def prompt(seed: int, level: int, index: int, words: int) -> str:
     """A text of `words` words after a salt that no other prompt opens with.
