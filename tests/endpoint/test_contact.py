@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from pacemark.dialects.dialect import DIALECTS, Options, first_options, next_options
-from pacemark.endpoint.contact import Way, first_contact, learn_prompts, negotiate, recognised
+from pacemark.endpoint.contact import Way, first_contact, learn_prompts, negotiate, recognised, refuse_if_bad
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput
 from pacemark.trace import ABSENT, Exchange
