@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from pacemark.dialects.dialect import DIALECTS, Options, first_options, next_options
-from pacemark.endpoint.contact import Way, first_contact, learn_prompts, negotiate, recognised
+from pacemark.endpoint.contact import Way, first_contact, learn_prompts, negotiate, recognised, refuse_if_bad
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput
 from pacemark.trace import ABSENT, Exchange
@@ -230,6 +231,21 @@ class TestWhole:
         assert first_contact(Server(good).way(), WORKLOAD).least_tokens == 2
         small = Server(lambda body: good(body) if body["max_tokens"] >= 16 else refusal(400, ">= 16"))
         assert first_contact(small.way(), WORKLOAD).least_tokens == 16
+
+    @pytest.mark.parametrize(
+        ("url", "error", "detail", "advice"),
+        [
+            ("http://h/v1", "closed", "", "use https://"),
+            ("http://h/v1", "reset", "Connection reset by peer", "use https://"),
+            ("http://h/v1", "bad_http", "invalid version", "use https://"),
+            ("https://h/v1", "tls", "WRONG_VERSION_NUMBER", "use http://"),
+            ("https://h/v1", "tls", "CERTIFICATE_VERIFY_FAILED", "--ca-file"),
+        ],
+    )
+    def test_the_other_scheme_is_named(self, url: str, error: str, detail: str, advice: str) -> None:
+        way = dataclasses.replace(Server(good).way(), target=target(url, model="m"))
+        with pytest.raises(BadInput, match=advice):
+            refuse_if_bad(way, exchange(0, error=error, detail=detail))
 
     def test_no_stream_and_an_empty_answer(self) -> None:
         with pytest.raises(BadInput, match="--no-stream"):

@@ -20,7 +20,7 @@ from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.workload.words import Workload
 from support.cli_tools import Asked, Reply, as_json, server, streamed
-from support.servers import answer, listening, read_request, stream
+from support.servers import DONE, STREAM_HEAD, answer, chunk, delta, listening, read_request, stream, usage
 from support.servers import streamed as served
 
 WORKLOAD = Workload(input_tokens=16, output_tokens=8, seed=1)
@@ -207,3 +207,49 @@ def test_an_endpoint_that_goes_away_in_the_open_loop_is_said_to_be_gone() -> Non
                 ready.measure(Rate(20.0))
             (result,) = ready.finish(drain=False)
     assert result.level.requests.completed > 10
+
+
+def test_a_stream_that_hangs_is_cut_off_and_named() -> None:
+    answered = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        while True:
+            await read_request(reader)
+            answered += 1
+            if answered == 20:
+                writer.write(STREAM_HEAD + chunk(delta(content="word")))
+                await asyncio.sleep(3600)
+            await stream(writer, 8, gap_s=0.005)
+
+    with listening(handle) as port, bench(f"http://127.0.0.1:{port}/v1", timeout_s=300.0, stall_timeout_s=1.5) as ready:
+        ready.prepare()
+        begun = time.monotonic()
+        ready.measure(Concurrency(2))
+        (result,) = ready.finish()
+    assert time.monotonic() - begun < 60
+    assert result.level.requests.completed > 10
+    assert result.level.requests.failed == 1
+
+
+def test_a_stream_held_open_after_its_end_frees_its_slot() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(STREAM_HEAD)
+        for _ in range(8):
+            writer.write(chunk(delta(content="word")))
+            await asyncio.sleep(0.005)
+        writer.write(chunk(delta("length")) + chunk(usage(10, 8)) + chunk(DONE))  # and no last chunk
+        await asyncio.sleep(3600)
+
+    with listening(handle) as port, bench(f"http://127.0.0.1:{port}/v1", timeout_s=300.0, duration_s=2.0) as ready:
+        ready.prepare()
+        begun = time.monotonic()
+        ready.measure(Concurrency(2))
+        (result,) = ready.finish()
+    assert time.monotonic() - begun < 60
+    assert result.level.requests.completed >= 4
+    assert result.level.requests.failed == 0
+    latency = result.level.latency_ms.p50.value
+    assert latency is not None
+    assert latency < 240  # the wait for what never came is no part of it

@@ -39,6 +39,8 @@ PROBE_TOKENS = 2
 """Asked of probes of the prompt's length: one token alone is more often swallowed, and passes where few do not."""
 AGAIN_S = 1.0
 """Time between two looks at a server that is not there yet."""
+_NO_TLS = re.compile("wrong.version.number|record.layer.failure", re.IGNORECASE)
+"""What OpenSSL says, by version, of an answer in plain text."""
 _LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|available)|unavailable", re.IGNORECASE)
 
 
@@ -246,7 +248,7 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
             f"{where} closed the connection without an answer ({answer.error}); if it speaks TLS: use https://"
         )
         hints["bad_http"] += "; if it speaks TLS: use https://"
-    elif "wrong version number" in answer.detail.lower().replace("_", " "):
+    elif _NO_TLS.search(answer.detail):
         hints["tls"] = f"no TLS connection to {where}{said}; if it speaks no TLS: use http://"
     moved = f"{where} answered {answer.status}, moved to {answer.detail or 'an unnamed place'}; give that URL instead"
     hints |= {f"http_{status}": moved for status in (301, 302, 303, 307, 308)}
