@@ -340,3 +340,17 @@ def test_an_export_that_cannot_be(stored: Path, tmp_path: Path) -> None:
         export(stored, "xlsx")
     with pytest.raises(BadInput, match="cannot write"):
         export(stored, "csv", tmp_path / "no" / "such" / "x.csv")
+
+
+def test_output_is_given_when_it_came_also_where_events_hold_unequal_numbers_of_tokens(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.begin_level(0, Concurrency(1), 1)
+    kept = [SAMPLES[name] for name in ("plain", "uneven tokens", "several tokens an event", "failed", "uneven tokens")]
+    for x in kept:
+        folder.add(x)
+    folder.close()
+    stored = RunFolder.open(folder.path)
+    ((times, tokens),) = stored.output()
+    stored.close()
+    assert times.tolist() == [200 * MS, 220 * MS, 240 * MS, *[200 * MS, 220 * MS] * 3]
+    assert tokens.tolist() == [1, 1, 1, 3, 1, 2.5, 2.5, 3, 1]
