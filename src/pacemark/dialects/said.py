@@ -48,7 +48,7 @@ class Said:
 
 
 def loosely(payload: bytes) -> Any:
-    """JSON as lenient clients read it, with NaN, lone surrogates, cut UTF-8, or a byte order mark. Raises ValueError."""
+    """JSON as lenient clients read it, of NaN, lone surrogates, cut UTF-8 or byte order mark. Raises ValueError."""
     try:
         return json.loads(payload.decode("utf-8-sig", "replace"))
     except RecursionError:
