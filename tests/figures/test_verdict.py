@@ -323,3 +323,13 @@ def test_what_is_not_known_of_the_tokens_is_said(column: str, value: Any, status
     trace = dataclasses.replace(e.trace, **told)
     code = {"tpot_off": "tokens_uneven"}.get(column, column)
     assert found(dataclasses.replace(e, trace=trace)) == {code: status}
+
+
+@pytest.mark.parametrize(("held_ms", "fires"), [(0, False), (10, False), (100, True)])
+def test_a_body_that_ends_long_after_its_answer_is_suspect(held_ms: int, fires: bool) -> None:
+    late = [
+        msgspec.structs.replace(x, done_ns=x.ended_ns - held_ms * MS if n % 2 else ABSENT)
+        for n, x in enumerate(requests())
+    ]
+    assert ("held_open" in found(evidence(late))) == fires
+    assert "held_open" not in found(evidence(late, Rate(1.0)))
