@@ -275,8 +275,8 @@ def held_open(e: Evidence) -> Finding | None:
         "suspect",
         "held_open",
         f"the server or a proxy ends the body {held:.0f} ms after the answer is complete, {held / took:.0%} of the "
-        "time of a request: no latency counts that, but each stream waits for it, so throughput is that of fewer in flight; "
-        "find what holds it",
+        "time of a request: no latency counts that, but each stream waits for it, so throughput is that of fewer in "
+        "flight; find what holds it",
     )
 
 

@@ -151,7 +151,8 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
             bench.finish()
     first, prompts, accepted = bench.first, bench.prompts, bench.options
 
-    short = first.tokens_source == "usage" and first.output_tokens + first.hidden_tokens < first.asked_tokens
+    generated = first.output_tokens + first.hidden_tokens
+    short = first.tokens_source == "usage" and generated < scenario.workload.output_tokens
 
     def since_sent(ns: int) -> float | None:
         return None if ns == ABSENT else (ns - first.sent_ns) / 1e6
