@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -9,10 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 
 import pacemark
+from pacemark.dialects.dialect import DIALECTS, fill, first_options, template
 from pacemark.dialects.reading import understand
-from pacemark.trace import Exchange, RawExchange
+from pacemark.endpoint.address import Address
+from pacemark.endpoint.target import resolve, target
+from pacemark.instrument.connection import Answer
+from pacemark.instrument.opening import opened
+from pacemark.trace import ABSENT, RawExchange
+from pacemark.workload.words import prompt
 from support.llama_server import server_counters
 
 pytestmark = pytest.mark.xdist_group("llama")
@@ -41,19 +49,40 @@ def test_token_counts_are_the_servers_to_the_token(llama: str, tmp_path: Path, a
         assert level.output_tokens_per_s.value is not None
 
 
-def test_ttft_is_the_servers_own_plus_transport(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ttft_is_the_servers_own_plus_transport(llama: str) -> None:
     """The server says how long each prompt took; one request at a time waits for nothing else."""
+    place = target(llama, model="tiny")
+    form = template(DIALECTS["chat"], place.model, first_options(DIALECTS["chat"], True, True), {})
     transport_ms: list[float] = []
-
-    def listen(raw: RawExchange, *rest: object) -> Exchange:
-        exchange = understand(raw)
-        found = re.search(rb'"timings":(\{[^}]*\})', raw.body)
-        if raw.level == 0 and found and not exchange.error:
-            ttft_ms = (int(exchange.hi_ns[0]) - exchange.sent_ns) / 1e6
-            transport_ms.append(ttft_ms - float(json.loads(found[1])["prompt_ms"]))
-        return exchange
-
-    monkeypatch.setattr("pacemark.runs.bench.understand", listen)
-    pacemark.run(llama, concurrency=1, input_tokens=48, output_tokens=24, duration=2.0, seed=2, out=tmp_path)
-    assert len(transport_ms) >= 5
+    for index in range(8):
+        body = fill(form, prompt(2, 0, index, 40), 24)
+        request = b"%b%d\r\n\r\n%b" % (place.head("/chat/completions"), len(body), body)
+        (answer,) = ask(resolve(place)[0], request)
+        exchange = understand(as_raw(answer), "chat")
+        assert not exchange.error
+        found = re.search(rb'"timings":(\{[^}]*\})', answer.body)
+        assert found
+        ttft_ms = (int(exchange.hi_ns[0]) - exchange.sent_ns) / 1e6
+        transport_ms.append(ttft_ms - float(json.loads(found[1])["prompt_ms"]))
     assert -0.5 < np.median(transport_ms) < 15.0
+
+
+def ask(place: Address, *requests: bytes) -> list[Answer]:
+    """The answers to `requests`, over one connection of the measured path."""
+
+    async def work() -> list[Answer]:
+        connection = await opened(asyncio.get_running_loop(), place, 20.0)
+        answers = [await connection.request(data, 20.0) for data in requests]
+        connection.close()
+        return answers
+
+    return uvloop.run(work())
+
+
+def as_raw(answer: Answer) -> RawExchange:
+    times = {name: getattr(answer, name) for name in ("first_byte_sent_ns", "sent_ns", "headers_ns", "ended_ns")}
+    numbers = {"level": 0, "index": 0, "stream": 0, "send_ns": 0, "connect_ns": ABSENT, "asked_tokens": 24}
+    said = {"streamed": True, "encoding": "", "error": answer.error, "detail": answer.detail, "status": answer.status}
+    return RawExchange(
+        scheduled_ns=answer.sent_ns, **times, **numbers, **said, reads=answer.reads.tobytes(), body=answer.body
+    )

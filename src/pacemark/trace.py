@@ -32,6 +32,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "tpot_off": (0.0, np.float64),
     "hidden_tokens": (0, np.int64),
     "unread_events": (0, np.int64),
+    "done_ns": (ABSENT, np.int64),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
 
@@ -166,6 +167,8 @@ class Trace:
     """(n,) counted by the server and never streamed; `output_tokens` leaves them out."""
     unread_events: Int64 = field(default_factory=lambda: _NONE)
     """(n,) events that were passed over because they had no meaning."""
+    done_ns: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) when the answer said that it was complete."""
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()

@@ -48,7 +48,7 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
     return Evidence(msgspec.structs.replace(EMPTY, load=load, **figures), trace, **(given | fields))
 
 
-TOLD = "longer_than_asked input_length in_one_piece tokens_uneven hidden_tokens".split()
+TOLD = "longer_than_asked input_length in_one_piece held_open tokens_uneven hidden_tokens".split()
 """Checks with tests of their own below."""
 GOOD = requests()
 
@@ -324,3 +324,15 @@ def test_what_is_not_known_of_the_tokens_is_said(column: str, value: Any, status
     trace = dataclasses.replace(e.trace, **told)
     code = {"tpot_off": "tokens_uneven"}.get(column, column)
     assert found(dataclasses.replace(e, trace=trace)) == {code: status}
+
+
+@pytest.mark.parametrize(("held_ms", "fires"), [(0, False), (10, False), (100, True)])
+def test_a_body_that_ends_long_after_its_answer_is_suspect(held_ms: int, fires: bool) -> None:
+    late = [
+        msgspec.structs.replace(x, done_ns=x.ended_ns - held_ms * MS if n % 2 else ABSENT)
+        for n, x in enumerate(requests())
+    ]
+    assert ("held_open" in found(evidence(late))) == fires
+    said = [f.message for f in checked(evidence(late)) if f.code == "held_open"]
+    assert all("100 ms after" in message and "; find" in message for message in said)
+    assert "held_open" not in found(evidence(late, Rate(1.0)))

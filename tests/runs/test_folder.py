@@ -352,3 +352,17 @@ def test_a_run_stored_before_quotas_were_looked_at_can_be_read(tmp_path: Path) -
         db.execute("ALTER TABLE health DROP COLUMN throttled_ns")
     (found,) = RunFolder.open(folder.path).beats(0)
     assert (found.stall_ns, found.throttled_ns) == (12, 0)
+
+
+def test_output_is_given_when_it_came_also_where_events_hold_unequal_numbers_of_tokens(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "m", RUN)
+    folder.begin_level(0, Concurrency(1), 1)
+    kept = [SAMPLES[name] for name in ("plain", "uneven tokens", "several tokens an event", "failed", "uneven tokens")]
+    for x in kept:
+        folder.add(x)
+    folder.close()
+    stored = RunFolder.open(folder.path)
+    ((times, tokens),) = stored.output()
+    stored.close()
+    assert times.tolist() == [200 * MS, 220 * MS, 240 * MS, *[200 * MS, 220 * MS] * 3]
+    assert tokens.tolist() == [1, 1, 1, 3, 1, 2.5, 2.5, 3, 1]

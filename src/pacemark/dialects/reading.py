@@ -13,7 +13,7 @@ import numpy as np
 from pacemark.dialects.counting import Counted, counted
 from pacemark.dialects.dialect import DIALECTS, Dialect
 from pacemark.dialects.said import ANSWER, Said, error_text
-from pacemark.dialects.sse import Events, is_event_stream
+from pacemark.dialects.sse import BOM, Events, is_event_stream
 from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
 
 _TRANSPORT_SAID = ("truncated", "bad_stream", "bad_answer", "empty")
@@ -87,7 +87,7 @@ def understand(
 
 def _is_stream(raw: RawExchange, body: bytes) -> bool:
     """Whether the answer is an event stream: by how it begins, and by its content type where nothing came."""
-    begun = body.lstrip()[:1]
+    begun = body.removeprefix(BOM).lstrip()[:1]
     return is_event_stream(body) or (raw.streamed and begun not in (b"{", b"["))
 
 

@@ -48,9 +48,9 @@ class Said:
 
 
 def loosely(payload: bytes) -> Any:
-    """JSON as lenient clients read it: NaN, lone surrogates and cut UTF-8 are let pass. Raises ValueError."""
+    """JSON as lenient clients read it, of NaN, lone surrogates, cut UTF-8 or byte order mark. Raises ValueError."""
     try:
-        return json.loads(payload.decode("utf-8", "replace"))
+        return json.loads(payload.decode("utf-8-sig", "replace"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -10,12 +10,13 @@ _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _DATA = re.compile(rb"(?:^|(?<=[\r\n}\]]))data: ?")
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""UTF-8's byte order mark."""
 
 
 def is_event_stream(body: bytes) -> bool:
     """Whether `body` begins as an event stream does, whatever its content type says."""
-    return body[:64].removeprefix(_BOM).lstrip(b" \r\n").startswith(_FIELDS)
+    return body[:64].removeprefix(BOM).lstrip(b" \r\n").startswith(_FIELDS)
 
 
 class Events:
@@ -29,7 +30,7 @@ class Events:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self.at = 3 if body.startswith(_BOM) else 0
+        self.at = 3 if body.startswith(BOM) else 0
         self.event = b""
         """The name of the last event, empty for none."""
         self._simple = b"\r" not in body

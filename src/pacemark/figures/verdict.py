@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pacemark.figures import client
 from pacemark.figures.evidence import Evidence, Finding
+from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
 NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens"})
@@ -261,6 +262,28 @@ def in_one_piece(e: Evidence) -> Finding | None:
     )
 
 
+def held_open(e: Evidence) -> Finding | None:
+    """A stream of the closed loop waits for the end of the body, which may come long after the end of the answer."""
+    told = e.good & (e.trace.done_ns >= 0)
+    if not told.any() or isinstance(e.level.load, Rate):
+        return None
+    held = (e.trace.ended_ns - e.trace.done_ns)[told].mean() / 1e6
+    took = (e.trace.ended_ns - e.trace.sent_ns)[told].mean() / 1e6
+    if held <= HELD * took:
+        return None
+    return Finding(
+        "suspect",
+        "held_open",
+        f"the server or a proxy ends the body {held:.0f} ms after the answer is complete, {held / took:.0%} of the "
+        "time of a request: no latency counts that, but each stream waits for it, so throughput is that of fewer in "
+        "flight; find what holds it",
+    )
+
+
+HELD = 0.05
+"""What share of a request may pass after its answer is complete."""
+
+
 def tokens_uneven(e: Evidence) -> Finding | None:
     """TPOT needs to know how many tokens the first event held."""
     off = e.trace.tpot_off[e.good]
@@ -365,6 +388,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     longer_than_asked,
     input_length,
     in_one_piece,
+    held_open,
     tokens_uneven,
     token_count,
     cached_prompts,

@@ -125,7 +125,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     streams: bool
     reports_usage: bool
     accepts: list[str]
-    """Which of ignore_eos and min_tokens it takes."""
+    """Which of ignore_eos and min_tokens it takes and heeds: a shorter answer than asked for shows that it does not."""
     max_tokens_field: str | None
     input_tokens: int | None
     output_tokens: int
@@ -151,6 +151,9 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
             bench.finish()
     first, prompts, accepted = bench.first, bench.prompts, bench.options
 
+    generated = first.output_tokens + first.hidden_tokens
+    short = first.tokens_source == "usage" and generated < scenario.workload.output_tokens
+
     def since_sent(ns: int) -> float | None:
         return None if ns == ABSENT else (ns - first.sent_ns) / 1e6
 
@@ -160,7 +163,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
         endpoint=msgspec.UNSET if serving is None else serving.endpoint.described(),
         streams=first.first_event_ns != ABSENT,
         reports_usage=first.tokens_source == "usage",
-        accepts=[n for n in ("ignore_eos", "min_tokens") if getattr(accepted, n)],
+        accepts=[n for n in ("ignore_eos", "min_tokens") if getattr(accepted, n) and not short],
         max_tokens_field=accepted.max_tokens_field or None,
         input_tokens=None if first.input_tokens == ABSENT else first.input_tokens,
         output_tokens=first.output_tokens,

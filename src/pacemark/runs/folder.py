@@ -240,11 +240,16 @@ class RunFolder:
 
     def output(self) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
         """Events of the answered requests of all levels, a block at a time: when, and how many tokens."""
-        rows = self._db.execute("SELECT hi_ns, output_tokens FROM request WHERE level >= 0 AND error = ''")
+        rows = self._db.execute("SELECT hi_ns, output_tokens, tokens FROM request WHERE level >= 0 AND error = ''")
         for block in iter(lambda: rows.fetchmany(_BLOCK), []):
-            counts = np.asarray([len(hi) // 8 for hi, _ in block])
-            tokens = np.asarray([output for _, output in block]) / np.maximum(1, counts)
-            yield np.frombuffer(b"".join(hi for hi, _ in block), "<i8"), np.repeat(tokens, counts)
+            counts = np.asarray([len(hi) // 8 for hi, *_ in block])
+            shares = np.asarray([output for _, output, _ in block]) / np.maximum(1, counts)
+            tokens = np.repeat(shares, counts)
+            starts = np.cumsum(counts) - counts
+            for start, count, (*_, uneven) in zip(starts.tolist(), counts.tolist(), block, strict=True):
+                if uneven is not None:
+                    tokens[start : start + count] = np.frombuffer(uneven, "<f4")
+            yield np.frombuffer(b"".join(hi for hi, *_ in block), "<i8"), tokens
 
     def trace(self, level: int, *, open_loop: bool = False) -> Trace:
         """A level's requests, read straight into columns, without an object for each."""

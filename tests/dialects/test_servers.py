@@ -1,0 +1,167 @@
+"""Answers of servers and gateways as they come over the wire, whole, and the figures they must give."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pacemark.dialects.reading import understand
+from pacemark.trace import ABSENT
+from support.events import ROLE, each_in_its_read, ms
+from support.servers import DONE, delta, event, raw, usage
+
+A, B = delta(content="a"), delta(content="b")
+END = (delta("stop"), usage(7, 2), DONE)
+
+
+def choice(**fields: Any) -> bytes:
+    return event({"choices": [{"index": 0, "finish_reason": None} | fields]})
+
+
+def whole(**message: Any) -> dict[str, Any]:
+    """One JSON with this message, and a count of two tokens."""
+    choices = [{"index": 0, "message": {"role": "assistant"} | message, "finish_reason": "stop"}]
+    return {"object": "chat.completion", "choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 2}}
+
+
+# --- good streams with something odd between
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        choice(delta=None),
+        choice(),
+        choice(delta={"content": None}),
+        choice(delta={"role": "assistant", "content": None, "tool_calls": None, "reasoning": None}),
+        event({"choices": []}),
+        event({"choices": [], "usage": None}),
+        event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}}),
+        event({"id": "", "choices": [], "created": 0, "model": "", "object": "", "prompt_filter_results": []}),
+        choice(delta={}, content_filter_results={"hate": {"filtered": False}}),
+        b": OPENROUTER PROCESSING\n\n",
+        b":\n\n",
+        b"\n\n",
+        b"retry: 3000\n\n",
+        b"event: keepalive\n\n",
+    ],
+)
+def test_what_keeps_a_stream_open_is_no_token(odd: bytes) -> None:
+    for events in ((ROLE, odd, odd, A, B), (odd, ROLE, A, odd, B), (ROLE, A, B, odd)):
+        x = understand(each_in_its_read(*events, *END))
+        assert (x.error, x.output_tokens, len(x.hi_ns), x.tokens_source) == ("", 2, 2, "usage")
+        places = [events.index(A), events.index(B)]
+        assert ms(x.hi_ns) == [100 + 10 * place for place in places]
+
+
+def test_a_usage_that_is_null_until_the_end() -> None:
+    texts = [event({"choices": [{"delta": {"content": t}, "finish_reason": None}], "usage": None}) for t in "abc"]
+    x = understand(each_in_its_read(ROLE, *texts, delta("length"), usage(7, 3), DONE))
+    assert (x.output_tokens, x.tokens_source, x.tokens.tolist()) == (3, "usage", [1, 1, 1])
+
+
+def test_line_ends_of_two_bytes_may_be_cut_between_reads() -> None:
+    body = b"".join((ROLE, A, B, *END)).replace(b"\n", b"\r\n")
+    ends = [i + 1 for i, byte in enumerate(body) if byte == ord("\r")] + [len(body)]
+    x = understand(raw(body, [(100 + i, end) for i, end in enumerate(ends)]))
+    assert (x.error, x.output_tokens, len(x.hi_ns), x.unread_events) == ("", 2, 2, 0)
+    assert np.all(np.diff(x.hi_ns) > 0)
+    byte_by_byte = understand(raw(body, [(100 + i, i + 1) for i in range(len(body))]))
+    assert (byte_by_byte.error, byte_by_byte.output_tokens, len(byte_by_byte.hi_ns)) == ("", 2, 2)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_mark_of_byte_order_opens_a_stream_of_any_line_ends(end: bytes) -> None:
+    events = [part.replace(b"\n", end) for part in (ROLE, A, B, *END)]
+    x = understand(each_in_its_read(b"\xef\xbb\xbf" + events[0], *events[1:]))
+    assert (x.error, x.output_tokens, ms(x.hi_ns)) == ("", 2, [110, 120])
+
+
+# --- what an event may carry
+
+
+def test_reasoning_and_text_in_one_event_are_the_answers_begin() -> None:
+    """DeepSeek and vLLM send such an event where one gives way to the other."""
+    both = delta(reasoning_content=" so", content="4")
+    thought = delta(reasoning_content="hm")
+    x = understand(each_in_its_read(ROLE, thought, both, delta(content="2"), delta("stop"), usage(7, 4), DONE))
+    assert (x.error, x.output_tokens, ms(x.hi_ns), ms([x.answer_ns])) == ("", 4, [110, 120, 130], [120])
+    assert x.tokens.sum() == 4
+
+
+@pytest.mark.parametrize("content", [{"content": None}, {"content": ""}, {}])
+def test_an_answer_of_tool_calls_alone(content: dict[str, Any]) -> None:
+    calls = [
+        {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"a"'}},
+        {"index": 0, "function": {"arguments": ": 1}"}},
+    ]
+    events = [delta(**content, tool_calls=[call]) for call in calls]
+    x = understand(each_in_its_read(ROLE, *events, delta("tool_calls"), usage(7, 9), DONE))
+    assert (x.error, x.finish_reason, x.output_tokens, ms(x.hi_ns)) == ("", "tool_calls", 9, [110, 120, 130])
+    body = json.dumps(whole(**content, tool_calls=calls)).encode()
+    assert understand(raw(body, streamed=False)).error == ""
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("before", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_one_json_where_a_stream_was_asked_for(indent: int | None, before: bytes) -> None:
+    body = before + json.dumps(whole(content="a b"), indent=indent).encode()
+    for streamed in (True, False):
+        x = understand(raw(body, streamed=streamed))
+        assert (x.error, x.output_tokens, x.first_event_ns) == ("", 2, ABSENT)
+
+
+# --- failures
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "error", "abort"])
+def test_an_answer_that_ends_badly_before_its_first_token(reason: str) -> None:
+    x = understand(each_in_its_read(ROLE, delta(reason), usage(7, 0), DONE))
+    assert (x.error, x.output_tokens, len(x.hi_ns)) == (f"finish_{reason}", 0, 0)
+    assert reason in x.detail
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"detail": [{"loc": ["body", "max_tokens"], "msg": "extra fields", "type": "extra"}]}, ["extra fields"]),
+        ({"detail": [{"loc": ["body", "n"], "msg": "one"}, {"loc": ["body", "top_k"], "msg": "two"}]}, ["one", "two"]),
+        ({"detail": "Not Found"}, ["Not Found"]),
+        ({"detail": {"error": "no room"}}, ["no room"]),
+    ],
+)
+def test_what_fastapi_says(payload: Any, words: list[str]) -> None:
+    body = json.dumps(payload).encode()
+    refused = understand(raw(body, status=422, streamed=False))
+    assert refused.error == "http_422"
+    within = understand(each_in_its_read(ROLE, A, event(body), DONE))
+    assert (within.error, ms(within.hi_ns)) == ("stream_error", [110])
+    single = understand(raw(body, streamed=False))
+    assert single.error == "server_error"
+    for x in (refused, within, single):
+        assert all(word in x.detail for word in words)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b""),
+        (200, b"\r\n"),
+        (204, b""),
+        (200, b"<!doctype html>\n<html><title>Sign in</title></html>"),
+        (200, b"OK"),
+        (200, b"null"),
+        (200, b"{}"),
+        (200, b'{"choices": []}'),
+        (200, b"data: [DONE]\n\n"),
+        (200, b": bye\n\n"),
+    ],
+)
+def test_no_answer_is_no_success_under_any_status(status: int, body: bytes, streamed: bool) -> None:
+    x = understand(raw(body, status=status, streamed=streamed))
+    assert x.error
+    assert x.detail
+    assert (x.output_tokens, len(x.hi_ns), x.first_event_ns >= 0) == (0, 0, x.first_event_ns != ABSENT)
