@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,9 +81,15 @@ def ask(place: Address, *requests: bytes) -> list[Answer]:
 
 
 def as_raw(answer: Answer) -> RawExchange:
-    times = {name: getattr(answer, name) for name in ("first_byte_sent_ns", "sent_ns", "headers_ns", "ended_ns")}
-    numbers = {"level": 0, "index": 0, "stream": 0, "send_ns": 0, "connect_ns": ABSENT, "asked_tokens": 24}
-    said = {"streamed": True, "encoding": "", "error": answer.error, "detail": answer.detail, "status": answer.status}
+    times: Any = {name: getattr(answer, name) for name in ("first_byte_sent_ns", "sent_ns", "headers_ns", "ended_ns")}
+    numbers: Any = {"level": 0, "index": 0, "stream": 0, "send_ns": 0, "connect_ns": ABSENT, "asked_tokens": 24}
+    said: Any = {
+        "streamed": True,
+        "encoding": "",
+        "error": answer.error,
+        "detail": answer.detail,
+        "status": answer.status,
+    }
     return RawExchange(
         scheduled_ns=answer.sent_ns, **times, **numbers, **said, reads=answer.reads.tobytes(), body=answer.body
     )
