@@ -20,8 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 SO_TIMESTAMPING: Final = 37
-_RX_SOFTWARE: Final = 1 << 3
-_SOFTWARE: Final = 1 << 4
+_RX_SOFTWARE, _SOFTWARE = 1 << 3, 1 << 4
 NO_STAMP: Final = -1
 """Lag of a read that the kernel did not stamp."""
 _STAMP: Final = struct.Struct("qq")

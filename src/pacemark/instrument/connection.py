@@ -86,7 +86,6 @@ class Connection:
         self._no_more = False
         self.closed = False
         self.connect_ns = connect_ns
-        self.served = 0
         self.kernel_stamps = stamp_reads(sock)
         loop.add_reader(self._fd, self._readable)
 
@@ -266,11 +265,9 @@ class Connection:
         silent_ns = monotonic_ns() - self._arrived_ns
         held_open = silent_ns > HELD_OPEN_NS and self._body[-16:].rstrip().endswith(b"[DONE]")
         if held_open or 0 < limit_ns < silent_ns:
-            came = f"after {len(answer.reads) // 3} reads and {len(self._body)} bytes of the answer"
-            self._end("stalled", f"nothing came for {silent_ns / 1e9:.1f} s {came}")
+            self._end("stalled", f"nothing came for {silent_ns / 1e9:.1f} s after {len(self._body)} bytes of the answer")
 
     def _finish(self, answer: Answer) -> None:
-        self.served += 1
         answer.ended_ns = self._arrived_ns
         self._hand_over(answer)
         if not self._reusable:
