@@ -265,7 +265,7 @@ class Connection:
         silent_ns = monotonic_ns() - self._arrived_ns
         held_open = silent_ns > HELD_OPEN_NS and self._body[-16:].rstrip().endswith(b"[DONE]")
         if held_open or 0 < limit_ns < silent_ns:
-            self._end("stalled", f"nothing came for {silent_ns / 1e9:.1f} s after {len(self._body)} bytes of the answer")
+            self._end("stalled", f"nothing came for {silent_ns / 1e9:.1f} s after {len(self._body)} bytes of it")
 
     def _finish(self, answer: Answer) -> None:
         answer.ended_ns = self._arrived_ns
