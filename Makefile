@@ -3,12 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test slow lint docs bench clean
+.PHONY: demo test coverage slow lint docs bench clean
 
 demo: .venv/run
 	$(BIN)/pacemark demo
 
 test: lint
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+
+# The same tests, traced: three times as long, and too slow for what they time themselves.
+coverage: .venv/test
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report term
 
 slow: .venv/test

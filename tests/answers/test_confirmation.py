@@ -138,6 +138,7 @@ def test_without_it_the_answer_names_its_closed_loop() -> None:
 # --- over real sockets
 
 
+@pytest.mark.slow
 def test_find_confirms_over_the_network(tmp_path: Path) -> None:
     options: Any = {"input_tokens": 32, "output_tokens": 8, "budget": "latency p95 < 5s", "seed": 4, "out": tmp_path}
     run = face.find("sim:demo", confirm=True, most=4, allowance=Allowance(seconds=90.0), max_duration=6.0, **options)

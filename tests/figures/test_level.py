@@ -17,6 +17,7 @@ from pacemark.figures.level import Enough, LevelResult, sum_up
 from pacemark.figures.pooling import pooled, widened
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
+from pacemark.simulator import simulate
 from pacemark.summary import Figure, Level, Verdict
 from pacemark.trace import ABSENT, Beat, Trace, Window, trace_of
 from support.samples import known
@@ -157,8 +158,11 @@ def test_a_load_that_a_search_measured_twice_keeps_its_intervals() -> None:
 
 
 def test_an_open_loop_beyond_capacity_has_no_latency_in_two_runs_either() -> None:
-    measure = virtual_measure("demo", input_tokens=256, output_tokens=64, duration_s=30.0, seed=2)
-    level = pooled([measure(Rate(120.0)) for _ in range(2)])
+    trace = dataclasses.replace(
+        simulate(Rate(120.0), "demo", input_tokens=256, output_tokens=64, requests=1500, seed=2), open_loop=True
+    )
+    window = Window(int(trace.scheduled_ns[100]), int(trace.scheduled_ns[-1]))
+    level = pooled([sum_up(Rate(120.0), trace, window, Health())] * 2)
     assert level.verdict.status == "invalid"
     assert level.ttft_ms.p50 == Figure()
 

@@ -21,6 +21,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pacemark" / "calibration.json"
 
 
+@pytest.mark.slow
 def test_a_calibration_of_two_numbers_of_streams() -> None:
     told: list[Point] = []
     found = pacemark.calibrate((2, 4), tls=(False,), duration_s=1.5, tell=told.append)

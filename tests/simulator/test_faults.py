@@ -347,6 +347,7 @@ def test_idle_close() -> None:
         connection.close()
 
 
+@pytest.mark.slow
 def test_every_kind_befalls_a_request() -> None:
     kinds = [kind for kind in FAULTS if kind not in OUTAGES]
     # The first rule that hits wins: request 0 is spared, request n meets the nth kind.

@@ -39,7 +39,7 @@ class Cores:
         return self._share
 
 
-class Quota:
+class Throttling:
     """How long the CPU quota of this container has stopped it."""
 
     EVERY_NS = 500_000_000

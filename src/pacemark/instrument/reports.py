@@ -11,7 +11,7 @@ import msgspec
 from pacemark.instrument.commands import RawBatch, framed
 from pacemark.instrument.connection import Answer
 from pacemark.instrument.patience import told_s
-from pacemark.instrument.pulse import Cores, Quota, waited_ns
+from pacemark.instrument.pulse import Cores, Throttling, waited_ns
 from pacemark.trace import ABSENT, Beat, RawExchange
 
 BATCH_BYTES = 1 << 18
@@ -38,7 +38,7 @@ class Reports:
         self._reads = 0
         self._stall_ns = 0
         self._cores = Cores()
-        self._quota = Quota()
+        self._quota = Throttling()
 
     def note(self, request: Request, due_ns: int, stream: int, connect_ns: int, answer: Answer) -> bool:
         """Take down a request that ended. True where so much has gathered that it should be shipped at once."""

@@ -95,7 +95,7 @@ def written(record: RunRecord) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if isinstance(goal, Grid):
         workload |= {name: sorted({getattr(cell, name) for cell in goal.cells}) for name in Asked.__struct_fields__}
-        more["grid"] = msgspec.to_builtins(goal.cells)
+        more["grid"] = msgspec.to_builtins(list(goal.cells))
     if isinstance(goal, Search):
         more["search"] = {k: v for k, v in msgspec.to_builtins(goal).items() if k != "goal"}
     if record.labels:
