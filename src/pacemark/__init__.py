@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pacemark.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from pacemark.answers.allowance import Allowance
     from pacemark.api import check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
     from pacemark.errors import BadInput, PacemarkError, RunFailed
     from pacemark.runs.calibration import calibrate
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from pacemark.simulator import simulate
 
 __all__ = [
-    "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "demo", "find", "load",
-    "log_to_mlflow", "plan", "report", "run", "serve", "show", "simulate", "sweep",
+    "Allowance", "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "demo", "find",
+    "load", "log_to_mlflow", "plan", "report", "run", "serve", "show", "simulate", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
-    "BadInput": "errors", "PacemarkError": "errors", "RunFailed": "errors", "calibrate": "runs.calibration",
-    "Run": "runs.run", "simulate": "simulator",
+    "Allowance": "answers.allowance", "BadInput": "errors", "PacemarkError": "errors", "RunFailed": "errors",
+    "calibrate": "runs.calibration", "Run": "runs.run", "simulate": "simulator",
 }  # fmt: skip
 
 
