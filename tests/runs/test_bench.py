@@ -253,3 +253,16 @@ def test_a_stream_held_open_after_its_end_frees_its_slot() -> None:
     latency = result.level.latency_ms.p50.value
     assert latency is not None
     assert latency < 240  # the wait for what never came is no part of it
+
+
+def test_a_wait_too_long_is_told_as_the_server_told_it() -> None:
+    busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 900\r\nContent-Length: 2\r\n\r\n{}"
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader):
+            writer.write(busy)
+
+    with listening(handle) as port, bench(f"http://127.0.0.1:{port}/v1") as ready:
+        with pytest.raises(BadInput, match="come back in 900 s"):
+            ready.prepare()
+        ready.finish(drain=False)

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pacemark.endpoint import retry
 from pacemark.instrument.commands import RawBatch, framed
 from pacemark.instrument.connection import Answer
-from pacemark.instrument.patience import told_s
+from pacemark.instrument.patience import SHORT_BYTES
 from pacemark.instrument.pulse import Cores, Throttling, waited_ns
 from pacemark.trace import ABSENT, Beat, RawExchange
 
@@ -93,7 +94,7 @@ class Reports:
 
 
 def _told_s(answer: Answer) -> float:
-    told = told_s(answer) if answer.status >= 300 else None
+    told = retry.told_s(answer.headers, answer.body[:SHORT_BYTES]) if answer.status >= 300 else None
     return float(ABSENT) if told is None else told
 
 
