@@ -1,6 +1,8 @@
 """Fixtures shared by the tests."""
 
+import gc
 import shutil
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +14,15 @@ from support.needed import missing
 from support.waiting import TRIES
 
 GOLDEN = Path(__file__).parent / "golden" / "run"
+
+
+@pytest.fixture
+def no_connections_left() -> Iterator[None]:
+    """For tests of the Databricks SDK, which leaves its connections to the garbage collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -179,6 +179,8 @@ def options_of(given: Mapping[str, Any]) -> Options:
 
 def spending(given: Mapping[str, Any]) -> list[Any]:
     """What a search may spend. Raises BadInput, for the first flag that cannot be, in the order of the help."""
+    from pacemark.scenario import positive
+
     for name in ("max_duration", *SEARCH.split()):
         if name != "within" and given[name] is not None:
             positive(f"--{name.replace('_', '-')}", given[name])
@@ -194,13 +196,6 @@ def readable(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError:
             raise BadInput(f"{word!a} is not UTF-8: give every word in this terminal's encoding") from None
-
-
-def positive(flag: str, value: float) -> float:
-    """`value`, where it is a number above 0. Raises BadInput."""
-    if not 0 < value < float("inf"):
-        raise BadInput(f"{flag} {value}: must be a number above 0")
-    return value
 
 
 def numbers(flag: str, text: str, kind: type[int] | type[float]) -> list[Any]:

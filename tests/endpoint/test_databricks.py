@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import logging
 import os
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,18 +52,11 @@ QUICK: dict[str, Any] = {"input_tokens": 16, "output_tokens": 8, "timeout": 20.0
 
 # The SDK leaves its connections to the garbage collector.
 pytestmark = [
+    pytest.mark.usefixtures("no_connections_left"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings(f"ignore:{NAME} :UserWarning"),
     pytest.mark.filterwarnings("ignore:.* per :UserWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_connections_left() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(autouse=True)

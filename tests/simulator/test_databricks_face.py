@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import gc
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,15 +28,7 @@ INVOKE = f"/serving-endpoints/{ENDPOINT}/invocations"
 
 
 # The SDK leaves its connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def no_connections_left() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.usefixtures("no_connections_left")]
 
 
 @pytest.fixture(autouse=True)
