@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pacemark.runs import tables
-from pacemark.runs.tables import Rows
+from pacemark.runs.tables import RowsOf
 from pacemark.summary import Level, Summary
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ class Run:
         lines = [f"Run of {title(self.summary)}: {count}, in {self.path}", *self.answer.splitlines()]
         return "\n".join(lines if len(lines) <= _SCREEN else [*lines[: _SCREEN - 1], "  ..."])
 
-    def to_pandas(self, rows: Rows = "levels") -> pandas.DataFrame:
+    def to_pandas(self, rows: RowsOf = "levels") -> pandas.DataFrame:
         """A row per level, columns such as `ttft_ms_p95` and `ttft_ms_p95_low`; or a row per request. Needs pandas."""
         return tables.to_pandas(tables.table(self.summary, self.path, rows))
 
-    def to_arrow(self, rows: Rows = "levels") -> pyarrow.Table:
+    def to_arrow(self, rows: RowsOf = "levels") -> pyarrow.Table:
         """The same for Arrow. Needs the extra `arrow`."""
         return tables.to_arrow(tables.table(self.summary, self.path, rows))
 
-    def to_spark(self, rows: Rows = "levels", session: SparkSession | None = None) -> DataFrame:
+    def to_spark(self, rows: RowsOf = "levels", session: SparkSession | None = None) -> DataFrame:
         """The same for Spark, in `session` or the active one. The columns never change, so tables can be added to."""
         return tables.to_spark(tables.table(self.summary, self.path, rows), session)
 

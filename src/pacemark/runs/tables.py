@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import pyarrow
     from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["Rows", "Table", "levels", "requests", "table", "to_arrow", "to_pandas", "to_spark"]
+__all__ = ["RowsOf", "Table", "levels", "requests", "table", "to_arrow", "to_pandas", "to_spark"]
 
-Rows = Literal["levels", "requests"]
+RowsOf = Literal["levels", "requests"]
 """What a row is: a load level with its figures, or one request with its times."""
 
 
@@ -32,7 +32,7 @@ class Table(NamedTuple):
     columns: dict[str, list[Any]]
 
 
-def table(summary: Summary, path: Path, rows: Rows) -> Table:
+def table(summary: Summary, path: Path, rows: RowsOf) -> Table:
     """The run's levels, or the requests in its folder. Raises BadInput for other rows, or where the folder is gone."""
     if rows == "levels":
         return levels(summary, path.name)

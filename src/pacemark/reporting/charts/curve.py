@@ -16,7 +16,7 @@ from pacemark.pace import Concurrency
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.charts import lengths as grid
 from pacemark.reporting.charts.labels import Box, along, around, free_box
-from pacemark.reporting.charts.theme import GREY, WIDTH, Axis, Row, themed, top
+from pacemark.reporting.charts.theme import GREY, WIDTH, Axis, Datum, themed, top
 from pacemark.reporting.charts.time import time_part
 from pacemark.reporting.words import errors, open_loop, plain, with_interval
 from pacemark.summary import Figure, Level, Scalability, StepTime, Summary
@@ -156,7 +156,7 @@ def _interval(figure: Figure) -> tuple[float | None, float | None]:
     return (None, None) if figure.low is None or figure.high is None else (figure.low, figure.high)
 
 
-def _rows(levels: Sequence[Level], metric: str, series: int) -> tuple[list[Row], str]:
+def _rows(levels: Sequence[Level], metric: str, series: int) -> tuple[list[Datum], str]:
     """One row for each level and quantile that has a figure, and the unit of their `y`: ms, or s for long ones."""
     figures: list[tuple[int, str, float, Figure]] = []
     for n, level in enumerate(levels):
@@ -190,7 +190,7 @@ def _rows(levels: Sequence[Level], metric: str, series: int) -> tuple[list[Row],
     return rows, unit
 
 
-def _layers(rows: list[Row], x_axis: Axis, y_axis: Axis, size: tuple[int, int]) -> list[alt.Chart]:
+def _layers(rows: list[Datum], x_axis: Axis, y_axis: Axis, size: tuple[int, int]) -> list[alt.Chart]:
     """Lines through the levels in order of load, intervals, and a point for each figure."""
     names = [name for name in _SERIES if any(row["series"] == name for row in rows)]
     x = alt.X("x:Q", scale=x_axis.scale(), axis=x_axis.axis(size[0], 85))
@@ -235,7 +235,7 @@ def _layers(rows: list[Row], x_axis: Axis, y_axis: Axis, size: tuple[int, int]) 
     ]
 
 
-def _law_of_throughput(law: Scalability | None, levels: Sequence[Level], scale: float) -> list[Row]:
+def _law_of_throughput(law: Scalability | None, levels: Sequence[Level], scale: float) -> list[Datum]:
     """The fitted curve between the least and the largest load; its latency is the time that a stream's turn takes."""
     known = [x for x in levels if x.output_tokens and x.verdict.status != "invalid"]
     if law is None or law.error > TRUSTED or len(known) < 2:
@@ -247,7 +247,7 @@ def _law_of_throughput(law: Scalability | None, levels: Sequence[Level], scale: 
     return [{"x": float(x), "y": float(y)} for x, y in zip(rate, 1e3 * scale * n * tokens / rate, strict=True)]
 
 
-def _law_of_tpot(law: StepTime, levels: Sequence[Level], scale: float) -> list[Row]:
+def _law_of_tpot(law: StepTime, levels: Sequence[Level], scale: float) -> list[Datum]:
     """The fitted step time by load, between the least and the largest."""
     known = [(float(x.load.value), streams) for x in levels if (streams := decoding(x))]
     if law.error > TRUSTED or len(known) < 2:
@@ -258,7 +258,7 @@ def _law_of_tpot(law: StepTime, levels: Sequence[Level], scale: float) -> list[R
     return [{"x": float(a), "y": float(b)} for a, b in zip(n, y, strict=True)]
 
 
-def _law_layers(rows: list[Row]) -> list[alt.Chart]:
+def _law_layers(rows: list[Datum]) -> list[alt.Chart]:
     """A thin line below everything else: a law is no measurement."""
     if not rows:
         return []
@@ -268,7 +268,7 @@ def _law_layers(rows: list[Row]) -> list[alt.Chart]:
     return [line.encode(x="x:Q", y="y:Q", order=alt.Order("n:Q"))]
 
 
-def _ring_layers(rings: list[Row]) -> list[alt.Chart]:
+def _ring_layers(rings: list[Datum]) -> list[alt.Chart]:
     """A ring round each operating point, in its own colour where it is the recommended one."""
     base = alt.Chart(alt.InlineData(values=rings))
     return [
@@ -280,7 +280,7 @@ def _ring_layers(rings: list[Row]) -> list[alt.Chart]:
     ]
 
 
-def _label_layers(labels: list[Row]) -> list[alt.Chart]:
+def _label_layers(labels: list[Datum]) -> list[alt.Chart]:
     base = alt.Chart(alt.InlineData(values=labels))
     return [
         base.transform_filter(alt.datum.style == style)
@@ -292,7 +292,7 @@ def _label_layers(labels: list[Row]) -> list[alt.Chart]:
 
 
 def _layered(
-    rows: list[Row], layers: Sequence[alt.Chart], heading: str, remarks: list[str], width: int, height: int
+    rows: list[Datum], layers: Sequence[alt.Chart], heading: str, remarks: list[str], width: int, height: int
 ) -> alt.LayerChart:
     lines = textwrap.wrap("; ".join(remarks).capitalize(), round(width / 6))
     title = alt.TitleParams(heading, subtitle=lines) if lines else alt.TitleParams(heading)
@@ -312,15 +312,15 @@ def _round_values(low: float, high: float) -> Iterator[float]:
 
 
 def _labels(
-    summary: Summary, levels: Sequence[Level], rows: Sequence[Row], x_axis: Axis, y_axis: Axis, size: tuple[int, int]
-) -> Iterator[Row]:
+    summary: Summary, levels: Sequence[Level], rows: Sequence[Datum], x_axis: Axis, y_axis: Axis, size: tuple[int, int]
+) -> Iterator[Datum]:
     """Text beside the median points, in data coordinates, where it covers neither point, line nor other text.
 
     Operating points come first and are named; a name without room is left to the number, a number without
     room to the tooltip.
     """
 
-    def pixels(row: Row, x: str = "x", y: str = "y") -> tuple[float, float]:
+    def pixels(row: Datum, x: str = "x", y: str = "y") -> tuple[float, float]:
         return row[x] / x_axis.high * size[0], (1 - row[y] / y_axis.high) * size[1]
 
     names: dict[str, str] = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from pacemark.answers.lengths import counted
-from pacemark.reporting.charts.theme import GREY, Row
+from pacemark.reporting.charts.theme import GREY, Datum
 from pacemark.reporting.words import between
 from pacemark.summary import Figure, Level, Line, Slopes, Summary
 from pacemark.units import duration
@@ -35,7 +35,7 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
     scale, unit = (1e-3, "s") if max(getattr(x, metric).p50.value for x in known) >= 999.5 else (1.0, "ms")
     points = [_point(x, metric, by_input, scale) for x in known]
     # TTFT is read off one line; latency off one for each input length, as the input moves it up.
-    lines: list[Row] = []
+    lines: list[Datum] = []
     for series in dict.fromkeys(row["series"] for row in points) if not by_input else ["all"]:
         mine = [row for row in points if by_input or row["series"] == series]
         mean_input = sum(row["inputs"] for row in mine) / len(mine)
@@ -76,7 +76,7 @@ _TIPS = {"lengths": "Tokens", "time": "Median", "inputs": "Input counted", "outp
 }
 
 
-def _point(level: Level, metric: str, by_input: bool, scale: float) -> Row:
+def _point(level: Level, metric: str, by_input: bool, scale: float) -> Datum:
     assert level.asked is not None
     figure: Figure = getattr(level, metric).p50
     assert figure.value is not None

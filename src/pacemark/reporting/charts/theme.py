@@ -12,7 +12,7 @@ WIDTH = 640
 """Of a plot, in pixels."""
 GREY = "#8a8f98"
 
-Row = dict[str, Any]
+Datum = dict[str, Any]
 _Top = TypeVar("_Top", alt.LayerChart, alt.VConcatChart)
 
 
@@ -92,7 +92,7 @@ class Axis:
         return axis
 
 
-def top(rows: Sequence[Row], field: str, room: float) -> float:
+def top(rows: Sequence[Datum], field: str, room: float) -> float:
     """The end of an axis: all values and their intervals, but no interval that would squash the values."""
     most = max(row[field] for row in rows)
     high = max((row[f"{field}_high"] for row in rows if row.get(f"{field}_high") is not None), default=most)

@@ -7,7 +7,7 @@ import textwrap
 
 import altair as alt
 
-from pacemark.reporting.charts.theme import GREY, Row
+from pacemark.reporting.charts.theme import GREY, Datum
 from pacemark.reporting.words import plain
 from pacemark.summary import Seen, Summary, Timeline
 
@@ -58,12 +58,12 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
     return [alt.LayerChart(layer=layers, title=title, width=width, height=height)]
 
 
-def _bars(rows: list[Row], colour: str, opacity: float, tooltip: list[alt.Tooltip]) -> alt.Chart:
+def _bars(rows: list[Datum], colour: str, opacity: float, tooltip: list[alt.Tooltip]) -> alt.Chart:
     chart: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_rect(color=colour, opacity=opacity)
     return chart.encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q", tooltip=tooltip)
 
 
-def _events(timeline: Timeline) -> list[Row]:
+def _events(timeline: Timeline) -> list[Datum]:
     """Where the endpoint's size or state changed, in words short enough to stand on the chart."""
     half = timeline.step_s * len(timeline.output_tokens_per_s) / 2
     return [
