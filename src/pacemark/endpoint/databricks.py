@@ -6,12 +6,13 @@ OAuth of a service principal, the notebook's own. The package is imported on fir
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import difflib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from pacemark.dialects.dialect import spoken
-from pacemark.endpoint.served import PAY_PER_TOKEN, PROVISIONED, Billing, Endpoint, Entity, RateLimit, exceeding
+from pacemark.endpoint.description import caller_in, endpoint_in, principals_in
+from pacemark.endpoint.served import Caller, Endpoint, exceeding
 from pacemark.endpoint.target import Target, secrets_in
 from pacemark.errors import BadInput, RunFailed
 from pacemark.trace import Sight
@@ -41,6 +43,7 @@ class Serving:
     def __init__(self, client: WorkspaceClient, name: str) -> None:
         self._client = client
         self._name = name
+        self._caller: Caller | None = None
         self._known = secrets_in(
             str(getattr(client.config, field, None) or "")
             for field in ("token", "client_secret", "password", "azure_client_secret", "google_credentials")
@@ -78,9 +81,7 @@ class Serving:
             headers = dict(config.authenticate())
         except Exception as error:  # the SDK raises ValueError, OSError and its own, as the way of signing on has it
             raise RunFailed(f"no new token for {self.host}: {self._said(error)}") from None
-        if workspace := getattr(config, "workspace_id", None):
-            headers["X-Databricks-Workspace-Id"] = str(workspace)
-        return headers
+        return headers | self._where()
 
     def lasts_s(self) -> float | None:
         """Seconds until the token expires; None for one that has no stated end."""
@@ -130,10 +131,24 @@ class Serving:
     # --- asking the workspace
 
     def _read(self) -> Endpoint:
+        """The endpoint as it is now, from the answer itself: the SDK's own classes know less, and fail on more."""
         try:
-            return _endpoint(self._client.serving_endpoints.get(self._name))
+            told = self._get(f"/api/2.0/serving-endpoints/{self._name}")
         except Exception as error:  # as above
             self._refuse(error)
+        if self._caller is None and principals_in(told):
+            with contextlib.suppress(Exception):  # then every limit counts
+                self._caller = caller_in(self._get("/api/2.0/preview/scim/v2/Me"))
+        found = endpoint_in(told, self._caller)
+        return found if found.name else msgspec.structs.replace(found, name=self._name)
+
+    def _get(self, path: str) -> Any:
+        return self._client.api_client.do("GET", path, headers={"Accept": "application/json"} | self._where())
+
+    def _where(self) -> dict[str, str]:
+        """Which workspace is meant, where one host has several."""
+        workspace = getattr(self._client.config, "workspace_id", None)
+        return {"X-Databricks-Workspace-Id": str(workspace)} if workspace else {}
 
     def _refuse(self, error: Exception) -> NoReturn:
         from databricks.sdk import errors
@@ -153,7 +168,8 @@ class Serving:
     def _alike(self) -> str:
         """What the user may have meant."""
         try:
-            names = [str(e.name) for e in self._client.serving_endpoints.list()]
+            listed = self._get("/api/2.0/serving-endpoints")
+            names = [str(e["name"]) for e in listed.get("endpoints", []) if e.get("name")]
         except Exception:  # as above; it is but a hint
             return ""
         near = difflib.get_close_matches(self._name, names, n=3, cutoff=0.4)
@@ -207,87 +223,6 @@ def _refuse_unusable(endpoint: Endpoint) -> None:
         raise BadInput(f"{name} is {endpoint.state}: wait until it is ready")
     if endpoint.permission == "CAN_VIEW":
         raise BadInput(f"{name} may be looked at but not queried with these credentials: ask for CAN QUERY on it")
-
-
-def _endpoint(raw: Any) -> Endpoint:
-    """What the SDK's ServingEndpointDetailed says. Fields that an older SDK lacks count as not stated."""
-    config, state = raw.config, raw.state
-    served = list(getattr(config, "served_entities", None) or [])
-    routes = getattr(getattr(config, "traffic_config", None), "routes", None) or []
-    traffic = {
-        str(getattr(r, "served_entity_name", None) or r.served_model_name): int(r.traffic_percentage) for r in routes
-    }
-    entities = tuple(_entity(e, traffic.get(str(e.name))) for e in served)
-    task = str(raw.task or next((e.external_model.task for e in served if e.external_model), "") or "")
-    ready = _text(getattr(state, "ready", None)) != "NOT_READY"
-    update = _text(getattr(state, "config_update", None))
-    said = ["ready" if ready else "not ready"]
-    said += [f"config update {update.lower().replace('_', ' ')}"] if update not in ("", "NOT_UPDATING") else []
-    said += [
-        ": ".join(x for x in (e.deployment.lower().replace("_", " "), e.message) if x and x != "deployment ready")
-        for e in entities
-        if e.message or e.deployment not in ("", "DEPLOYMENT_READY")
-    ]
-    return Endpoint(
-        name=str(raw.name),
-        task=task,
-        ready=ready,
-        state=", ".join(said),
-        version=getattr(config, "config_version", None),
-        entities=entities,
-        limits=tuple(_limits(raw, entities)),
-        permission=_text(raw.permission_level),
-        updating=update == "IN_PROGRESS",
-        route_optimized=bool(getattr(raw, "route_optimized", False)),
-    )
-
-
-def _entity(raw: Any, traffic: int | None) -> Entity:
-    external, foundation = raw.external_model, raw.foundation_model
-    units, most = getattr(raw, "provisioned_model_units", None), raw.max_provisioned_throughput
-    kind: Billing = (
-        "external" if external
-        else "model units" if units is not None
-        else "provisioned throughput" if most is not None
-        else "pay per token" if foundation
-        else "custom"
-    )  # fmt: skip
-    names = (raw.entity_name, getattr(external, "name", None), getattr(foundation, "name", None), raw.name)
-    return Entity(
-        name=str(next((n for n in names if n), "unnamed")),
-        kind=kind,
-        traffic=traffic,
-        min_throughput=raw.min_provisioned_throughput,
-        max_throughput=most,
-        model_units=units,
-        min_concurrency=getattr(raw, "min_provisioned_concurrency", None),
-        max_concurrency=getattr(raw, "max_provisioned_concurrency", None),
-        scale_to_zero=bool(raw.scale_to_zero_enabled),
-        provider=_text(getattr(external, "provider", None)),
-        deployment=_text(getattr(raw.state, "deployment", None)),
-        message=str(getattr(raw.state, "deployment_state_message", None) or ""),
-    )
-
-
-def _limits(raw: Any, entities: Sequence[Entity]) -> Iterator[RateLimit]:
-    """The limits that the endpoint's AI Gateway sets, then those that the documentation states for its kind."""
-    for limit in getattr(getattr(raw, "ai_gateway", None), "rate_limits", None) or []:
-        key = _text(limit.key).lower().replace("_", " ")
-        source = f"set on the endpoint, per {key}" if key not in ("", "endpoint") else "set on the endpoint"
-        if limit.calls is not None:
-            yield RateLimit(limit.calls, "requests", "minute", source)
-        if (tokens := getattr(limit, "tokens", None)) is not None:
-            yield RateLimit(tokens, "tokens", "minute", source)
-    kinds = {e.kind for e in entities}
-    if "pay per token" in kinds:
-        yield from PAY_PER_TOKEN
-    if kinds & {"provisioned throughput", "model units"}:
-        yield from PROVISIONED
-
-
-def _text(value: Any) -> str:
-    """The value of an enumeration of the SDK, or of what stands for one."""
-    return str(getattr(value, "value", value) or "")
 
 
 def _one_line(text: str, known: Sequence[str]) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
 __all__ = ["Sample", "metrics_in", "samples_in"]
+
+
+_TIMESTAMP = re.compile(r"\s+[-+]?\d+(?:\.\d*)?[eE][-+]?\d+\s*$")
+"""Written with an exponent: the format knows none, and exporters write it."""
 
 
 class Sample(NamedTuple):
@@ -33,7 +38,7 @@ def samples_in(text: str) -> Iterator[Sample]:
         sample, exemplar = (_read(before), _read(f"exemplar{{{told}")) if mark else (None, None)
         if sample and exemplar:
             yield sample._replace(exemplar=(exemplar.labels, exemplar.value))
-        elif sample := _read(line):
+        elif sample := _read(line) or _read(_TIMESTAMP.sub("", line)):
             yield sample
 
 

@@ -5,6 +5,7 @@ The numbers are those of Databricks Model Serving.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -23,6 +24,7 @@ __all__ = [
     "Endpoint",
     "Entity",
     "Billing",
+    "Caller",
     "RateLimit",
     "RateUnit",
     "exceeding",
@@ -37,6 +39,7 @@ limits and quotas" at docs.databricks.com, as they stood in September 2026."""
 RateUnit = Literal["input tokens", "output tokens", "tokens", "requests"]
 Billing = Literal["provisioned throughput", "model units", "pay per token", "external", "custom"]
 
+_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _TASK = "llm/v1/"
 """Before the name of a dialect."""
 _AGENTS = ("agent/v1/chat", "agent/v2/chat")
@@ -47,16 +50,19 @@ class RateLimit(msgspec.Struct, frozen=True):
 
     amount: float
     unit: RateUnit
-    per: Literal["second", "minute", "hour"]
+    per: str
+    """second, minute or hour; another period is told, and no load is held against it."""
     source: str
+    binds: bool = True
+    """Whether it holds for whoever asks, as far as is known."""
 
     def __str__(self) -> str:
         return f"{self.amount:,g} {self.unit} per {self.per}"
 
     @property
     def per_second(self) -> float:
-        """The same, per second."""
-        return self.amount / {"second": 1, "minute": 60, "hour": 3600}[self.per]
+        """The same, per second; infinite where the period is not known or it is not the caller's."""
+        return self.amount / _PERIODS_S[self.per] if self.binds and self.per in _PERIODS_S else math.inf
 
 
 _USUAL = "what most models are allowed per workspace on the Enterprise tier, as of 2026-09-12"
@@ -70,6 +76,17 @@ PROVISIONED = (RateLimit(200, "requests", "second", "per workspace with provisio
 """From the same page."""
 
 
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, by the names that limits may call them."""
+
+    names: frozenset[str]
+    groups: frozenset[str] = frozenset()
+
+    def known_as(self, principal: str) -> bool:
+        """Whether a limit for `principal` is one for this caller."""
+        return principal in self.names | self.groups
+
+
 class Entity(msgspec.Struct, frozen=True):
     """A model that the endpoint serves."""
 
@@ -81,8 +98,13 @@ class Entity(msgspec.Struct, frozen=True):
     max_throughput: int | None = None
     """Tokens/s: the range that was provisioned."""
     model_units: int | None = None
+    bursts: bool | None = None
+    """Whether it may go beyond its model units for a while; None where that is not stated."""
     min_concurrency: int | None = None
     max_concurrency: int | None = None
+    workload_size: str = ""
+    workload_type: str = ""
+    """Of a custom model: Small, Medium or Large; CPU, GPU_SMALL and others."""
     scale_to_zero: bool = False
     provider: str = ""
     deployment: str = ""
@@ -97,9 +119,8 @@ class Entity(msgspec.Struct, frozen=True):
             return f"{self.model_units:,} model units"
         if self.max_concurrency is not None:
             return f"{self.min_concurrency or 0} to {self.max_concurrency} requests in parallel"
-        return {"pay per token": "pay per token, shared capacity", "external": f"external, by {self.provider}"}.get(
-            self.kind, "custom model"
-        )
+        external = f"external, by {self.provider}" if self.provider else "external"
+        return {"pay per token": "pay per token, shared capacity", "external": external}.get(self.kind, "custom model")
 
     @property
     def scales(self) -> bool:
@@ -128,6 +149,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     permission: str = ""
     updating: bool = False
     route_optimized: bool = False
+    url: str = ""
+    """Where a route-optimised endpoint is asked itself: the whole URL of an invocation."""
+    authorization_details: str = ""
+    """What the data plane's token is asked for, as the workspace writes it."""
+    falls_back: bool = False
+    """Whether a request that one entity fails is tried with the next."""
 
     @property
     def scales_to_zero(self) -> bool:
@@ -151,7 +178,7 @@ class Endpoint(msgspec.Struct, frozen=True):
                 + (f", {e.traffic}% of the traffic" if e.traffic not in (None, 100) else "")
                 for e in self.entities
             ],
-            "limits": [f"{limit} ({limit.source})" for limit in self.limits],
+            "limits": [f"{limit} ({limit.source}{'' if limit.binds else ', not you'})" for limit in self.limits],
             "permission": self.permission or None,
         }
 
@@ -176,7 +203,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         if "pay per token" in kinds:
             yield f"{name} is paid per token and shares its capacity with others, so figures vary with their load too"
         for provider in sorted({e.provider for e in self.entities if e.kind == "external"}):
-            yield f"{name} passes requests on to {provider}: its limits and its prices apply too"
+            yield f"{name} passes requests on to {provider or 'another provider'}: its limits and its prices apply too"
         shares = [f"{e.name} {e.traffic}%" for e in self.entities if e.traffic]
         if len(shares) > 1:
             yield f"{name} splits its traffic, {', '.join(shares)}: the figures are those of the mixture"
@@ -204,6 +231,9 @@ class Endpoint(msgspec.Struct, frozen=True):
         rate = max((x.value / latency_s if isinstance(x, Concurrency) else x.value for x in loads), default=None)
         for limit in self.limits:
             if not each[limit.unit]:
+                continue
+            if limit.binds and not limit.amount:
+                found.append(f"{limit} ({limit.source}): every request is refused")
                 continue
             most = limit.per_second / each[limit.unit]
             if rate is None or rate > most:
