@@ -33,7 +33,7 @@ from pacemark.figures import metrics, quantiles, stats
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
-from pacemark.simulator.engine.virtual import Lengths
+from pacemark.simulator.engine.virtual import TokenCounts
 from pacemark.summary import Figure
 from pacemark.trace import Trace
 
@@ -66,7 +66,7 @@ def _capacity(preset: str, input_tokens: tuple[float, float], output_tokens: tup
     return float((len(ended) - 10 * batch) / ((ended[-1] - ended[10 * batch - 1]) / 1e9))
 
 
-def _simulate(load: Load, preset: str, inputs: Lengths, outputs: Lengths, requests: int, seed: int) -> Trace:
+def _simulate(load: Load, preset: str, inputs: TokenCounts, outputs: TokenCounts, requests: int, seed: int) -> Trace:
     return simulate(load, preset, input_tokens=inputs, output_tokens=outputs, requests=requests, seed=seed)
 
 

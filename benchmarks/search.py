@@ -31,7 +31,7 @@ from pacemark.figures.level import Measure
 from pacemark.pace import Concurrency
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, Preset, simulate
-from pacemark.simulator.engine.virtual import Lengths
+from pacemark.simulator.engine.virtual import TokenCounts
 from pacemark.summary import Figure
 
 MOST = 1200
@@ -84,7 +84,7 @@ def _values(case: Case, budget: Budget, streams: int) -> list[float]:
     ]
 
 
-def _stratified(lengths: int | tuple[float, float]) -> Lengths:
+def _stratified(lengths: int | tuple[float, float]) -> TokenCounts:
     """The same lengths, with the whole of their distribution in every block, so that less is left to chance."""
     if isinstance(lengths, int):
         return lengths

@@ -32,7 +32,7 @@ from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.simulator import Served, serving, simulate
 from pacemark.trace import Exchange, Window, trace_of
-from pacemark.workload.words import Workload
+from pacemark.workload.words import Workload, estimated
 from support.waiting import in_three_tries
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quiet")]
@@ -129,7 +129,7 @@ def test_stalls_of_the_client_do_not_reach_the_numbers() -> None:
         generator = LoadGenerator(setup, loop, outbox)  # type: ignore[arg-type]
         dialect = DIALECTS["chat"]
         text = template(dialect, served.model, Options(), {})
-        await generator.obey(Asking(place.head(dialect.path), text, 20, TOKENS))
+        await generator.obey(Asking(place.head(dialect.path), text, Workload(32, TOKENS), estimated(32, 0)))
         pulse = loop.create_task(generator.beat())
         begin_ns = time.monotonic_ns()
         await generator.obey(Begin(0, Concurrency(60), begin_ns, int(CYCLE_S * 1e9)))

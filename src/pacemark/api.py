@@ -20,7 +20,7 @@ from pacemark.runs import conclude, conduct
 from pacemark.runs.conduct import Options
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.run import Run
-from pacemark.scenario import share
+from pacemark.values import positive, share
 
 __all__ = [
     "Options", "Run", "ServeOptions", "check", "compare", "demo", "find", "load", "log_to_mlflow", "plan", "report",
@@ -163,9 +163,9 @@ def plan(
     """
     wanted = parse_demand(demand)
     size = parse_size(provisioned) if provisioned else None
-    scenario.positive("--burstiness", burstiness)
+    positive("--burstiness", burstiness)
     if price_per_hour is not None:
-        scenario.positive("--price-per-hour", price_per_hour)
+        positive("--price-per-hour", price_per_hour)
     limits = parse_budget(budget) if budget else None
     return conclude.planned(Path(path), wanted, limits, burstiness=burstiness, price=price_per_hour, size=size)
 

@@ -26,6 +26,7 @@ from pacemark.flags import (
     numbers,
     options_of,
     readable,
+    several,
     spending,
 )
 from pacemark.machine import make_room, most_streams
@@ -62,9 +63,9 @@ def versioned(
 _TARGETS = "Base URL (http://host:8000/v1), databricks:ENDPOINT or sim:PRESET."
 Where = Annotated[str, typer.Argument(metavar="TARGET", help=_TARGETS)]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a folder of runs for its newest.")]
-InputTokens = Annotated[str, typer.Option("--input-tokens", metavar="N,N,...", help="Prompt length in tokens.")]
+InputTokens = Annotated[str, typer.Option("--input-tokens", metavar="N,N,...|LENGTHS", help="Prompt length.")]
 OutputLengths = Annotated[
-    str, typer.Option("--output-tokens", metavar="N,N,...", help="Answer length. Several lengths: a grid of them all.")
+    str, typer.Option("--output-tokens", metavar="N,N,...|LENGTHS", help="Answer length. Several: a grid of them.")
 ]
 Whole = Annotated[str, typer.Option(metavar="TIME", help="Longest time for the whole search, not for a level.")]
 _ONE_OR_MORE = "Levels, 1,2,4,8,16,32,64 if not given."
@@ -105,8 +106,8 @@ def sweep_command(
 
     levels = numbers("--concurrency", concurrency, int) if concurrency else None
     rates = numbers("--rate", rate, float) if rate else None
-    given["input_tokens"] = numbers("--input-tokens", input_tokens, int)
-    given["output_tokens"] = numbers("--output-tokens", output_tokens, int)
+    given["input_tokens"] = several("--input-tokens", input_tokens)
+    given["output_tokens"] = several("--output-tokens", output_tokens)
     make_room(target, levels or [0], rates or [0.0], given)
     with showing.watched(context, given) as options:
         done = face.sweep(target, concurrency=levels, rate=rates, **_process(given), **options)
@@ -114,7 +115,7 @@ def sweep_command(
 
 
 @app.command("check")
-@flags(PLACE, ACCESS, "json", output_tokens=16, timeout="60s")
+@flags(PLACE, ACCESS, "json", output_tokens="16", timeout="60s")
 def check_command(target: Where, **given: Any) -> None:
     """Tell what an endpoint is and what it can report."""
     from pacemark import api as face
@@ -212,7 +213,7 @@ def find_command(
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
     from pacemark.answers.allowance import Allowance
-    from pacemark.scenario import lasting
+    from pacemark.values import lasting
 
     longest_s = lasting("--max-duration", max_duration)
     allowance = Allowance(longest_s, *spending(given | {"max_duration": longest_s}))

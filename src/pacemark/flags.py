@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
@@ -24,13 +25,17 @@ def _flag(*names: str, **how: Any) -> Any:
     return typer.Option(*names, **how)
 
 
+LENGTHS = "N|LENGTHS"
 SHARED: dict[str, tuple[Any, Any]] = {
     "arrivals": (Annotated[str, _flag(metavar="poisson|constant|gamma", help="Arrival process.")], "poisson"),
     "burstiness": (Annotated[float, _flag(metavar="CV", help="Coefficient of variation of gamma arrivals.")], 1.0),
     "model": (Annotated[str, _flag(help="Model name; found out where the endpoint serves just one.")], ""),
     "api": (Annotated[str, _flag(metavar="|".join(DIALECTS), help="Which API to speak.")], "chat"),
-    "input_tokens": (Annotated[int, _flag(help="Prompt length in tokens.")], 256),
-    "output_tokens": (Annotated[int, _flag(help="Answer length in tokens.")], 128),
+    "input_tokens": (
+        Annotated[str, _flag(metavar=LENGTHS, help="Prompt length in tokens, or 'lognormal(1000, cv=0.8)' and so on.")],
+        "256",
+    ),
+    "output_tokens": (Annotated[str, _flag(metavar=LENGTHS, help="Answer length in tokens; likewise.")], "128"),
     "duration": (
         Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level, such as 20s or 2m.")],
         "20s",
@@ -179,7 +184,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
 
 def spending(given: Mapping[str, Any]) -> list[Any]:
     """What a search may spend. Raises BadInput, for the first flag that cannot be, in the order of the help."""
-    from pacemark.scenario import positive
+    from pacemark.values import positive
 
     for name in ("max_duration", *SEARCH.split()):
         if name != "within" and given[name] is not None:
@@ -196,6 +201,11 @@ def readable(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError:
             raise BadInput(f"{word!a} is not UTF-8: give every word in this terminal's encoding") from None
+
+
+def several(flag: str, text: str) -> list[int] | str:
+    """The lengths of `256,1024`; a distribution of lengths as it is written. Raises BadInput."""
+    return numbers(flag, text, int) if re.fullmatch(r"[\d,\s+-]+", text) else text
 
 
 def numbers(flag: str, text: str, kind: type[int] | type[float]) -> list[Any]:

@@ -7,8 +7,6 @@ are not part of it, and a key is named by the variable that holds it.
 from __future__ import annotations
 
 import difflib
-import math
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +17,11 @@ import msgspec
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.errors import BadInput
+from pacemark.lengths import Lengths, lengths
 from pacemark.machine import workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
+from pacemark.values import at_least, lasting, positive, seconds, share
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 """The levels of a sweep that names none."""
@@ -32,9 +32,10 @@ class Words(TypedDict, total=False):
 
     model: str
     api: str
-    input_tokens: int | Sequence[int]
-    output_tokens: int | Sequence[int]
-    """Several lengths of either make a sweep a length grid: every pair of them, at one concurrency."""
+    input_tokens: int | str | Sequence[int]
+    output_tokens: int | str | Sequence[int]
+    """A length or a distribution, such as `lognormal(1000, cv=0.8)` (`pacemark.lengths`). Several lengths of either
+    make a sweep a length grid: every pair of them, at one concurrency."""
     duration: float | str
     """Steady load to measure at each level: seconds, "20s" or "2m"; the ramp before it and the hold after it come on
     top."""
@@ -81,11 +82,22 @@ CHECK: Words = {"output_tokens": 16, "timeout": 60.0}
 class Workload(msgspec.Struct, frozen=True):
     """Lengths and the seed that every prompt hangs on."""
 
-    input_tokens: int = 256
-    output_tokens: int = 128
+    input_tokens: int | str = 256
+    output_tokens: int | str = 128
+    """A length, or a distribution of lengths as `pacemark.lengths` reads it."""
     seed: int = 0
     extra: dict[str, Any] = {}
     """Further fields of every request body."""
+
+    @property
+    def input(self) -> Lengths:
+        """The lengths of the prompts."""
+        return lengths("--input-tokens", self.input_tokens)
+
+    @property
+    def output(self) -> Lengths:
+        """The lengths of the answers."""
+        return lengths("--output-tokens", self.output_tokens)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -243,10 +255,8 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
     longest = _cells(words)[-1] if isinstance(goal, Grid) else None
     workload = Workload(
-        input_tokens=longest.input_tokens if longest else at_least("--input-tokens", _length(words, "input_tokens"), 1),
-        output_tokens=(
-            longest.output_tokens if longest else at_least("--output-tokens", _length(words, "output_tokens"), 1)
-        ),
+        input_tokens=longest.input_tokens if longest else _length(words, "input_tokens"),
+        output_tokens=longest.output_tokens if longest else _length(words, "output_tokens"),
         seed=at_least("--seed", given, 0) if given is not None else secrets.randbits(32),
         extra=_extra(words.get("extra_body", {})),
     )
@@ -296,23 +306,28 @@ def _open(value: float, arrivals: Arrivals, burstiness: float) -> Rate:
     return Rate(positive("--rate", value), arrivals, cv)
 
 
-def _length(words: Words, name: Literal["input_tokens", "output_tokens"]) -> object:
-    """The one length that is given; several as they are, to be refused."""
-    value = words.get(name, getattr(Workload(), name))
-    return value[0] if isinstance(value, Sequence) and len(value) == 1 else value
+def _length(words: Words, name: Literal["input_tokens", "output_tokens"]) -> int | str:
+    """The one length that is given, or the distribution as it is written. Raises BadInput for several, and for none."""
+    value: Any = words.get(name, getattr(Workload(), name))
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
+        value = value[0]
+    found = lengths(f"--{name.replace('_', '-')}", value)
+    return str(value).strip() if found.fixed is None else found.fixed
 
 
 def _cells(words: Words) -> tuple[Asked, ...]:
-    """Every pair of an input with an output length, shortest first, each once. Raises BadInput."""
-    lengths: list[list[int]] = []
+    """Every pair of an input with an output length, shortest first; none of a distribution. Raises BadInput."""
+    each: list[list[int]] = []
     for name in ("input_tokens", "output_tokens"):
         value: Any = words.get(name, getattr(Workload(), name))
         values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         flag = f"--{name.replace('_', '-')}"
         if not values:
             raise BadInput(f"{flag}: give at least one length, for example 256,1024,4096")
-        lengths.append(sorted({at_least(flag, length, 1) for length in values}))
-    return tuple(Asked(i, o) for i in lengths[0] for o in lengths[1])
+        if len(values) == 1 and isinstance(values[0], str):
+            return ()
+        each.append(sorted({at_least(flag, length, 1) for length in values}))
+    return tuple(Asked(i, o) for i in each[0] for o in each[1])
 
 
 _OWN = {
@@ -379,55 +394,3 @@ def refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise BadInput(f"there is no option {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
-
-
-# --- checks of one value
-
-
-def at_least(flag: str, value: object, least: int) -> int:
-    """`value`, a whole number. Raises BadInput."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
-    return value
-
-
-def positive(flag: str, value: float) -> float:
-    """`value`, above 0 and finite. Raises BadInput."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-        raise BadInput(f"{flag} {value}: must be a number above 0")
-    return float(value)
-
-
-def share(flag: str, value: float | str | None) -> float | None:
-    """A share from `0.05` or `5%`; None for nothing. Raises BadInput."""
-    if value is None or value == "":
-        return None
-    text = str(value)
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise BadInput(f"{flag} {value}: give a share between 0 and 1, or a percentage such as 5%")
-    return share
-
-
-_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?\s*", re.IGNORECASE)
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-
-
-def seconds(flag: str, value: float | str) -> float:
-    """Seconds from 120, "120", "120s", "2m", "1h" or "500ms"; 0 is none. Raises BadInput."""
-    if not isinstance(value, (bool, str)) and math.isfinite(value) and value >= 0:
-        return float(value)
-    found = _SECONDS.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        raise BadInput(f"{flag} {value}: give seconds, such as 120 or 120s, or minutes, such as 2m")
-    return float(found.group(1)) * _UNITS_S[(found.group(2) or "s").lower()]
-
-
-def lasting(flag: str, value: float | str) -> float:
-    """As `seconds`, above 0. Raises BadInput."""
-    if isinstance(value, str) and _SECONDS.fullmatch(value) is None:
-        raise BadInput(f"{flag} {value}: give a time above 0, such as 20s, 2m or 20")
-    return positive(flag, seconds(flag, value) if isinstance(value, str) else value)

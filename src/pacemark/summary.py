@@ -159,6 +159,23 @@ class Held(msgspec.Struct, frozen=True):
     """The same in words."""
 
 
+class Sizes(msgspec.Struct, frozen=True):
+    """Lengths in tokens."""
+
+    mean: float | None = None
+    p95: float | None = None
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """What the requests of a level's window were like: as they were made, and as the server counted them."""
+
+    asked_input: Sizes = Sizes()
+    counted_input: Sizes = Sizes()
+    asked_output: Sizes = Sizes()
+    counted_output: Sizes = Sizes()
+    """What was streamed and what was hidden."""
+
+
 class Asked(msgspec.Struct, frozen=True):
     """The lengths that one level of a length grid asked for, in tokens."""
 
@@ -218,6 +235,8 @@ class Level(msgspec.Struct, frozen=True):
     """There where a budget was given and this level can tell of it."""
     unread_events: int | msgspec.UnsetType = msgspec.UNSET
     """Events without a meaning that were passed over; there where there were some."""
+    traffic: Traffic | msgspec.UnsetType = msgspec.UNSET
+    """There where it is known what each request was made to be."""
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "hidden_tokens": (0, np.int64),
     "unread_events": (0, np.int64),
     "done_ns": (ABSENT, np.int64),
+    **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
 
@@ -68,6 +69,14 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
     retry_after_s: float = ABSENT
     """How long a refusal asked to be left alone; ABSENT where it did not."""
+    asked_input: int = ABSENT
+    """Input tokens that the request was made to have; ABSENT where nobody said."""
+    shared_tokens: int = ABSENT
+    """Tokens of its beginning that requests before it are to have had too; ABSENT where that is not planned."""
+    origin: int = ABSENT
+    """The prefix, conversation or row of a file that it is of."""
+    turn: int = ABSENT
+    """Of a conversation: how many turns came before it."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -120,6 +129,14 @@ class Exchange(msgspec.Struct, frozen=True):
     """When the event came that said that the answer is complete ([DONE], or else a finish_reason)."""
     retry_after_s: float = ABSENT
     """How long a refusal asked to be left alone; ABSENT where it did not. It is not stored."""
+    asked_input: int = ABSENT
+    """Input tokens that the request was made to have; ABSENT where nobody said."""
+    shared_tokens: int = ABSENT
+    """Tokens of its beginning that requests before it are to have had too; ABSENT where that is not planned."""
+    origin: int = ABSENT
+    """The prefix, conversation or row of a file that it is of."""
+    turn: int = ABSENT
+    """Of a conversation: how many turns came before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +186,14 @@ class Trace:
     """(n,) events that were passed over because they had no meaning."""
     done_ns: Int64 = field(default_factory=lambda: _NONE)
     """(n,) when the answer said that it was complete."""
+    asked_input: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) input tokens that the request was made to have."""
+    shared_tokens: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) tokens of its beginning that requests before it are to have had too."""
+    origin: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) the prefix, conversation or row of a file that it is of."""
+    turn: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) of a conversation: how many turns came before it."""
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()

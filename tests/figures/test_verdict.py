@@ -263,6 +263,28 @@ def test_another_input_length_than_asked_is_said_with_both_numbers(counted: int,
         assert f"{asked:,}" in finding.message
 
 
+def uneven(input_tokens: int, asked_input: int, tokens: int = 10) -> list[Exchange]:
+    """Every tenth prompt is ten times as long as the others, and asks for `tokens` more tokens."""
+    return [
+        msgspec.structs.replace(x, input_tokens=256, asked_input=256, asked_tokens=x.output_tokens)
+        if n % 10
+        else msgspec.structs.replace(
+            x, input_tokens=input_tokens, asked_input=asked_input, asked_tokens=x.output_tokens + 10 - tokens
+        )
+        for n, x in enumerate(requests())
+    ]
+
+
+def test_each_request_is_held_against_its_own_length() -> None:
+    assert found(evidence(uneven(2560, 2560), asked_input=486)) == {}
+    cut = evidence(uneven(2400, 2560), asked_input=486)
+    (finding,) = checked(cut)
+    assert finding.code == "input_length"
+    assert "2,400 input tokens for the longest prompts where 2,560" in finding.message
+    # An answer that is too long is none the less so where another one is too short.
+    assert "longer_than_asked" in found(evidence(uneven(2560, 2560, tokens=18)))
+
+
 def test_answers_longer_than_asked_are_suspect() -> None:
     long = evidence(requests(asked_tokens=5))
     assert found(long)["longer_than_asked"] == "suspect"

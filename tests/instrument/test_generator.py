@@ -19,7 +19,7 @@ from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
-from pacemark.workload.words import Workload
+from pacemark.workload.words import Workload, estimated
 from support.processes import receive
 from support.servers import address, answer, chunk, delta, event, listening, read_request, stream
 from support.waiting import wait_for
@@ -356,7 +356,7 @@ def test_connections_take_turns() -> None:
             await stream(writer, 2, 0.001)
 
     with listening(handle) as port, Processes(1) as fleet:
-        ask = Asking(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ", b"{}", 4, 2)
+        ask = Asking(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ", b"{}", Workload(4, 2), estimated(4, 0))
         fleet.send(Setup(0, 1, [address(port)], 5.0, 1))
         fleet.send(ask)
         fleet.send(Begin(0, Rate(100.0, "constant"), time.monotonic_ns(), 100_000_000))  # opens 13 connections
@@ -383,7 +383,7 @@ def test_an_answer_that_stalls_ends_as_it_was_told_to() -> None:
 
     with listening(handle) as port, Processes(1) as fleet:
         fleet.send(Setup(0, 1, [address(port)], 15.0, 1))
-        fleet.send(Asking(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ", b"{}", 4, 2))
+        fleet.send(Asking(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ", b"{}", Workload(4, 2), estimated(4, 0)))
         fleet.send(Begin(0, Concurrency(1), time.monotonic_ns(), 1_000_000))
         fleet.send(Patience(0.3))
         batches = receive(fleet, lambda bs: any(b.exchanges for b in bs))

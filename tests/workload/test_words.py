@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pacemark.workload.source import Source
 from pacemark.workload.words import (
     PROBES,
     SALT_LETTERS,
-    RandomWords,
     estimated,
     learn,
     probe_prompt,
@@ -96,16 +94,3 @@ def test_a_tokenizer_is_asked_where_there_is_one() -> None:
     p = tokenized(lambda text: pieces(text, 0), 256, 4)
     assert p.source == "tokenizer"
     assert np.mean([pieces(prompt(4, 0, i, p.words), 0) for i in range(200)]) == pytest.approx(256, rel=0.03)
-
-
-def test_a_source_gives_the_same_request_for_the_same_place() -> None:
-    def written(text: str, tokens: int) -> bytes:
-        return f"{tokens}:{text}".encode()
-
-    source: Source = RandomWords(7, 5, 10, written)
-    ask = source.ask(2, 3)
-    assert ask == RandomWords(7, 5, 10, written).ask(2, 3)
-    assert ask.body == written(prompt(7, 2, 3, 5), 10)
-    assert (ask.words, ask.tokens) == (5, 10)
-    assert source.ask(2, 3, 0.11).tokens == 2
-    assert len({source.ask(level, index).body for level in range(3) for index in range(50)}) == 150

@@ -30,7 +30,7 @@ class Dialect(NamedTuple):
     output_tokens: int | None = None
     """The length of every answer, where it is not the client's to choose."""
 
-    def output_of(self, asked: int) -> int:
+    def output_of(self, asked: int | str) -> int | str:
         """How many tokens an answer has where `asked` are asked for."""
         return asked if self.output_tokens is None else self.output_tokens
 
@@ -90,9 +90,9 @@ def template(dialect: Dialect, model: str, options: Options, extra: dict[str, An
 
 
 def fill(template: bytes, prompt: str, tokens: int) -> bytes:
-    """`template` with its holes filled. `prompt` must hold nothing that JSON would escape."""
+    """`template` with its holes filled."""
     counted = template.replace(b'"%s"' % _TOKENS_HOLE.encode(), b"%d" % tokens)
-    return counted.replace(_PROMPT_HOLE.encode(), prompt.encode("ascii"))
+    return counted.replace(_PROMPT_HOLE.encode(), msgspec.json.encode(prompt)[1:-1])
 
 
 # --- which optional fields a server takes

@@ -108,12 +108,12 @@ def first_contact(
     options, form, answer = negotiate(way, workload)
     prompts, probed = learn_prompts(way, form, workload, answer, count_tokens)
     text = prompt(workload.seed, PROBES, 100, prompts.words)
-    whole = way.patiently(fill(form, text, workload.output_tokens))
+    whole = way.patiently(fill(form, text, workload.output.typical))
     if options.ignore_eos and may_be_ignore_eos(whole.error):
         # Past the end of its text a model may write what its server's parser cannot read.
         tamer = msgspec.structs.replace(options, ignore_eos=False, min_tokens=False)
         plainer = template(DIALECTS[way.target.api], way.target.model, tamer, workload.extra)
-        again = way.patiently(fill(plainer, text, workload.output_tokens))
+        again = way.patiently(fill(plainer, text, workload.output.typical))
         if not again.error:
             why = way.target.redacted(f"{whole.error}: {whole.detail}")
             way.tell(f"{way.target.url} fails with ignore_eos ({why}), so it is left out; answers may be short")
@@ -122,9 +122,25 @@ def first_contact(
     whole = msgspec.structs.replace(whole, connect_ns=max(whole.connect_ns, answer.connect_ns))
     if way.stream and whole.first_event_ns == ABSENT:
         raise BadInput(f"{way.target.url} does not stream: its answer is no event stream; add --no-stream")
+    if workload.input.fixed is None:
+        _refuse_if_longest_is_refused(way, form, workload, prompts)
     known = recognised(way, form, probed, workload.seed) if seed_given and probed is not None else None
     least = LEAST_TOKENS if probed is None or probed[1] > PROBE_TOKENS else PROBE_TOKENS
-    return Found(options, form, prompts, whole, known, min(least, workload.output_tokens))
+    return Found(options, form, prompts, whole, known, min(least, workload.output.typical))
+
+
+def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, prompts: Prompts) -> None:
+    """Raise BadInput where the longest prompt that is likely is not taken, before others are sent for nothing."""
+    longest = workload.input.longest
+    text = prompt(workload.seed, PROBES, 101, prompts.words_for(longest))
+    answer = way.patiently(fill(form, text, min(LEAST_TOKENS, workload.output.typical)))
+    if answer.status in (400, 413, 422):
+        said = way.target.redacted(f": {answer.detail}" if answer.detail else "")
+        raise BadInput(
+            f"{way.target.url} refuses a prompt of {longest:,} tokens, which --input-tokens {workload.input_tokens} "
+            f"makes likely (one in a thousand is longer, or it is its max=){said}; set a lower max="
+        )
+    refuse_if_bad(way, answer)
 
 
 class Moved(Exception):
@@ -146,7 +162,7 @@ def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
     options: Options | None = first_options(dialect, way.stream, way.ignore_eos)
     while options is not None:
         text = prompt(workload.seed, PROBES, 200 + len(tried), 4)
-        body = fill(template(dialect, way.target.model, options, workload.extra), text, workload.output_tokens)
+        body = fill(template(dialect, way.target.model, options, workload.extra), text, workload.output.typical)
         tried.append((options, way.patiently(body)))
         options = next_options(tried)
     options, answer = best_options(tried) or tried[-1]
@@ -169,20 +185,20 @@ def learn_prompts(
 
     With it the longest probe: its number of words, the tokens it asked for, its answer.
     """
-    wanted, seed = workload.input_tokens, workload.seed
+    wanted, seed = workload.input.typical, workload.seed
     if count_tokens is not None:
         return tokenized(count_tokens, wanted, seed), None
     if first.input_tokens == ABSENT:
         return estimated(wanted, seed), None
-    short = min(PROBE_TOKENS, workload.output_tokens)
+    short = min(PROBE_TOKENS, workload.output.typical)
     for sizes in probe_sizes(wanted):
         answers: list[Exchange] = []
         for i, n in enumerate(sizes):
             text = probe_prompt(seed, i, n)
             answer = way.patiently(fill(form, text, short))
-            if (answer.error or answer.input_tokens <= 0) and short < workload.output_tokens:
+            if (answer.error or answer.input_tokens <= 0) and short < workload.output.typical:
                 # That is less than some servers give; a whole answer was given before.
-                short = workload.output_tokens
+                short = workload.output.typical
                 answer = way.patiently(fill(form, text, short))
             if answer.input_tokens <= 0:
                 break

@@ -23,6 +23,7 @@ from pacemark.figures.evidence import Evidence
 from pacemark.figures.health import Health
 from pacemark.figures.rates import Stretch
 from pacemark.figures.steadiness import change_of, growth_of, settled
+from pacemark.figures.traffic import traffic_of
 from pacemark.figures.verdict import judge
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import LATENCIES, Basis, Distribution, EndedBy, Level, Requests, Verdict
@@ -148,6 +149,7 @@ def figures_of(
         experience=experience(trace, good, latencies["tpot_ms"], latencies["ttft_ms"]),
         goodput=rates.goodput(budget, stretches) if budget is not None else None,
         unread_events=int(trace.unread_events[good].sum()) or msgspec.UNSET,
+        traffic=traffic_of(trace, good) or msgspec.UNSET,
     )
     return level, gaps
 

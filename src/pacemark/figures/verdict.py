@@ -216,8 +216,9 @@ def longer_than_asked(e: Evidence) -> Finding | None:
     """Answers longer than asked for make more work than the workload says."""
     if not e.good.any():
         return None
-    mean, asked = float(e.trace.output_tokens[e.good].mean()), float(e.trace.asked_tokens[e.good].mean())
-    if asked <= 0 or mean <= (1 + OFF) * asked:
+    answers, wanted = e.trace.output_tokens[e.good], e.trace.asked_tokens[e.good]
+    mean, asked = float(answers.mean()), float(wanted.mean())
+    if asked <= 0 or float(np.maximum(answers - wanted, 0).mean()) <= OFF * asked:  # each against its own
         return None
     return Finding(
         "suspect",
@@ -230,18 +231,25 @@ def longer_than_asked(e: Evidence) -> Finding | None:
 def input_length(e: Evidence) -> Finding | None:
     """A prompt that was cut, or that a template made longer, is not the work that the workload says."""
     counted = e.good & e.trace.tokens_from_usage & (e.trace.input_tokens > 0)
-    if e.asked_input is None or not counted.any():
+    asked = e.trace.asked_input[counted].astype(np.float64)
+    if e.asked_input is not None:  # runs that were stored before knew no length of each
+        asked[asked < 0] = e.asked_input
+    told, asked = e.trace.input_tokens[counted][asked >= 0], asked[asked >= 0]
+    if not len(asked):
         return None
-    mean = float(e.trace.input_tokens[counted].mean())
-    if abs(mean - e.asked_input) <= max(OFF * e.asked_input, FEW_TOKENS):
-        return None
-    how = "cut the prompts" if mean < e.asked_input else "made the prompts longer"
-    return Finding(
-        "suspect",
-        "input_length",
-        f"the server counted {mean:,.0f} input tokens on average where {e.asked_input:,.0f} were asked for: it or a "
-        f"template {how}; ask for a length that it takes, or compare only with runs of the counted length",
-    )
+    # The longest are looked at apart: of unequal prompts a limit cuts those alone, and the mean hardly moves.
+    longest = asked >= np.quantile(asked, 0.9)
+    for which, of in ((slice(None), "on average"), (longest, "for the longest prompts")):
+        mean, wanted = float(told[which].mean()), float(asked[which].mean())
+        if abs(mean - wanted) > max(OFF * wanted, FEW_TOKENS):
+            how = "cut the prompts" if mean < wanted else "made the prompts longer"
+            return Finding(
+                "suspect",
+                "input_length",
+                f"the server counted {mean:,.0f} input tokens {of} where {wanted:,.0f} were asked for: it or a "
+                f"template {how}; ask for a length that it takes, or compare only with runs of the counted length",
+            )
+    return None
 
 
 FEW_TOKENS = 16

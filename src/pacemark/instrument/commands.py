@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from pacemark.endpoint.address import Address
 from pacemark.pace import Load, Rate
+from pacemark.scenario import Workload
 from pacemark.trace import Beat, Exchange, RawExchange
+from pacemark.workload.words import Prompts
 
 PROBE_LEVEL = -1
 
@@ -33,12 +35,12 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
 
 
 class Asking(msgspec.Struct, frozen=True, tag=True):
-    """From now on, ask like this: the request's head, its body with holes, and the lengths to fill in."""
+    """From now on, ask like this: the request's head, its body with holes, and what to fill in."""
 
     head: bytes
     template: bytes
-    words: int
-    tokens: int
+    workload: Workload
+    prompts: Prompts
     least_tokens: int = 1
     """No answer is asked to be shorter than this."""
 

@@ -40,7 +40,7 @@ from pacemark.instrument.reports import Reports, Request
 from pacemark.pace import Concurrency, Rate, arrivals
 from pacemark.trace import ABSENT
 from pacemark.workload.source import Source
-from pacemark.workload.words import RandomWords
+from pacemark.workload.synthetic import Synthetic
 
 BEAT_NS = 50_000_000
 STALL_LOOK_NS = 250_000_000
@@ -71,8 +71,8 @@ class LoadGenerator:
         self._indices = itertools.count(setup.worker, setup.workers)
         self._level = PROBE_LEVEL
         self._streams = 0
-        self._asking = Asking(b"", b"", 0, 0)
-        self._source: Source = RandomWords(setup.seed, 0, 0, partial(fill, b""))
+        self._head = b""
+        self._source: Source | None = None
         self.broken: BaseException | None = None
         """What ended a stream that should have gone on: a fault of pacemark's own."""
         self._jitter = random.Random(setup.seed + setup.worker)
@@ -83,8 +83,9 @@ class LoadGenerator:
     async def obey(self, command: Command) -> None:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
-            self._asking = command
-            self._source = RandomWords(self._setup.seed, command.words, command.tokens, partial(fill, command.template))
+            self._head = command.head
+            written = partial(fill, command.template)
+            self._source = Synthetic(command.workload, command.prompts, written, command.least_tokens)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)
@@ -190,10 +191,10 @@ class LoadGenerator:
     # --- one request
 
     def _next(self, share: float = 1.0) -> Request:
-        asking, level, index = self._asking, self._level, next(self._indices)
-        share = max(share, asking.least_tokens / max(1, asking.tokens))
-        ask = self._source.ask(level, index, min(1.0, share))
-        return Request(level, index, ask.tokens, b"%b%d\r\n\r\n%b" % (asking.head, len(ask.body), ask.body))
+        assert self._source is not None
+        level, index = self._level, next(self._indices)
+        body, _, tokens, *about = self._source.ask(level, index, share)
+        return Request(level, index, tokens, b"%b%d\r\n\r\n%b" % (self._head, len(body), body), tuple(about))
 
     async def _exchange(self, request: Request, due_ns: int, stream: int) -> Answer:
         """Send one request and note everything about it; a failure is noted, not raised."""

@@ -25,6 +25,8 @@ class Request(NamedTuple):
     number: int
     tokens: int
     data: bytes
+    about: tuple[int, ...] = (ABSENT, ABSENT, ABSENT, ABSENT)
+    """Of the trace: asked_input, shared_tokens, origin, turn."""
 
 
 class Reports:
@@ -44,6 +46,7 @@ class Reports:
     def note(self, request: Request, due_ns: int, stream: int, connect_ns: int, answer: Answer) -> bool:
         """Take down a request that ended. True where so much has gathered that it should be shipped at once."""
         headers = answer.headers
+        asked_input, shared_tokens, origin, turn = request.about
         self._reads += len(answer.reads) // 3
         self._ended.append(
             RawExchange(
@@ -66,6 +69,10 @@ class Reports:
                 reads=answer.reads.tobytes(),
                 body=answer.body,
                 retry_after_s=_told_s(answer),
+                asked_input=asked_input,
+                shared_tokens=shared_tokens,
+                origin=origin,
+                turn=turn,
             )
         )
         self._ended_bytes += len(answer.body)

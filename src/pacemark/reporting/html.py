@@ -18,6 +18,7 @@ from markupsafe import Markup
 from pacemark.reporting.answer import answer, search_of
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.charts.theme import theme
+from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import client_in_words, ended, errors, load_axis, load_cell, plain, reasons, title
 from pacemark.summary import Level, Summary
 from pacemark.units import number
@@ -82,7 +83,7 @@ def _file(name: str) -> str:
 
 def _remarks(level: Level) -> list[str]:
     """What stands below a level's figures."""
-    said = reasons(level)
+    said = reasons(level) + traffic_in_words(level)
     said += [f"Ended by {ended(level)}"] if level.ended_by in ("precision", "max_duration") else []
     return said + ([f"Failed requests: {errors(level)}"] if level.requests.failed else [])
 

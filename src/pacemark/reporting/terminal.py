@@ -15,6 +15,7 @@ from rich.text import Text
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.progress import Progress
+from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import ended, errors, open_loop, plain, reasons
 from pacemark.summary import Distribution, Figure, Held, Level, Summary
 from pacemark.units import number
@@ -162,7 +163,7 @@ def _notes(levels: Sequence[Level]) -> list[str]:
     """What the rows have no room for; what holds for several levels is said once."""
     said: dict[str, list[str]] = {}
     for level in levels:
-        notes = reasons(level)
+        notes = reasons(level) + traffic_in_words(level)
         if level.ended_by in ("precision", "max_duration"):
             notes.append(f"ended by {ended(level)}")
         if level.requests.failed:

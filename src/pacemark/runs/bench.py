@@ -43,7 +43,6 @@ from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
 from pacemark.trace import ABSENT, Exchange, Sight, Window
 from pacemark.workload.tokenizer import Tokenizer
-from pacemark.workload.words import resized
 
 LOOK_NS = 200_000_000
 CONNECTING_NS = 1_000_000
@@ -198,13 +197,14 @@ class Bench:
     def ask_for(self, asked: Asked) -> None:
         """Ask for other lengths from the next request on; words make tokens as they were found to."""
         self.workload = msgspec.structs.replace(self.workload, **msgspec.to_builtins(asked))
-        self.prompts = resized(self.prompts, asked.input_tokens)
+        words = self.prompts.words_for(asked.input_tokens)
+        self.prompts = msgspec.structs.replace(self.prompts, words=words)
         self._say_how()
 
     def _say_how(self) -> None:
         """Tell the workers how to ask from now on."""
-        words, tokens = self.prompts.words, self.workload.output_tokens
-        self._workers.send(Asking(self._head, self._template, words, tokens, min(self._least_tokens, tokens)))
+        least = min(self._least_tokens, self.workload.output.typical)
+        self._workers.send(Asking(self._head, self._template, self.workload, self.prompts, least))
 
     def _say_patience(self) -> None:
         """Tell the workers how long an answer may be silent, if what has been seen has grown by much since."""
@@ -354,7 +354,7 @@ class Bench:
             ended_by=ended_by,
             watch=level.page.watch(self.sights),
             known_prompts=self.known_prompts,
-            asked_input=self.workload.input_tokens,
+            asked_input=self.workload.input.mean,
             template_tokens=self.prompts.counted_overhead,
         )
         if self.folder is not None:

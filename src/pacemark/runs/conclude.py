@@ -126,7 +126,7 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
                 ended_by=ended_by,
                 watch=watch_from(trace.refusals, sights),
                 known_prompts=learned.known_prompts if learned else None,
-                asked_input=None if isinstance(record.scenario.goal, Grid) else record.scenario.workload.input_tokens,
+                asked_input=None if isinstance(record.scenario.goal, Grid) else record.scenario.workload.input.mean,
                 template_tokens=learned.prompts.counted_overhead if learned else None,
             )
         )

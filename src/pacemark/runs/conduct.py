@@ -152,7 +152,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
     first, prompts, accepted = bench.first, bench.prompts, bench.options
 
     generated = first.output_tokens + first.hidden_tokens
-    short = first.tokens_source == "usage" and generated < scenario.workload.output_tokens
+    short = first.tokens_source == "usage" and generated < scenario.workload.output.typical
 
     def since_sent(ns: int) -> float | None:
         return None if ns == ABSENT else (ns - first.sent_ns) / 1e6
@@ -277,7 +277,7 @@ def _opened(scenario: Scenario, options: Options, said: _Notices) -> Iterator[tu
     with contextlib.ExitStack() as stack:
         if where.startswith(SCHEME):
             serving = open_serving(where.removeprefix(SCHEME), way.profile)
-            for line in serving.endpoint.warnings(scenario.workload.input_tokens):
+            for line in serving.endpoint.warnings(scenario.workload.input.longest):
                 said.say(line)
             bare = target(f"{serving.host}/serving-endpoints", model=way.model, api=way.api, **access)
             place = serving.target(bare)
@@ -308,8 +308,8 @@ def _forewarn(serving: Serving, bench: Bench, scenario: Scenario, said: _Notices
     """Say which known limit the plan would exceed, before its first level."""
     first = bench.first
     latency_s = (first.ended_ns - first.sent_ns) / 1e9
-    input_tokens = first.input_tokens if first.input_tokens > 0 else bench.workload.input_tokens
-    output_tokens = bench.workload.output_tokens if DIALECTS[bench.target.api].output_tokens is None else 0
+    input_tokens = first.input_tokens if first.input_tokens > 0 else bench.workload.input.mean
+    output_tokens = bench.workload.output.mean if DIALECTS[bench.target.api].output_tokens is None else 0
     for line in serving.endpoint.planned(scenario.loads, latency_s, input_tokens, output_tokens):
         said.say(line)
 

@@ -15,7 +15,7 @@ from pacemark.figures.health import Health
 from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
 from pacemark.pace import Concurrency, Load
 from pacemark.simulator.engine.presets import Preset
-from pacemark.simulator.engine.virtual import Lengths, simulate
+from pacemark.simulator.engine.virtual import TokenCounts, simulate
 from pacemark.trace import Trace, Window
 
 __all__ = ["kept", "virtual_measure"]
@@ -27,8 +27,8 @@ LOOK_NS = 200_000_000
 def virtual_measure(
     preset: Preset | str,
     *,
-    input_tokens: Lengths = 256,
-    output_tokens: Lengths = 64,
+    input_tokens: TokenCounts = 256,
+    output_tokens: TokenCounts = 64,
     duration_s: float = 20.0,
     max_duration_s: float = 120.0,
     seed: int = 0,
@@ -58,7 +58,7 @@ def virtual_measure(
 class _Level:
     """One level, simulated as far ahead as somebody looks."""
 
-    def __init__(self, load: Load, preset: Preset | str, prompt: Lengths, output: Lengths, seed: int) -> None:
+    def __init__(self, load: Load, preset: Preset | str, prompt: TokenCounts, output: TokenCounts, seed: int) -> None:
         self._load, self._preset, self._seed = load, preset, seed
         self._lengths = prompt, output
         self._requests = 32 + (4 * load.value if isinstance(load, Concurrency) else 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from pacemark.trace import ABSENT
+
 __all__ = ["Ask", "Source"]
 
 
@@ -16,6 +18,11 @@ class Ask(NamedTuple):
     """Words of the prompt, after its salt."""
     tokens: int
     """Output tokens asked for."""
+    asked_input: int = ABSENT
+    shared_tokens: int = ABSENT
+    origin: int = ABSENT
+    turn: int = ABSENT
+    """See `pacemark.trace.RawExchange`, for these four."""
 
 
 class Source(Protocol):

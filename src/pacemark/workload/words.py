@@ -1,17 +1,14 @@
-"""What is asked: prompts of a set length, and how long an answer to ask for."""
+"""Prompts of words: what opens them, and how many words make so many tokens."""
 
 from __future__ import annotations
 
-import math
 import string
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from pacemark.scenario import Workload as Workload
-from pacemark.workload.source import Ask
 
 # Everyday English words. Tokenizers differ in how they cut them, which is why the ratio is learned.
 _WORDS = tuple(
@@ -70,12 +67,17 @@ class Prompts(msgspec.Struct, frozen=True):
     """How many words make a prompt of the wanted length, and how that was found out."""
 
     words: int
+    """Of a prompt of the mean length."""
     seed: int
     source: str
     """usage: learned from the server's own counts; tokenizer; or estimate."""
     tokens_per_word: float
     overhead_tokens: float
     """Tokens that every prompt costs before its first drawn word: chat template and salt."""
+
+    def words_for(self, tokens: float) -> int:
+        """How many words make a prompt of `tokens` tokens."""
+        return max(0, round((tokens - self.overhead_tokens) / self.tokens_per_word))
 
     @property
     def counted_overhead(self) -> float | None:
@@ -93,22 +95,6 @@ def prompt(seed: int, level: int, index: int, words: int) -> str:
     salt = "".join(string.ascii_lowercase[i] for i in rng.integers(0, 26, SALT_LETTERS).tolist())
     drawn = rng.integers(0, len(_WORDS), max(0, words)).tolist()
     return " ".join([salt, *[_WORDS[i] for i in drawn]])
-
-
-class RandomWords(NamedTuple):
-    """Prompts of random words, of one length: the `Source` where nothing else was given."""
-
-    seed: int
-    words: int
-    tokens: int
-    written: Callable[[str, int], bytes]
-    """The body of a request for a text and a number of output tokens, as the API wants it."""
-
-    def ask(self, level: int, index: int, share: float = 1.0) -> Ask:
-        """See `Source`."""
-        tokens = math.ceil(self.tokens * share)
-        body = self.written(prompt(self.seed, level, index, self.words), tokens)
-        return Ask(body, self.words, tokens)
 
 
 def probe_prompt(seed: int, index: int, words: int) -> str:
@@ -130,12 +116,6 @@ def learn(words: Sequence[int], tokens: Sequence[int], input_tokens: int, seed: 
         return estimated(input_tokens, seed)
     count = max(0, round((input_tokens - overhead) / ratio))
     return Prompts(count, seed, "usage", float(ratio), float(overhead))
-
-
-def resized(prompts: Prompts, input_tokens: int) -> Prompts:
-    """The same line, solved for another length."""
-    words = max(0, round((input_tokens - prompts.overhead_tokens) / prompts.tokens_per_word))
-    return msgspec.structs.replace(prompts, words=words)
 
 
 def tokenized(count_tokens: Callable[[str], int], input_tokens: int, seed: int) -> Prompts:

@@ -18,9 +18,9 @@ from pacemark.simulator.engine.presets import Preset, build, named
 from pacemark.simulator.engine.theory import capacity
 from pacemark.trace import ABSENT, Trace
 
-__all__ = ["Lengths", "simulate"]
+__all__ = ["TokenCounts", "simulate"]
 
-Lengths = int | tuple[float, float] | Callable[[np.random.Generator, int], NDArray[np.int64]]
+TokenCounts = int | tuple[float, float] | Callable[[np.random.Generator, int], NDArray[np.int64]]
 """Tokens: a fixed number, (mean, coefficient of variation) of a lognormal, or a draw of `n` by `(rng, n)`."""
 
 _BLOCK = 4096
@@ -30,8 +30,8 @@ def simulate(
     load: Load,
     preset: Preset | str,
     *,
-    input_tokens: Lengths = 256,
-    output_tokens: Lengths = 64,
+    input_tokens: TokenCounts = 256,
+    output_tokens: TokenCounts = 64,
     duration_s: float = 60.0,
     seed: int = 0,
     requests: int | None = None,
@@ -130,7 +130,7 @@ class _Arrivals:
 class _Draw:
     """Lengths one at a time, drawn in blocks."""
 
-    def __init__(self, lengths: Lengths, rng: np.random.Generator) -> None:
+    def __init__(self, lengths: TokenCounts, rng: np.random.Generator) -> None:
         if isinstance(lengths, int) and lengths < 1:
             raise BadInput(f"a length must be at least 1 token, not {lengths}")
         self._lengths = lengths
@@ -162,7 +162,7 @@ class _Draw:
 class _Run:
     """One simulation: the loop over moments, and the columns it fills."""
 
-    def __init__(self, preset: Preset, prompt: Lengths, output: Lengths, seed: int, shared: int) -> None:
+    def __init__(self, preset: Preset, prompt: TokenCounts, output: TokenCounts, seed: int, shared: int) -> None:
         self._preset, self._seed = preset, seed
         self._prompt = _Draw(prompt, np.random.default_rng([seed, 2]))
         self._output = _Draw(output, np.random.default_rng([seed, 3]))
@@ -222,6 +222,7 @@ class _Run:
             stream=np.frombuffer(self._streams, np.int32)[:n].copy(),
             error=np.full(n, "", dtype=np.str_),
             asked_tokens=ints(self._outputs),
+            asked_input=ints(self._prompts),
             input_tokens=ints(self._prompts),
             cached_tokens=ints(self._cached),
             output_tokens=ints(self._outputs),

@@ -1,0 +1,31 @@
+"""What the requests of a level were like: what was asked for beside what the server counted."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.summary import Sizes, Traffic
+from pacemark.trace import Trace
+
+__all__ = ["traffic_of"]
+
+
+def traffic_of(trace: Trace, good: NDArray[np.bool_]) -> Traffic | None:
+    """Of the answered requests `good` (n,) of a window; None where nobody knows what was asked for."""
+    asked = trace.asked_input[good]
+    if not len(asked) or (asked < 0).any():
+        return None
+    told = good & trace.tokens_from_usage
+    return Traffic(
+        asked_input=_sizes(asked),
+        counted_input=_sizes(trace.input_tokens[told & (trace.input_tokens > 0)]),
+        asked_output=_sizes(trace.asked_tokens[good]),
+        counted_output=_sizes((trace.output_tokens + trace.hidden_tokens)[good]),
+    )
+
+
+def _sizes(tokens: NDArray[np.int64]) -> Sizes:
+    if not len(tokens):
+        return Sizes()
+    return Sizes(float(tokens.mean()), float(np.quantile(tokens, 0.95, method="higher")))

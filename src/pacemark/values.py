@@ -1,0 +1,59 @@
+"""Checks of one value that a user gives: a number, a share, a time."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from pacemark.errors import BadInput
+
+__all__ = ["at_least", "lasting", "positive", "seconds", "share"]
+
+
+def at_least(flag: str, value: object, least: int) -> int:
+    """`value`, a whole number. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
+    return value
+
+
+def positive(flag: str, value: float) -> float:
+    """`value`, above 0 and finite. Raises BadInput."""
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        raise BadInput(f"{flag} {value}: must be a number above 0")
+    return float(value)
+
+
+def share(flag: str, value: float | str | None) -> float | None:
+    """A share from `0.05` or `5%`; None for nothing. Raises BadInput."""
+    if value is None or value == "":
+        return None
+    text = str(value)
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise BadInput(f"{flag} {value}: give a share between 0 and 1, or a percentage such as 5%")
+    return share
+
+
+_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?\s*", re.IGNORECASE)
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds(flag: str, value: float | str) -> float:
+    """Seconds from 120, "120", "120s", "2m", "1h" or "500ms"; 0 is none. Raises BadInput."""
+    if not isinstance(value, (bool, str)) and math.isfinite(value) and value >= 0:
+        return float(value)
+    found = _SECONDS.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise BadInput(f"{flag} {value}: give seconds, such as 120 or 120s, or minutes, such as 2m")
+    return float(found.group(1)) * _UNITS_S[(found.group(2) or "s").lower()]
+
+
+def lasting(flag: str, value: float | str) -> float:
+    """As `seconds`, above 0. Raises BadInput."""
+    if isinstance(value, str) and _SECONDS.fullmatch(value) is None:
+        raise BadInput(f"{flag} {value}: give a time above 0, such as 20s, 2m or 20")
+    return positive(flag, seconds(flag, value) if isinstance(value, str) else value)
