@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test coverage slow lint docs bench clean
+.PHONY: demo test coverage slow lint docs wheel bench clean
 
 demo: .venv/run
 	$(BIN)/pacemark demo
@@ -28,6 +28,10 @@ lint: .venv/test
 # What docs holds that is made from the code.
 docs: .venv/test
 	$(BIN)/python docs/make_cli.py
+
+# One file to put on a volume or a cluster: dist/pacemark-VERSION-py3-none-any.whl.
+wheel: .venv/made
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 bench: .venv/test
 	$(BIN)/python benchmarks/client.py --repeats 3

@@ -236,7 +236,7 @@ def test_credentials_that_are_wrong_or_missing(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(BadInput, match="set DATABRICKS_HOST and DATABRICKS_TOKEN, or name a profile"):
         serving(NAME)
     monkeypatch.setitem(sys.modules, "databricks.sdk", None)
-    with pytest.raises(BadInput, match=r"pip install 'pacemark\[databricks\]'"):
+    with pytest.raises(BadInput, match="pip install 'databricks-sdk"):
         serving(NAME)
 
 

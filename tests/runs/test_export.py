@@ -91,7 +91,7 @@ class TestForms:
 
     @pytest.mark.parametrize(
         ("form", "package", "advice"),
-        [("to_pandas", "pandas", "pip install pandas"), ("to_arrow", "pyarrow", r"pacemark\[arrow\]")],
+        [("to_pandas", "pandas", "pip install pandas"), ("to_arrow", "pyarrow", "pip install pyarrow")],
     )
     def test_what_is_missing_is_named(
         self, form: str, package: str, advice: str, monkeypatch: pytest.MonkeyPatch

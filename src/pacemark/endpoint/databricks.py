@@ -190,9 +190,7 @@ def serving(name: str, profile: str = "") -> Serving:
         from databricks.sdk import WorkspaceClient
         from databricks.sdk.core import Config
     except ImportError:
-        raise BadInput(
-            "a databricks: target needs databricks-sdk, which is not installed: pip install 'pacemark[databricks]'"
-        ) from None
+        raise BadInput("a databricks: target needs databricks-sdk: pip install 'databricks-sdk>=0.40'") from None
     logging.getLogger("databricks.sdk").addHandler(logging.NullHandler())  # what goes wrong is told by an exception
     file = Path(os.environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser()
     if profile and not file.is_file():  # the SDK would pass over it in silence

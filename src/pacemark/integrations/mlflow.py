@@ -28,7 +28,7 @@ _BATCH = 100
 def require() -> None:
     """Raise BadInput where MLflow is missing: before a run, so that none is measured that cannot be logged."""
     if find_spec("mlflow") is None:
-        raise BadInput("logging to MLflow needs the extra: pip install 'pacemark[mlflow]'")
+        raise BadInput("logging to MLflow needs packages: pip install mlflow-skinny sqlalchemy alembic")
 
 
 def log(summary: Summary, path: Path, experiment: str | None = None) -> str:

@@ -166,7 +166,7 @@ def to_arrow(table: Table) -> pyarrow.Table:
     try:
         import pyarrow
     except ImportError:
-        raise BadInput("Arrow and Parquet need the extra: pip install 'pacemark[arrow]'") from None
+        raise BadInput("Arrow and Parquet need a package: pip install pyarrow") from None
     kinds = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_(), int: pyarrow.int64()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in table.types.items()])
     return pyarrow.table(table.columns, schema=schema)
@@ -176,18 +176,19 @@ _SPARK = {str: "string", float: "double", bool: "boolean", int: "bigint"}
 
 
 def to_spark(table: Table, session: SparkSession | None = None) -> DataFrame:
-    """The table as a Spark data frame, in `session` or the one that is active, as it is in a Databricks notebook.
+    """The table as a Spark data frame, in `session` or the one there is, as there is in a Databricks notebook.
 
-    Raises BadInput where there is none.
+    Raises BadInput where there is none. `getOrCreate` finds it from any thread, where `getActiveSession` does not.
     """
     if session is None:
         try:
             from pyspark.sql import SparkSession
         except ImportError:
             raise BadInput("a Spark data frame needs pyspark, which a Databricks notebook has") from None
-        session = SparkSession.getActiveSession()
-    if session is None:
-        raise BadInput("no Spark session is active: call this in a Databricks notebook, or give a session")
+        try:
+            session = SparkSession.builder.getOrCreate()
+        except Exception as error:  # no Java, no cluster: Spark raises errors of its own kinds
+            raise BadInput(f"no Spark session: {str(error).partition(chr(10))[0]}; give one") from None
     schema = ", ".join(f"`{name}` {_SPARK[kind]}" for name, kind in table.types.items())
     columns = ([_as(kind, value) for value in table.columns[name]] for name, kind in table.types.items())
     rows = list(zip(*columns, strict=True))

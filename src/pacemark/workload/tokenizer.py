@@ -15,7 +15,7 @@ class Tokenizer:
         try:
             from tokenizers import Tokenizer as Counting
         except ImportError:
-            raise BadInput("--tokenizer needs the extra: pip install 'pacemark[tokenizers]'") from None
+            raise BadInput("--tokenizer needs a package: pip install tokenizers") from None
         self.path = str(path)
         file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         try:
