@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from pacemark.answers.curve import operating_points
 from pacemark.pace import Concurrency
-from pacemark.reporting import words
+from pacemark.reporting import notebook, words
 from pacemark.reporting.html import html, write_html
 from pacemark.summary import Find, Probe, Reason, Spent, Summary
 from support import samples
@@ -221,6 +221,27 @@ def test_it_opens_offline_with_charts_that_can_be_read(browser: Browser, tmp_pat
         for box in page.locator(".chart").all():
             assert box.evaluate("x => x.scrollWidth <= x.clientWidth"), "a chart is wider than its place"
     page.context.close()
+
+
+@pytest.mark.parametrize("name", ["sweep", "troubled", "found"])
+def test_what_a_notebook_shows_needs_nothing_but_itself(browser: Browser, name: str) -> None:
+    """As Databricks' display shows it: the HTML of a run within a page of somebody else's, dark and without scripts."""
+    context = browser.new_context(viewport={"width": 700, "height": 900}, offline=True, java_script_enabled=False)
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    shown = notebook.fragment(getattr(samples, name)())
+    page.set_content(f"<body style='background: black; color: white'>{shown}</body>")
+    box = page.locator("svg").bounding_box()
+    assert box is not None
+    assert box["width"] > 500
+    assert box["height"] > 300
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+    words = page.locator("p").first
+    assert words.evaluate("x => getComputedStyle(x).color") == "rgb(0, 0, 0)"
+    assert words.inner_text()
+    assert asked == []
+    context.close()
 
 
 def test_hostile_text_does_not_run(browser: Browser, tmp_path: Path) -> None:

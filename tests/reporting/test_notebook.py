@@ -75,6 +75,9 @@ class TestExecution:
         assert "<svg" in output.data["text/html"]
         assert "output tokens/s" in output.data["text/plain"]
 
+    def test_what_is_shown_is_light(self, executed: tuple[Any, Path]) -> None:
+        assert len(shown(executed[0]).outputs[0].data["text/html"]) < 200_000
+
     def test_it_can_be_rendered(self, executed: tuple[Any, Path]) -> None:
         import altair
         import vl_convert

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,14 @@ class TestNotebookDisplay:
         assert "<svg" in page
         assert "<script" not in page
         assert not [part for part in page.split('"') if part.startswith("http") and "www.w3.org" not in part]
+
+    def test_databricks_display_gets_the_same_html_and_it_is_light(self) -> None:
+        for summary in (sweep(), troubled(), open_loop(), found()):
+            page = of(summary)._repr_html_()
+            bundled = of(summary)._repr_mimebundle_()["text/html"]
+            assert re.sub(r"clip\d+", "", page) == re.sub(r"clip\d+", "", bundled)
+            assert len(page) < 200_000
+            assert not [word for word in ("<script", "<link", "@import", "<img", "<iframe") if word in page]
 
     def test_foreign_words_are_escaped(self) -> None:
         from msgspec.structs import replace

@@ -14,28 +14,38 @@ from pacemark.reporting.charts.curve import main_chart
 from pacemark.reporting.terminal import answer
 from pacemark.summary import Summary
 
-__all__ = ["bundle"]
+__all__ = ["bundle", "fragment"]
+
+_VERSION = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
+"""Of Vega-Lite: major and minor."""
 
 
 def bundle(summary: Summary) -> dict[str, Any]:
     """The forms of a run by MIME type, for `_repr_mimebundle_`.
 
-    JupyterLab and VS Code draw the Vega-Lite chart themselves. Others, Databricks among them, show the HTML: the
-    same chart as SVG, so that it needs no script and no network.
+    JupyterLab and VS Code draw the Vega-Lite chart themselves; others show the HTML.
     """
     chart = main_chart(summary).to_dict(validate=False)
-    major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
-    svg = vl_convert.vegalite_to_svg(chart, vl_version=f"{major}.{minor}")
+    return {
+        f"application/vnd.vegalite.v{_VERSION[0]}+json": chart,
+        "text/html": fragment(summary),
+        "text/plain": answer(summary),
+    }
+
+
+def fragment(summary: Summary) -> str:
+    """The chart as SVG, and the answer: for what shows HTML alone, as Databricks' `display` does.
+
+    It needs no script, no style sheet and no network.
+    """
+    chart = main_chart(summary).to_dict(validate=False)
+    svg = vl_convert.vegalite_to_svg(chart, vl_version=".".join(_VERSION))
     words = "".join(
         f"<p><b>{escape(said.name[:1].upper() + said.name[1:])}{_mark(said)}: "
         f"{escape(said.text)}{escape(f'; suspect: {said.doubt}') if said.doubt else ''}.</b><br>{escape(said.why)}</p>"
         for said in statements(summary)
     )
-    return {
-        f"application/vnd.vegalite.v{major}+json": chart,
-        "text/html": f"<div>{svg}{words}</div>",
-        "text/plain": answer(summary),
-    }
+    return f'<div style="background: white; color: black; padding: 8px; overflow-x: auto">{svg}{words}</div>'
 
 
 def _mark(said: Statement) -> str:

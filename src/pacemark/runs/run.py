@@ -76,3 +76,9 @@ class Run:
         from pacemark.reporting.notebook import bundle
 
         return bundle(self.summary)
+
+    def _repr_html_(self) -> str:
+        """For what asks for nothing else: `display` of a Databricks notebook."""
+        from pacemark.reporting.notebook import fragment
+
+        return fragment(self.summary)
