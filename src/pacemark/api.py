@@ -11,12 +11,13 @@ import msgspec
 from pacemark import scenario
 from pacemark.answers.allowance import Allowance
 from pacemark.answers.comparison import Compared, compare_runs
-from pacemark.answers.gate import gated
+from pacemark.answers.gate import gated, parse_condition
 from pacemark.answers.planning import Plan, parse_demand, parse_size
 from pacemark.answers.search import Step
 from pacemark.budget import parse as parse_budget
+from pacemark.errors import BadInput
 from pacemark.pace import Arrivals, Concurrency
-from pacemark.runs import conclude, conduct
+from pacemark.runs import against, conclude, conduct
 from pacemark.runs.conduct import Options
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.run import Run
@@ -170,17 +171,47 @@ def plan(
     return conclude.planned(Path(path), wanted, limits, burstiness=burstiness, price=price_per_hour, size=size)
 
 
-def compare(a: str | Path, b: str | Path, *, fail_if: Sequence[str] = ()) -> Compared:
+def compare(
+    a: str | Path = "",
+    b: str | Path = "",
+    *,
+    target: str = "",
+    baseline: str | Path = "",
+    fail_if: Sequence[str] = (),
+    **options: Unpack[Options],
+) -> Compared:
     """Run B against run A, level by level; with `fail_if`, conditions such as "ttft p95 > +5%", `.conditions` says
     which passed, failed, or are undecided, and about how many more requests decide them.
 
-    Raises BadInput where they share no level, and for a condition of another form.
+    Instead of a stored run B a `target` is measured against a `baseline`, with the baseline's own lengths and loads,
+    until the conditions are decided, for the option `max_duration` in all at most (600 s if not given); `.b.run` is
+    then the folder of the new run. Further options are those of the way to the target, `out`, `seed`, `workers`,
+    `labels` and `observe`.
+
+    Raises BadInput where they share no level, and for a condition of another form; with a target also as `run` does.
     """
-    one, two = load(a), load(b)
-    found = gated(compare_runs(one.summary, two.summary), fail_if)
+    _refuse_sides(target, a, b, baseline, fail_if, options)
+    if target:
+        one, two = against.measured_against(target, Path(baseline), [parse_condition(x) for x in fail_if], options)
+    else:
+        one, two = load(a), load(b)
+    lacking = against.wanted_levels(one.summary) if target else ()
+    found = gated(compare_runs(one.summary, two.summary, wanted=lacking), fail_if, alone=bool(target))
     sides = {"a": (found.a, one), "b": (found.b, two)}
     named = {name: msgspec.structs.replace(side, run=str(run.path)) for name, (side, run) in sides.items() if side}
     return msgspec.structs.replace(found, **named)
+
+
+def _refuse_sides(
+    target: str, a: str | Path, b: str | Path, baseline: str | Path, fail_if: Sequence[str], options: Mapping[str, Any]
+) -> None:
+    """Raises BadInput unless there are two runs, or a target, a baseline and conditions to decide."""
+    if bool(target) != bool(baseline) or bool(a) != bool(b) or bool(target) == bool(a):
+        raise BadInput("compare takes two runs, A and B, or --target URL with --baseline RUN")
+    if target and not fail_if:
+        raise BadInput("--target is measured until conditions are decided: give one, --fail-if 'ttft p95 > +5%'")
+    if options and not target:
+        raise BadInput(f"{next(iter(options))!r} is an option of a target, and two stored runs were given")
 
 
 class ServeOptions(TypedDict, total=False):

@@ -254,10 +254,18 @@ def plan_command(
 
 
 @app.command("compare")
-@flags("json")
+@flags("model wait", ACCESS.replace(" tokenizer extra_body", ""), "workers seed out label json")
 def compare_command(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Run to compare against.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Run to compare.")],
+    context: typer.Context,
+    a: Annotated[Path | None, typer.Argument(metavar="A", help="Run to compare against.")] = None,
+    b: Annotated[Path | None, typer.Argument(metavar="B", help="Run to compare.")] = None,
+    target: Annotated[
+        str, typer.Option(metavar="TARGET", help="Instead of A and B: measure this until --fail-if is decided.")
+    ] = "",
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="With --target: the run whose lengths and loads are repeated.")
+    ] = None,
+    max_duration: Annotated[str, typer.Option(metavar="TIME", help="With --target: longest time in all.")] = "600s",
     fail_if: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="Such as 'ttft p95 > +5%'.")] = None,
     even_if_different: Annotated[
         bool, typer.Option("--even-if-different", help="Judge runs of other lengths, API or streaming too.")
@@ -269,28 +277,41 @@ def compare_command(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
     **given: Any,
 ) -> None:
-    """Compare two stored runs, level by level; exit code 1 where a --fail-if condition surely holds, 4 where that
-    cannot be told."""
+    """Compare two stored runs, or a target with a stored run, level by level; exit code 1 where a --fail-if condition
+    surely holds, 4 where that cannot be told."""
     from pacemark import api as face
-    from pacemark.answers.comparison import refuse_if_other
 
     if undecided not in ("", "pass", "fail"):
         raise BadInput(f"--undecided {undecided!r}: say pass or fail")
-    found = face.compare(a, b, fail_if=fail_if or [])
-    if fail_if and not even_if_different:
+    wanted: Any = {"fail_if": fail_if or [], "baseline": baseline or ""}
+    if target:
+        wanted |= {"target": target, "max_duration": max_duration}
+        with showing.watched(context, given) as options:
+            found = face.compare(a or "", b or "", **wanted, **options)
+    else:
+        found = face.compare(a or "", b or "", **wanted)
+    _told_apart(found, given["json"], markdown=markdown, everything=everything, gate=bool(fail_if) > even_if_different)
+    if target and found.b and found.b.ended == "interrupted":
+        raise Stopped(f"stopped; what had finished is in {found.b.run}")
+    _judged(found, undecided)
+
+
+def _told_apart(found: Compared, json: bool, *, markdown: bool, everything: bool, gate: bool) -> None:
+    """Show a comparison. Raises BadInput where a gate would judge runs that did other work."""
+    from pacemark.answers.comparison import refuse_if_other
+
+    if gate:
         refuse_if_other(found)
     for line in [*(f"they differ in {d}" for d in found.differences), *(f"left out: {x}" for x in found.left_out)]:
         typer.echo(line, err=True)
-    if given["json"]:
-        showing.print_json(found)
-    else:
-        from pacemark.reporting import compared
+    if json:
+        return showing.print_json(found)
+    from pacemark.reporting import compared
 
-        if markdown:
-            typer.echo(compared.markdown(found, everything=everything))
-        else:
-            showing.console().print(compared.comparison(found, everything=everything))
-    _judged(found, undecided)
+    if markdown:
+        typer.echo(compared.markdown(found, everything=everything))
+    else:
+        showing.console().print(compared.comparison(found, everything=everything))
 
 
 def _judged(found: Compared, undecided: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -22,6 +23,7 @@ __all__ = [
     "Kind",
     "Verdict",
     "compare",
+    "compared_level",
     "compare_levels",
     "compare_runs",
     "LevelOutcome",
@@ -151,6 +153,8 @@ class Side(msgspec.Struct, frozen=True):
     started: str
     run: str = ""
     """Its folder, where it is known."""
+    ended: str = ""
+    """How it ended: completed, interrupted or failed."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -218,8 +222,10 @@ class LevelOutcome(msgspec.Struct, frozen=True):
     """B over A, with the interval that decides."""
     status: GateStatus
     needs_requests: int | None = None
-    """About how many more requests in each run decide it, if the ratio stays as it is."""
+    """About how many more requests in `needs_of` decide it, if the ratio stays as it is."""
     asked: Asked | None = None
+    needs_of: str = "each run"
+    """Where A stands and B was measured against it: B, or both, where A is known too roughly for B to decide it."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -256,18 +262,21 @@ _RATES = ("output_tokens_per_s", "requests_per_s")
 _TIMED = [name for name in LATENCIES if name != "itl_ms"]
 
 
-def compare_runs(a: Summary, b: Summary) -> Compared:
-    """B against A at every load, and lengths in a grid, that both measured. Raises BadInput where there is none."""
+def compare_runs(a: Summary, b: Summary, *, wanted: Sequence[Level] = ()) -> Compared:
+    """B against A at every load, and lengths in a grid, that both measured; what B lacks of the levels of A that are
+    `wanted` of it counts as lost. Raises BadInput where they have none in common."""
     others = {(level.load, level.asked): level for level in b.levels}
     pairs = [(level, other) for level in a.levels if (other := others.get((level.load, level.asked))) is not None]
     if not pairs:
         raise BadInput("the two runs have no load level in common")
+    absent = [f"{x.asked or x.load}: not measured in B" for x in wanted if (x.load, x.asked) not in others]
     sound = [(x, y) for x, y in pairs if "invalid" not in (x.verdict.status, y.verdict.status)]
     return Compared(
-        [_compared(one, two) for one, two in sound],
+        [compared_level(one, two) for one, two in sound],
         differences=differences(a, b),
-        left_out=[_invalid(one, two) for one, two in pairs if (one, two) not in sound],
-        lost=[_invalid(x, y) for x, y in pairs if (x.verdict.status == "invalid") < (y.verdict.status == "invalid")],
+        left_out=[_invalid(one, two) for one, two in pairs if (one, two) not in sound] + absent,
+        lost=[_invalid(x, y) for x, y in pairs if (x.verdict.status == "invalid") < (y.verdict.status == "invalid")]
+        + absent,
         a=_side(a),
         b=_side(b),
     )
@@ -275,10 +284,11 @@ def compare_runs(a: Summary, b: Summary) -> Compared:
 
 def _side(run: Summary) -> Side:
     model, url, started = run.target.get("model"), run.target.get("url"), run.run.get("started")
-    return Side(str(model or ""), str(url or ""), str(started or ""))
+    return Side(str(model or ""), str(url or ""), str(started or ""), ended=str(run.run.get("ended") or ""))
 
 
-def _compared(a: Level, b: Level) -> ComparedLevel:
+def compared_level(a: Level, b: Level) -> ComparedLevel:
+    """One load of both: every metric, and the requests that it stands on."""
     metrics = compare_levels(a, b)
     requests, enough = {}, {}
     for name in metrics:

@@ -9,11 +9,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from pacemark.answers.comparison import Compared, ComparedLevel, GateStatus, LevelOutcome, Outcome
+from pacemark.answers.comparison import (
+    Compared,
+    ComparedLevel,
+    Comparison,
+    GateStatus,
+    LevelOutcome,
+    Outcome,
+)
 from pacemark.errors import BadInput
 from pacemark.summary import Figure
 
-__all__ = ["Condition", "gated", "parse_condition"]
+__all__ = ["Condition", "gated", "more_requests", "parse_condition", "standing"]
 
 _CONDITION = re.compile(r"\s*(\w+)(?:\s+(mean|p50|p90|p95|p99))?\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*")
 _NAMES = {"ttft": "ttft_ms", "tpot": "tpot_ms", "latency": "latency_ms"}
@@ -46,14 +53,17 @@ def parse_condition(text: str) -> Condition:
     return Condition(" ".join(text.split()), f"{name}.{match[2]}" if match[2] else name, match[3] == ">", limit)
 
 
-def gated(compared: Compared, conditions: Sequence[str]) -> Compared:
-    """`compared` with what became of each of `conditions`. Raises BadInput for one of another form."""
-    outcomes = [_outcome(compared, parse_condition(text)) for text in conditions]
+def gated(compared: Compared, conditions: Sequence[str], *, alone: bool = False) -> Compared:
+    """`compared` with what became of each of `conditions`; with `alone` only B can be measured for longer.
+
+    Raises BadInput for a condition of another form.
+    """
+    outcomes = [_outcome(compared, parse_condition(text), alone) for text in conditions]
     return msgspec.structs.replace(compared, conditions=outcomes)
 
 
-def _outcome(compared: Compared, condition: Condition) -> Outcome:
-    levels = [_at(level, condition) for level in compared.levels]
+def _outcome(compared: Compared, condition: Condition, alone: bool) -> Outcome:
+    levels = [_at(level, condition, alone) for level in compared.levels]
     statuses = {level.status for level in levels}
     status: GateStatus = (
         "failed" if "failed" in statuses else "passed" if statuses == {"passed"} and not compared.lost else "undecided"
@@ -65,34 +75,64 @@ def _outcome(compared: Compared, condition: Condition) -> Outcome:
     return Outcome(condition.text, status, levels, needs or None, why or "; ".join(compared.left_out))
 
 
-def _at(level: ComparedLevel, condition: Condition) -> LevelOutcome:
+def _at(level: ComparedLevel, condition: Condition, alone: bool) -> LevelOutcome:
     """It surely holds where the whole interval of the ratio lies beyond the limit, and surely does not where none of
     it does."""
-    ratio = level.metrics[condition.metric].ratio
-    status = _status(ratio, condition)
-    needs = _needs(level, ratio, condition) if status == "undecided" else None
-    return LevelOutcome(level.load, ratio, status, needs, level.asked)
+    found = level.metrics[condition.metric]
+    status = standing(found.ratio, condition)
+    if status != "undecided":
+        return LevelOutcome(level.load, found.ratio, status, asked=level.asked)
+    n, enough = level.requests.get(condition.metric, 0), level.enough.get(condition.metric)
+    more, needs_of = more_requests(found, condition, n, enough), "each run"
+    if alone:
+        in_b = more_requests(found, condition, n, enough, alone=True)
+        more, needs_of = (in_b, "B") if math.isfinite(in_b) else (more, "each run, A too,")
+    return LevelOutcome(level.load, found.ratio, status, _rounded(max(1.0, more)), level.asked, needs_of)
 
 
-def _status(ratio: Figure, condition: Condition) -> GateStatus:
+def standing(ratio: Figure, condition: Condition, stretch: float = 1.0) -> GateStatus:
+    """Whether a ratio with this interval fails the condition, passes it, or cannot tell; `stretch` makes the interval
+    so many times as long, on the logarithmic scale."""
     if ratio.value is None or ratio.low is None or ratio.high is None:
         return "undecided"
-    if ratio.low > condition.limit:
+    low, high = ratio.low, ratio.high
+    if stretch != 1.0 and low > 0:
+        low, high = (ratio.value * (end / ratio.value) ** stretch for end in (low, high))
+    if low > condition.limit:
         return "failed" if condition.above else "passed"
-    if ratio.high < condition.limit:
+    if high < condition.limit:
         return "passed" if condition.above else "failed"
     return "undecided"
 
 
-def _needs(level: ComparedLevel, ratio: Figure, condition: Condition) -> int | None:
-    """About how many more requests in each run decide it: an interval narrows with the root of their number."""
-    n = level.requests.get(condition.metric, 0)
+def more_requests(
+    found: Comparison, condition: Condition, n: int, enough: int | None = None, *, alone: bool = False
+) -> float:
+    """About how many more requests in each run decide the condition if the ratio stays as it is, or with `alone` in
+    run B; infinite where A is known too roughly for that.
+
+    An interval narrows with the root of the requests, `n` in the run that has fewer; `enough` are about those that
+    give a figure without an interval one.
+    """
+    ratio = found.ratio
     if ratio.value is None or ratio.low is None or ratio.high is None or min(ratio.low, ratio.value) <= 0:
-        least = level.enough.get(condition.metric, 2 * n)
-        return _rounded(max(least - n, 1))
+        return math.inf if alone and found.a.high is None else max((enough or 2 * n) - n, 1)
     distance = math.log(ratio.value / condition.limit)
     arm = math.log(ratio.value / ratio.low) if distance > 0 else math.log(ratio.high / ratio.value)
-    return _rounded(max(1.0, n * ((arm / max(abs(distance), CLOSE)) ** 2 - 1)))
+    wanted, of_a = max(abs(distance), CLOSE) ** 2, _share_of_a(found) if alone else 0.0
+    if wanted <= of_a * arm**2:
+        return math.inf
+    return n * ((1 - of_a) * arm**2 / (wanted - of_a * arm**2) - 1)
+
+
+def _share_of_a(found: Comparison) -> float:
+    """How much of the ratio's squared error is run A's, by the lengths of both intervals."""
+    lengths = [
+        math.log(x.high / x.low) ** 2 if x.low is not None and x.high is not None and x.low > 0 else math.inf
+        for x in (found.a, found.b)
+    ]
+    a, b = lengths
+    return 1.0 if math.isinf(a) else 0.0 if a == 0 or math.isinf(b) else a / (a + b)
 
 
 def _rounded(count: float) -> int:
@@ -109,5 +149,5 @@ def _in_words(level: LevelOutcome) -> str:
         said, least = f"{ratio.value - 1:+.1%}, without an interval", "at least "
     else:
         said = f"{ratio.value - 1:+.1%} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f})"
-    more = level.needs_requests
-    return f"{where}: {said}" + (f", {least}about {more:,} more requests in each run decide it" if more else "")
+    more, of = level.needs_requests, level.needs_of
+    return f"{where}: {said}" + (f", {least}about {more:,} more requests in {of} decide it" if more else "")

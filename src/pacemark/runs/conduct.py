@@ -34,7 +34,7 @@ from pacemark.summary import Confirmation, Find, Spent
 from pacemark.trace import ABSENT
 from pacemark.workload.tokenizer import Tokenizer
 
-__all__ = ["Checked", "Options", "checked", "measured", "searched"]
+__all__ = ["Checked", "Options", "checked", "conducted", "measured", "searched"]
 
 
 class Options(Words, total=False):
@@ -54,19 +54,26 @@ class Options(Words, total=False):
 def measured(where: str, goal: Goal, options: Options) -> Run:
     """Measure the levels of `goal`, one after the other. Raises BadInput and RunFailed."""
 
+    def drive(bench: Bench) -> None:
+        for load, asked in steps(goal):
+            if asked is not None:
+                bench.ask_for(asked)
+            bench.measure(load)
+
+    return conducted(ordered(where, goal, options), options, drive)
+
+
+def conducted(scenario: Scenario, options: Options, drive: Callable[[Bench], None]) -> Run:
+    """Get ready for an order whose levels are known, `drive` the bench through them, and write up what came of it.
+
+    Raises BadInput and RunFailed.
+    """
+
     def body(bench: Bench, folder: RunFolder, record: RunRecord) -> Run:
-        planned = steps(record.scenario.goal)
-        bench.levels_planned = len(planned)
+        bench.levels_planned = len(steps(scenario.goal))
+        return _driven(bench, folder, record, lambda: drive(bench))
 
-        def drive() -> None:
-            for load, asked in planned:
-                if asked is not None:
-                    bench.ask_for(asked)
-                bench.measure(load)
-
-        return _driven(bench, folder, record, drive)
-
-    return _run(where, goal, options, body)
+    return _run(scenario, options, body)
 
 
 def searched(
@@ -97,7 +104,7 @@ def searched(
 
         return _driven(bench, folder, record, drive, lambda: answer[0] if answer else None)
 
-    return _run(where, goal, options, body)
+    return _run(ordered(where, goal, options), options, body)
 
 
 def _confirm(bench: Bench, find: Find, allowance: Allowance) -> Find:
@@ -196,11 +203,11 @@ class _Notices:
         warnings.warn(line, stacklevel=depth)
 
 
-def _run(where: str, goal: Goal, options: Options, body: Callable[[Bench, RunFolder, RunRecord], Run]) -> Run:
+def _run(order: Scenario, options: Options, body: Callable[[Bench, RunFolder, RunRecord], Run]) -> Run:
     """Open the target and a run folder, get ready, and hand over to `body`."""
     refuse_unknown(options, Options.__annotations__)
     said, labels = _Notices(), labelled(options)
-    with _opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
+    with _opened(order, options, said) as (place, scenario, serving):
         if beyond := beyond_calibration(scenario.loads, place.tls):
             said.say(beyond)
         described = serving.endpoint.described() if serving is not None else None
