@@ -36,6 +36,12 @@ SHARED: dict[str, tuple[Any, Any]] = {
         "256",
     ),
     "output_tokens": (Annotated[str, _flag(metavar=LENGTHS, help="Answer length in tokens; likewise.")], "128"),
+    "language": (
+        Annotated[
+            str, _flag(metavar="SCRIPT", help="Script of the prompts: latin, cyrillic, arabic, devanagari, cjk.")
+        ],
+        "latin",
+    ),
     "duration": (
         Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level, such as 20s or 2m.")],
         "20s",
@@ -122,7 +128,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
 }
 """A flag's type and words, and its default, by the name of the option of `pacemark.api` that it sets."""
 
-PLACE = "model api input_tokens output_tokens stream ignore_eos timeout wait"
+PLACE = "model api input_tokens output_tokens language stream ignore_eos timeout wait"
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
 RUNNING = f"{PLACE} stall_timeout workers seed out label {ACCESS} fresh_connections max_in_flight mlflow json"

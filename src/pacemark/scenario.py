@@ -10,7 +10,7 @@ import difflib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import msgspec
 
@@ -21,8 +21,9 @@ from pacemark.lengths import Lengths, lengths
 from pacemark.machine import workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
-from pacemark.values import at_least, lasting, positive, seconds, share
+from pacemark.values import at_least, lasting, one_of, positive, seconds, share
 
+Language = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk"]
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 """The levels of a sweep that names none."""
 
@@ -36,6 +37,8 @@ class Words(TypedDict, total=False):
     output_tokens: int | str | Sequence[int]
     """A length or a distribution, such as `lognormal(1000, cv=0.8)` (`pacemark.lengths`). Several lengths of either
     make a sweep a length grid: every pair of them, at one concurrency."""
+    language: str
+    """The script of made up prompts: latin, cyrillic, arabic, devanagari or cjk."""
     duration: float | str
     """Steady load to measure at each level: seconds, "20s" or "2m"; the ramp before it and the hold after it come on
     top."""
@@ -88,6 +91,8 @@ class Workload(msgspec.Struct, frozen=True):
     seed: int = 0
     extra: dict[str, Any] = {}
     """Further fields of every request body."""
+    language: Language = "latin"
+    """The script that made up prompts are written in."""
 
     @property
     def input(self) -> Lengths:
@@ -259,6 +264,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         output_tokens=longest.output_tokens if longest else _length(words, "output_tokens"),
         seed=at_least("--seed", given, 0) if given is not None else secrets.randbits(32),
         extra=_extra(words.get("extra_body", {})),
+        language=one_of("--language", words.get("language", "latin"), get_args(Language)),
     )
     stall = words.get("stall_timeout")
     settings = Settings(

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from pacemark.errors import BadInput
 
-__all__ = ["at_least", "lasting", "positive", "seconds", "share"]
+__all__ = ["at_least", "lasting", "one_of", "positive", "seconds", "share"]
 
 
 def at_least(flag: str, value: object, least: int) -> int:
     """`value`, a whole number. Raises BadInput."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
+    return value
+
+
+def one_of(flag: str, value: object, known: Sequence[str]) -> Any:
+    """`value`, which is among `known`. Raises BadInput."""
+    if value not in known:
+        raise BadInput(f"{flag} {value!r} is not known: use {', '.join(known[:-1])} or {known[-1]}")
     return value
 
 

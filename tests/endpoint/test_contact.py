@@ -200,10 +200,10 @@ class TestPromptLengths:
             return exchange(0, [20.0 if known else 100.0])
 
         before = exchange(0, [before_ms])
-        known = recognised(Server(rule).way(), FORM, (50, 1, before), 3)
+        known = recognised(Server(rule).way(), FORM, (50, 1, before), Workload(seed=3))
         assert known == pytest.approx(share)
         told = msgspec.structs.replace(before, cached_tokens=0)
-        assert recognised(Server(rule).way(), FORM, (50, 1, told), 3) is None
+        assert recognised(Server(rule).way(), FORM, (50, 1, told), Workload(seed=3)) is None
 
 
 class TestWhole:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pacemark.workload.prose import prose
 from pacemark.workload.words import (
     PROBES,
     SALT_LETTERS,
@@ -45,38 +46,30 @@ def test_a_prompt_hangs_on_its_place_alone(seed: int, level: int, index: int, wo
     text = prompt(seed, level, index, words)
     assert text == prompt(seed, level, index, words)
     assert len(text.split()) == words + 1
-    # Nothing in it needs escaping in JSON, nor a second byte in UTF-8.
-    assert set(text) <= set("abcdefghijklmnopqrstuvwxyz ")
-
-
-def test_words_are_drawn_evenly() -> None:
-    words = prompt(3, 0, 0, 80_600).split()[1:]
-    counts = np.unique(words, return_counts=True)[1]
-    assert len(counts) == 806
-    chi2 = float(((counts - 100) ** 2 / 100).sum())
-    assert 650 < chi2 < 970  # 805 degrees of freedom: mean 805, standard deviation 40
+    assert text.isascii()
+    assert text.isprintable()
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(40, 4000), st.integers(0, 2**32), st.integers(0, 200))
-def test_the_learned_length_is_within_three_percent(wanted: int, seed: int, template: int) -> None:
+def test_the_learned_length_is_within_one_percent(wanted: int, seed: int, template: int) -> None:
     if wanted < template + 60:
         return
     sizes = probe_sizes(wanted)[0]
     counts = [pieces(probe_prompt(seed, i, n), template) for i, n in enumerate(sizes)]
     p = learn(sizes, counts, wanted, seed)
     got = np.mean([pieces(prompt(seed, 0, i, p.words), template) for i in range(200)])
-    assert abs(got - wanted) <= max(0.03 * wanted, 2.5)
+    assert abs(got - wanted) <= max(0.01 * wanted, 5)
     assert p.source == "usage"
 
 
 def test_a_small_context_is_probed_with_less() -> None:
     whole, less = probe_sizes(512)
-    assert max(whole) == 806
+    assert max(whole) == prose().balanced == 640
     assert max(less) == 256
     counts = [pieces(probe_prompt(9, i, n)) for i, n in enumerate(less)]
     p = learn(less, counts, 512, 9)
-    assert np.mean([pieces(prompt(9, 0, i, p.words)) for i in range(200)]) == pytest.approx(512, rel=0.03)
+    assert np.mean([pieces(prompt(9, 0, i, p.words)) for i in range(200)]) == pytest.approx(512, rel=0.01)
 
 
 def test_a_template_longer_than_the_prompt_leaves_no_words() -> None:
@@ -87,10 +80,10 @@ def test_a_template_longer_than_the_prompt_leaves_no_words() -> None:
 
 def test_counts_that_make_no_sense_fall_back_to_the_estimate() -> None:
     assert learn([0, 0, 0, 100], [9, 9, 9, 9], 256, 0).source == "estimate"
-    assert estimated(256, 0).words == pytest.approx(236, abs=1)
+    assert estimated(256, 0).words == pytest.approx(216, abs=1)
 
 
 def test_a_tokenizer_is_asked_where_there_is_one() -> None:
     p = tokenized(lambda text: pieces(text, 0), 256, 4)
     assert p.source == "tokenizer"
-    assert np.mean([pieces(prompt(4, 0, i, p.words), 0) for i in range(200)]) == pytest.approx(256, rel=0.03)
+    assert np.mean([pieces(prompt(4, 0, i, p.words), 0) for i in range(200)]) == pytest.approx(256, rel=0.01)

@@ -107,7 +107,7 @@ def first_contact(
     """
     options, form, answer = negotiate(way, workload)
     prompts, probed = learn_prompts(way, form, workload, answer, count_tokens)
-    text = prompt(workload.seed, PROBES, 100, prompts.words)
+    text = prompt(workload.seed, PROBES, 100, prompts.words, workload.language)
     whole = way.patiently(fill(form, text, workload.output.typical))
     if options.ignore_eos and may_be_ignore_eos(whole.error):
         # Past the end of its text a model may write what its server's parser cannot read.
@@ -124,7 +124,7 @@ def first_contact(
         raise BadInput(f"{way.target.url} does not stream: its answer is no event stream; add --no-stream")
     if workload.input.fixed is None:
         _refuse_if_longest_is_refused(way, form, workload, prompts)
-    known = recognised(way, form, probed, workload.seed) if seed_given and probed is not None else None
+    known = recognised(way, form, probed, workload) if seed_given and probed is not None else None
     least = LEAST_TOKENS if probed is None or probed[1] > PROBE_TOKENS else PROBE_TOKENS
     return Found(options, form, prompts, whole, known, min(least, workload.output.typical))
 
@@ -132,7 +132,7 @@ def first_contact(
 def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, prompts: Prompts) -> None:
     """Raise BadInput where the longest prompt that is likely is not taken, before others are sent for nothing."""
     longest = workload.input.longest
-    text = prompt(workload.seed, PROBES, 101, prompts.words_for(longest))
+    text = prompt(workload.seed, PROBES, 101, prompts.words_for(longest), workload.language)
     answer = way.patiently(fill(form, text, min(LEAST_TOKENS, workload.output.typical)))
     if answer.status in (400, 413, 422):
         said = way.target.redacted(f": {answer.detail}" if answer.detail else "")
@@ -185,16 +185,16 @@ def learn_prompts(
 
     With it the longest probe: its number of words, the tokens it asked for, its answer.
     """
-    wanted, seed = workload.input.typical, workload.seed
+    wanted, seed, script = workload.input.typical, workload.seed, workload.language
     if count_tokens is not None:
-        return tokenized(count_tokens, wanted, seed), None
+        return tokenized(count_tokens, wanted, seed, script), None
     if first.input_tokens == ABSENT:
-        return estimated(wanted, seed), None
+        return estimated(wanted, seed, script), None
     short = min(PROBE_TOKENS, workload.output.typical)
-    for sizes in probe_sizes(wanted):
+    for sizes in probe_sizes(wanted, script):
         answers: list[Exchange] = []
         for i, n in enumerate(sizes):
-            text = probe_prompt(seed, i, n)
+            text = probe_prompt(seed, i, n, script)
             answer = way.patiently(fill(form, text, short))
             if (answer.error or answer.input_tokens <= 0) and short < workload.output.typical:
                 # That is less than some servers give; a whole answer was given before.
@@ -204,13 +204,13 @@ def learn_prompts(
                 break
             answers.append(answer)
         if len(answers) == len(sizes):
-            prompts = learn(sizes, [a.input_tokens for a in answers], wanted, seed)
+            prompts = learn(sizes, [a.input_tokens for a in answers], wanted, seed, script)
             return prompts, (sizes[-1], short, answers[-1])
     way.tell("the server did not count probes of the prompt's length, so that lengths are an estimate")
-    return estimated(wanted, seed), None
+    return estimated(wanted, seed, script), None
 
 
-def recognised(way: Way, form: bytes, probed: tuple[int, int, Exchange], seed: int) -> float | None:
+def recognised(way: Way, form: bytes, probed: tuple[int, int, Exchange], workload: Workload) -> float | None:
     """TTFT of this seed's probe over that of probes that nobody ever sent.
 
     None where the server shows no memory for prompts, which is that it answers one sooner the second time, and
@@ -219,7 +219,7 @@ def recognised(way: Way, form: bytes, probed: tuple[int, int, Exchange], seed: i
     words, tokens, before = probed
     if before.cached_tokens != ABSENT:
         return None
-    texts = [probe_prompt(secrets.randbits(63), 0, words) for _ in range(3)]
+    texts = [probe_prompt(secrets.randbits(63), 0, words, workload.language) for _ in range(3)]
     answers = [before, *(way.ask(fill(form, text, tokens)) for text in texts * 2)]
     if any(x.error or not len(x.hi_ns) for x in answers):
         return None

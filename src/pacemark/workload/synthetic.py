@@ -24,7 +24,7 @@ class Synthetic:
     ) -> None:
         """`written` makes the body of a request for a text and a number of output tokens, as the API wants it. No
         answer is asked to be shorter than `least_tokens`."""
-        self._seed = workload.seed
+        self._seed, self._script = workload.seed, workload.language
         self._input = Draws(workload.input, workload.seed, _INPUT)
         self._output = Draws(workload.output, workload.seed, _OUTPUT)
         self._prompts, self._written, self._least = prompts, written, least_tokens
@@ -34,5 +34,5 @@ class Synthetic:
         tokens = max(self._least, math.ceil(self._output(level, index) * share))
         asked_input = self._input(level, index)
         words = self._prompts.words_for(asked_input)
-        body = self._written(prompt(self._seed, level, index, words), tokens)
+        body = self._written(prompt(self._seed, level, index, words, self._script), tokens)
         return Ask(body, words, tokens, asked_input)
