@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pacemark.answers.boundary import DRAWS, Belief, Reading, believe, read
+from pacemark.answers.boundary import DRAWS, Belief, Reading, believe, most_met, read
 from pacemark.figures.conditions import Condition
 
 
@@ -139,3 +139,11 @@ def test_errors_bind_where_they_begin() -> None:
 
 def test_over_from_the_start() -> None:
     assert believe([level(1, 2.0), level(2, 2.2)]).at(0.975) < 1
+
+
+def test_no_answer_is_a_measured_load_that_misses() -> None:
+    readings = [level(4, 0.5), level(5, 1.02), level(6, 1.1), level(8, 0.9)]
+    assert most_met(readings, 6, whole=True) == 4
+    assert most_met(readings, 7, whole=True) == 7
+    assert most_met(readings, 6, whole=False) == 4
+    assert most_met([level(5, 1.02)], 5, whole=True) == 5  # there is none below

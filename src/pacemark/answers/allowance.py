@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pacemark.figures.level import LevelResult
+from pacemark.pace import Concurrency, Load
 from pacemark.summary import Spent
+from pacemark.trace import Trace, Window
 
-__all__ = ["Allowance", "added", "spent_on"]
+__all__ = ["Allowance", "added", "spent_on", "will_have_spent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,23 @@ def spent_on(result: LevelResult) -> Spent:
     seconds = (int(trace.ended_ns.max()) - int(trace.scheduled_ns.min())) / 1e9
     tokens = int(np.maximum(trace.input_tokens, 0).sum() + np.maximum(trace.output_tokens, 0).sum())
     return Spent(requests.completed + requests.failed, seconds, tokens)
+
+
+def will_have_spent(trace: Trace, window: Window, load: Load) -> Spent:
+    """What a level under way will have cost if it ends at the next look.
+
+    `trace` holds what has ended. Of that which has not, the last takes as long as the longest so far, and in closed
+    loop every stream sends once more until then.
+    """
+    look_s = max(0.2, window.seconds / 10)
+    if not len(trace):
+        return Spent(0, window.seconds + look_s)
+    begun_ns, longest_ns = int(trace.scheduled_ns.min()), int((trace.ended_ns - trace.scheduled_ns).max())
+    so_far_s, tail_s = (window.end_ns - begun_ns) / 1e9, longest_ns / 1e9
+    requests = len(trace) * (1 + look_s / so_far_s)
+    requests += 2 * load.value if isinstance(load, Concurrency) else 2 * load.value * tail_s
+    tokens = float(np.maximum(trace.input_tokens, 0).mean() + np.maximum(trace.output_tokens, 0).mean())
+    return Spent(round(requests), so_far_s + look_s + tail_s, round(requests * tokens))
 
 
 def added(a: Spent, b: Spent) -> Spent:

@@ -22,7 +22,7 @@ from scipy import special
 from pacemark.figures import longrun
 from pacemark.figures.conditions import Condition
 
-__all__ = ["DRAWS", "Belief", "Reading", "believe", "read"]
+__all__ = ["DRAWS", "Belief", "Reading", "believe", "most_met", "read", "three_digits"]
 
 Floats = NDArray[np.float64]
 
@@ -213,6 +213,20 @@ def believe(readings: Sequence[Reading]) -> Belief:
     first = np.bincount(cause.argmin(axis=0), minlength=len(names))
     order = [int(k) for k in np.argsort(-first, kind="stable") if first[k]]
     return Belief(roots.min(axis=0), tuple(names[k] for k in order))
+
+
+def most_met(readings: Sequence[Reading], x: float, *, whole: bool) -> float:
+    """`x`, or the most load below it that is not one of `readings` whose own figures miss the budget."""
+    missed = {r.load for r in readings if not r.holds}
+    below = max((r.load for r in readings if r.holds and r.load < x), default=x)
+    while x in missed and below < x:
+        x = x - 1 if whole else below
+    return x
+
+
+def three_digits(x: float) -> float:
+    """A rate as it is offered and shown."""
+    return float(f"{x:.3g}")
 
 
 def _monotone(drawn: Floats) -> Floats:

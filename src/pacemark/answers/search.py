@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.answers.allowance import Allowance, added, spent_on
-from pacemark.answers.boundary import Belief, Reading, believe, read
+from pacemark.answers.allowance import Allowance, added, spent_on, will_have_spent
+from pacemark.answers.boundary import Belief, Reading, believe, most_met, read, three_digits
 from pacemark.answers.weighing import demanded, side_of_limit, together
 from pacemark.budget import Budget, parse
 from pacemark.errors import RunFailed
@@ -37,6 +37,8 @@ FEW = 12
 """Requests that a level needs at the least."""
 RATE_LIMIT = "rate limit (429)"
 """What binds where the endpoint turned requests away rather than be slow with them."""
+FAILING = 1.0
+"""Requests times the share that may fail, at a level where more seem to."""
 CYCLES = 3
 """Requests of each stream that a close verdict needs."""
 NEAR_CAPACITY = 800
@@ -110,7 +112,7 @@ class _Search:
         why = "to know the endpoint at its best"
         while x is not None:
             forecast = self.forecast(x)
-            over = self.allowance.exceeded(added(self.spent, forecast)) if self.probes else None
+            over = self.allowance.exceeded(added(self.spent, self.forecast(x, least=True))) if self.probes else None
             if over:
                 self.why = f"the next level would exceed the allowance of {over}"
                 break
@@ -132,8 +134,11 @@ class _Search:
             self.readings[x] = next(iter(self.readings.values())).failed(x)
             self.probes.append(Probe(load, False, str(error)))
             return
-        self.results.append(result)
         self.spent = added(self.spent, spent_on(result))
+        if not demanded(result, self.budget)[-1].scores.size:
+            self.probes.append(Probe(load, None, "the allowance ended before a request of its window was answered"))
+            return
+        self.results.append(result)
         self.readings[x] = reading = self.weigh(x)
         self.probes.append(Probe(load, reading.verdict, _words(reading, result)))
 
@@ -147,6 +152,8 @@ class _Search:
         known = self.readings[x].n if x in self.readings else 0
 
         def enough(trace: Trace, window: Window) -> bool:
+            if self.allowance.exceeded(added(self.spent, will_have_spent(trace, window, load))):
+                return True
             sample = settled(trace, window)
             n = int(sample.sum())
             if n < max(FEW if x > 1 else 8, known):
@@ -160,7 +167,9 @@ class _Search:
             begun = n >= least or self.kind == "concurrency"
             if reading.clear() and (reading.values.max() >= 1 or (certified and begun)):
                 return True
-            if n < max(2 * FEW, least):
+            # Some failed, more than may: so few cannot tell a hiccup from the boundary.
+            failing = reading.values[-1] >= 1 and n < FAILING / min(0.04, self.budget.errors)
+            if n < max(2 * FEW, least) or failing:
                 return False
             others = [r for r in self.readings.values() if r.load != x]
             if others and self.narrow(believe([*others, reading])):
@@ -201,6 +210,9 @@ class _Search:
             self.why = f"{PROBES} levels were measured"
             return None, ""
         levels = sorted(self.readings.values(), key=lambda r: r.load)
+        if not levels:
+            self.why = "the allowance ended before one level was measured"
+            return None, ""
         belief = believe(levels)
         over = [r for r in levels if r.within < 0.5]
         within = [r for r in levels if r.within >= 0.5]
@@ -260,7 +272,8 @@ class _Search:
 
     def known_near(self, x: float) -> float:
         """A load that was measured and is as good as `x`, or `x` itself: rates have no grid."""
-        return next((known for known in self.readings if abs(known - x) <= 0.3 * self.tolerance(x)), x)
+        near = (known for known in self.readings if abs(known - x) <= 0.3 * self.tolerance(x))
+        return next(near, three_digits(x))
 
     def climb(self, levels: Sequence[Reading], belief: Belief) -> tuple[float | None, str]:
         top = levels[-1].load
@@ -270,7 +283,8 @@ class _Search:
         aim = belief.at(0.8)
         if aim < 2 * top:
             short = sum(r.load > 0.7 * top for r in levels) - 1  # times that the boundary was expected too soon
-            aim = max(self.step(aim), self.step(top * (1 + 0.025 * 2**short)), self.step(top) + 1)
+            further = self.step(top * (1 + 0.025 * 2**short))
+            aim = max(self.step(aim), further, self.step(top + 1) if self.kind == "concurrency" else 0.0)
             return min(aim, self.most), f"the boundary is expected at {number(belief.middle)}"
         flat = self.plateau()
         if flat and belief.middle > 16 * top:
@@ -297,22 +311,35 @@ class _Search:
         return max(1.0, self.precision * x) if self.kind == "concurrency" else self.precision * x
 
     def step(self, x: float) -> float:
-        return math.floor(x) if self.kind == "concurrency" and math.isfinite(x) else x
+        if not math.isfinite(x):
+            return x
+        return math.floor(x) if self.kind == "concurrency" else three_digits(x)
 
     def load(self, x: float) -> Load:
         return Concurrency(int(x)) if self.kind == "concurrency" else Rate(x, self.arrivals, self.burstiness)
 
-    def forecast(self, x: float) -> Spent:
-        """What a level at `x` will cost: its ramp, its window and its end, as the levels so far suggest."""
+    def forecast(self, x: float, *, least: bool = False) -> Spent:
+        """What a level at `x` will cost: its ramp, its window and its end, as the levels so far suggest.
+
+        `least`: no window longer than it needs to say anything at all, for what is more the allowance ends.
+        """
         known = [(r.load.value, r.level.latency_ms.mean.value) for r in self.results]
-        pairs = [(load, latency / 1e3) for load, latency in known if latency]
+        pairs = [(float(load), latency / 1e3) for load, latency in known if latency]
         if not pairs:
             return Spent(0, 0.0)
         last = self.results[-1].level
-        latency = float(np.interp(x, *np.array(sorted(pairs)).T))
-        cycles = 6.0
+        loads, latencies = np.array(sorted(pairs)).T
+        latency = float(np.interp(x, loads, latencies))
+        if x > loads[-1] > loads[0]:  # a queue that has begun grows on
+            latency += (x - loads[-1]) * max(0.0, float(np.polyfit(loads[-2:], latencies[-2:], 1)[0]))
         tokens = (last.input_tokens or 0.0) + (last.output_tokens or 0.0)
-        return Spent(round(cycles * x), cycles * latency, round(cycles * x * tokens))
+        if self.kind == "concurrency":
+            requests, cycles = (4 * x + FEW, 3 + FEW / x) if least else (6 * x, 6.0)
+            seconds = cycles * latency
+        else:
+            seconds = (3 if least else 6) * latency + FEW / x
+            requests = seconds * x
+        return Spent(round(requests), seconds, round(requests * tokens))
 
     # --- the outcome
 
@@ -353,12 +380,15 @@ class _Search:
         return f"not even one request at a time meets it: {side_of_limit(lowest, lowest.worst)}"
 
     def found(self) -> Find:
+        if not self.readings:
+            return Find(str(self.budget), self.kind, False, None, None, self.probes, self.spent, self.why)
         belief = believe(list(self.readings.values()))
         low, high = self.interval(belief)
         middle = belief.middle
         none = (self.kind == "concurrency" and middle < 1) or not any(r.holds for r in self.readings.values())
         top = max(self.readings)
-        answer = None if none else Figure(self.step(min(middle, top)), min(low, top), high)
+        most = most_met(list(self.readings.values()), min(self.step(middle), top), whole=self.kind == "concurrency")
+        answer = None if none else Figure(most, min(low, most), high)
         return Find(
             budget=str(self.budget),
             load=self.kind,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.answers.boundary import Belief, Reading, believe
+from pacemark.answers.boundary import Belief, Reading, believe, most_met, three_digits
 from pacemark.answers.weighing import conditions, in_words, weighed
 from pacemark.budget import Budget
 from pacemark.figures.level import LevelResult
@@ -38,9 +38,9 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
     holding = [reading.load for reading in levels if reading.holds]
     met = bool(holding)
     if met:
-        middle = max(middle, min(holding))
-        high = max(high, middle)
-    answer = Figure(min(middle, top), min(low, top), high if math.isfinite(high) else None) if met else None
+        middle, high = max(middle, min(holding)), max(high, min(holding))
+    most = most_met(levels, min(middle, top), whole=whole)
+    answer = Figure(most, min(low, most), high if math.isfinite(high) else None) if met else None
     tolerance = max(precision * middle, 1.0 if whole else 0.0)
     resolved = met and middle <= top and max(high - middle, middle - low) <= tolerance
     following, gain = (None, "") if resolved else _next(belief, loads, met=met, whole=whole)
@@ -74,7 +74,9 @@ def _spread(belief: Belief, loads: NDArray[np.float64]) -> Belief:
 
 
 def _step(x: float, whole: bool) -> float:
-    return math.floor(x) if whole and math.isfinite(x) else x
+    if not math.isfinite(x):
+        return x
+    return math.floor(x) if whole else three_digits(x)
 
 
 def _why(loads: Sequence[Load], levels: Sequence[Reading], *, met: bool, open_ended: bool) -> str:
@@ -121,4 +123,8 @@ def _expected_width(draws: NDArray[np.float64], x: float) -> float:
 
 
 def _like(load: Load, value: float) -> Load:
-    return Concurrency(int(value)) if isinstance(load, Concurrency) else Rate(value, load.arrivals, load.burstiness)
+    return (
+        Concurrency(int(value))
+        if isinstance(load, Concurrency)
+        else Rate(three_digits(value), load.arrivals, load.burstiness)
+    )
