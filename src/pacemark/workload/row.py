@@ -6,19 +6,21 @@ else in a copy in a folder of their own, which goes when they do. Sent to anothe
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import struct
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 
-__all__ = ["FileFound", "LeftOut", "Row", "Rows", "Writing"]
+__all__ = ["Decode", "FileFound", "LeftOut", "Row", "Rows", "Writing", "turn_of", "turns"]
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,6 +43,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """Ids of the blocks of the prompt: the same id, the same prompt up to the end of that block."""
     block_tokens: int = 0
     """Tokens of a whole block."""
+    answer: str | None = None
+    """What was answered then."""
 
 
 class LeftOut(msgspec.Struct):
@@ -81,7 +85,13 @@ class FileFound(msgspec.Struct):
         self.left_out.append(LeftOut(reason, 1, number))
 
 
-_PLACE = struct.Struct("<qqq")  # offset, length, row number
+_PLACE = struct.Struct("<qqIII")
+_PLACES = np.dtype([("offset", "<i8"), ("length", "<i8"), ("number", "<u4"), ("part", "<u4"), ("turn", "<u4")])
+"""Where a row's bytes lie, its number, which turn of the conversation in those bytes it is (from 1; 0: none), and its
+place in a session whose rows lie apart."""
+
+Decode = Callable[[bytes, int], Row]
+"""From a row's bytes and its number; a whole conversation is one row with all its messages."""
 
 
 class Rows:
@@ -90,10 +100,9 @@ class Rows:
     Raises IndexError where there is no row k, and OSError where the file has gone since.
     """
 
-    def __init__(self, found: FileFound, file: Path, index: Path, decode: Callable[[bytes, int], Row]) -> None:
+    def __init__(self, found: FileFound, file: Path, index: Path, decode: Decode, origin_ms: float = 0.0) -> None:
         self.found = found
-        self._file, self._index, self._decode = file, index, decode
-        self._origin_ms = 0.0
+        self._file, self._index, self._decode, self._origin_ms = file, index, decode, origin_ms
         self._process, self._fds = 0, (-1, -1)
 
     def __len__(self) -> int:
@@ -113,11 +122,13 @@ class Rows:
                 yield self._row(file, places[at : at + _PLACE.size])
 
     def _row(self, file: int, place: bytes) -> Row:
-        offset, length, number = _PLACE.unpack(place)
+        offset, length, number, part, turn = _PLACE.unpack(place)
         row = self._decode(os.pread(file, length, offset), number)
+        if part:
+            row = turn_of(row, part - 1)
         if self._origin_ms and row.at_ms is not None:
-            return msgspec.structs.replace(row, at_ms=row.at_ms - self._origin_ms)
-        return row
+            row = msgspec.structs.replace(row, at_ms=row.at_ms - self._origin_ms)
+        return msgspec.structs.replace(row, turn=turn) if turn else row
 
     def _files(self) -> tuple[int, int]:
         if self._process != os.getpid():  # never opened, or by the process that this one was forked from
@@ -129,12 +140,30 @@ class Rows:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_process": 0}
 
-    def sort(self, at_ms: np.ndarray) -> None:
-        """Put the rows in the order of `at_ms`, one for each, and count times from the earliest."""
-        places = np.memmap(self._index, dtype="<i8", mode="r+", shape=(len(self), 3))
-        places[:] = places[np.argsort(at_ms, kind="stable")]
-        places.flush()
-        self._origin_ms = float(at_ms.min())
+
+def turns(messages: Sequence[dict[str, Any]]) -> list[int]:
+    """Where each request of a conversation ends: after the last message before an answer, before the user speaks
+    again without one, or at the end."""
+    roles = [str(message.get("role")) for message in messages]
+    after = [*roles[1:], "assistant"][: len(roles)]
+    ends = [
+        k + 1
+        for k, (role, then) in enumerate(zip(roles, after, strict=True))
+        if role != "assistant" and (then == "assistant" or role == then == "user")
+    ]
+    first = next((k for k, role in enumerate(roles) if role not in ("assistant", "system", "developer")), len(roles))
+    return [end for end in ends if end > first]
+
+
+def turn_of(row: Row, turn: int) -> Row:
+    """The request `turn` of a conversation: all messages before its answer, and the answer as it was recorded."""
+    messages = row.messages or []
+    end = turns(messages)[turn]
+    then = messages[end] if end < len(messages) else {}
+    answer = then.get("content") if then.get("role") == "assistant" else None
+    return msgspec.structs.replace(
+        row, messages=messages[:end], turn=turn, answer=answer if isinstance(answer, str) else None
+    )
 
 
 def _opened(path: Path) -> int:
@@ -150,33 +179,86 @@ def _close(process: int, files: tuple[int, int]) -> None:
 class Writing:
     """Rows that are being found: `add` each, then `done`. With `file`, rows are read again from there."""
 
-    def __init__(self, found: FileFound, file: Path | None = None, decode: Callable[[bytes, int], Row] | None = None):
+    def __init__(self, found: FileFound, file: Path | None = None, decode: Decode | None = None) -> None:
         self.found = found
         self._folder = Path(tempfile.mkdtemp(prefix="pacemark-rows-"))  # for this user's eyes only
         self._kept = (self._folder / "rows").open("wb") if file is None else None
         self._index = (self._folder / "index").open("wb")
-        self._clean = weakref.finalize(self, _abandon, os.getpid(), self._folder, self._kept, self._index)
+        self._sessions = (self._folder / "sessions").open("wb")
+        self._clean = weakref.finalize(self, _abandon, os.getpid(), self._folder, *self._all())
         self._file, self._decode = file or self._folder / "rows", decode or _unpacked
-        self._end = 0
+        self._end, self._session, self._at_ms = 0, False, array("d")
 
-    def add(self, row: Row, offset: int = 0, length: int = 0) -> None:
-        """Take a row; `offset` and `length` tell its bytes in the file, where that is read again."""
+    def _all(self) -> Iterator[BinaryIO]:
+        yield from (file for file in (self._kept, self._index, self._sessions) if file is not None)
+
+    @property
+    def sorting(self) -> bool:
+        """Whether the rows will be put in order of time."""
+        return bool(self._at_ms)
+
+    def add(
+        self, row: Row, offset: int = 0, length: int = 0, *, parts: int = 0, to_sort: bool = False, counted: bool = True
+    ) -> None:
+        """Take a row, or the `parts` turns of a conversation.
+
+        `offset` and `length` tell its bytes in the file, where that is read again; `counted`, that the rows of its
+        session are to be counted, since the file does not.
+        """
         if self._kept is not None:
             packed = _pack(row)
             offset, length = self._end, len(packed)
             self._end += self._kept.write(packed)
-        self._index.write(_PLACE.pack(offset, length, row.number))
-        self.found.rows += 1
+        for part in range(1, parts + 1) if parts else (0,):
+            self._index.write(_PLACE.pack(offset, length, row.number, part, 0))
+            alone = row.session is None or bool(parts) or not counted
+            self._session |= not alone
+            self._sessions.write(_NOBODY if alone else _hashed(str(row.session)))
+            if to_sort:
+                self._at_ms.append(row.at_ms or 0.0)
+        self.found.rows += parts or 1
 
     def done(self) -> Rows:
-        """The rows. Their folder goes with the last reference to them, at the latest as this process ends."""
+        """The rows, in order of time where they were to be sorted; those of one session are counted from 0.
+
+        Their folder goes with the last reference to them, at the latest as this process ends.
+        """
         self._clean.detach()
-        for file in (self._kept, self._index):
-            if file is not None:
-                file.close()
-        rows = Rows(self.found, self._file, self._folder / "index", self._decode)
+        for file in self._all():
+            file.close()
+        origin_ms = 0.0
+        if self.found.rows and (self._at_ms or self._session):
+            places = np.memmap(self._folder / "index", dtype=_PLACES, mode="r+")
+            sessions = np.memmap(self._folder / "sessions", dtype="<u8", mode="r+")
+            if self._at_ms:
+                order = np.argsort(self._at_ms, kind="stable")
+                origin_ms = self._at_ms[order[0]]
+                places[:], sessions[:] = places[order], sessions[order]
+            if self._session:
+                _number(places, sessions)
+            places.flush()
+        (self._folder / "sessions").unlink()
+        rows = Rows(self.found, self._file, self._folder / "index", self._decode, origin_ms)
         weakref.finalize(rows, _remove, os.getpid(), self._folder)
         return rows
+
+
+_NOBODY = bytes(8)
+
+
+def _hashed(session: str) -> bytes:
+    return hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _number(places: np.ndarray, sessions: np.ndarray) -> None:
+    """Count the rows of every session, a sixteenth of the sessions at a time so that memory stays small."""
+    for sixteenth in range(16):
+        rows = np.flatnonzero((sessions >> 60 == sixteenth) & (sessions != 0))
+        rows = rows[np.argsort(sessions[rows], kind="stable")]
+        ids = sessions[rows]
+        starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])[: len(ids)]
+        lengths = np.diff(np.r_[starts, len(ids)])
+        places["turn"][rows] = np.arange(len(ids)) - np.repeat(starts, lengths)
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -192,8 +274,7 @@ def _remove(process: int, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _abandon(process: int, folder: Path, *files: BinaryIO | None) -> None:
+def _abandon(process: int, folder: Path, *files: BinaryIO) -> None:
     for file in files:
-        if file is not None:
-            file.close()
+        file.close()
     _remove(process, folder)

@@ -1,0 +1,273 @@
+"""Which key of a row holds what: the prompt, the lengths, the time and the session, by the names that peers take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from pacemark.errors import BadInput
+from pacemark.workload.records import parsed
+from pacemark.workload.row import FileFound, Row, turns
+from pacemark.workload.times import instant, unit_of
+
+__all__ = ["Keys", "chat", "filled_key", "recorded", "settle", "whole"]
+
+BODIES = ("body", "payload")
+CHATS = ("messages", "conversations", "conversation", "turns")
+TEXTS = ("prompt", "text", "text_input", "question", "instruction", "input", "query", "content")
+SYSTEMS = ("system_prompt", "system")
+INPUTS = ("input_tokens", "prompt_tokens", "input_length", "input_len", "input_tokens_count", "prompt_tokens_count")
+OUTPUTS = (
+    *("output_tokens", "completion_tokens", "output_length", "output_len", "max_tokens", "max_completion_tokens"),
+    *("max_output_tokens", "output_tokens_count", "completion_tokens_count"),
+)
+TIMES = ("timestamp", "timestamp_ms", "at_ms", "request_time", "arrival_time", "datetime", "time", "relative_timestamp")
+SESSIONS = ("session_id", "conversation_id", "session", "chat_id", "thread_id", "id")
+REQUEST = frozenset(
+    "messages tools tool_choice parallel_tool_calls functions function_call response_format temperature top_p seed "
+    "stop max_tokens max_completion_tokens frequency_penalty presence_penalty reasoning_effort".split()
+)
+"""Keys that go into a request when a row has some that stand for one: tools, or the form of the answer."""
+_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "ai": "assistant"}
+_UNITS = {"timestamp_ms": "ms", "at_ms": "ms", "relative_timestamp": "s"}
+
+
+class Keys(msgspec.Struct):
+    """Which key holds what in the rows of one file. It reads a row's bytes, in any process."""
+
+    kind: str
+    """What the prompt is: `text`, `chat`, `conversation`, `body`, `request` (the row itself) or `line`."""
+    prompt: str = ""
+    system: str = ""
+    input_tokens: str = ""
+    output_tokens: str = ""
+    at: str = ""
+    unit: str = ""
+    session: str = ""
+    lines: bool = False
+    """Whether a row is a line of text and no JSON."""
+    origin_ns: int | None = None
+    """The time of the first row."""
+
+    def __call__(self, line: bytes, number: int) -> Row:
+        """The row that a line of the file is, read again."""
+        return self.row(line.decode("utf-8-sig").rstrip("\r\n") if self.lines else parsed(_unmarked(line)), number)
+
+    def row(self, value: Any, number: int) -> Row:
+        """The row that `value` is; a conversation with all its messages. Raises BadInput for what cannot be one."""
+        if not isinstance(value, Mapping):
+            return self._bare(value, number)
+        row = self._asked(value, number)
+        at_ms = None
+        if self.unit and value.get(self.at) not in (None, ""):
+            at_ns = instant(value.get(self.at), self.unit)
+            if self.origin_ns is None:
+                self.origin_ns = at_ns
+            at_ms = (at_ns - self.origin_ns) / 1e6
+        session = value.get(self.session)
+        if session in (None, ""):
+            session = f"row {number}" if self.kind == "conversation" else None
+        return msgspec.structs.replace(
+            row,
+            at_ms=at_ms,
+            session=None if session is None else str(session),
+            input_tokens=whole(value.get(self.input_tokens), self.input_tokens),
+            output_tokens=row.output_tokens or whole(value.get(self.output_tokens), self.output_tokens),
+        )
+
+    def _bare(self, value: Any, number: int) -> Row:
+        """A row without keys: a line of text, or a list of messages."""
+        if self.kind == "line" and isinstance(value, str):
+            return Row(number, prompt=_text(value, "the row"))
+        if self.kind == "conversation" and not self.prompt:
+            return Row(number, messages=chat(value, "the row"), session=f"row {number}")
+        raise BadInput("it is no JSON object")
+
+    def _asked(self, value: Mapping[str, Any], number: int) -> Row:
+        """What the row asks."""
+        if self.kind == "request":
+            return recorded({key: value[key] for key in value if key in REQUEST}, number)
+        if value.get(self.prompt) is None:
+            raise BadInput(f"it has no {self.prompt!r}, where the other rows have the prompt")
+        asked = value[self.prompt]
+        if self.kind == "body":
+            return recorded(asked, number)
+        if self.kind in ("chat", "conversation"):
+            messages = chat(asked, self.prompt)
+            if self.kind == "conversation":
+                return Row(number, messages=messages)
+            return _answered(messages, number)
+        if isinstance(asked, list):  # the parts of one message, or messages under a name that mostly holds text
+            if not all(isinstance(entry, Mapping) for entry in asked):
+                raise BadInput(f"{self.prompt!r} is a list, where a row has one prompt")
+            if asked and "role" not in asked[0]:
+                return Row(number, messages=[{"role": "user", "content": asked}])
+            return _answered(chat(asked, self.prompt), number)
+        text = _text(asked, self.prompt)
+        system = value.get(self.system)
+        if system:
+            return Row(number, messages=[{"role": "system", "content": _text(system, self.system)}, _user(text)])
+        return Row(number, prompt=text)
+
+
+def settle(value: Any, how: Mapping[str, str], found: FileFound) -> Keys:
+    """Which keys the rows of a file have, by the first of them.
+
+    `how` may name the prompt's `key` and the `unit` of the times. What was chosen is told in `found`. Raises BadInput
+    where no key is known to hold a prompt.
+    """
+    if isinstance(value, str):
+        return Keys("line", lines=True)
+    if isinstance(value, list):
+        found.keys["messages"] = "the row"
+        return Keys("conversation")
+    if not isinstance(value, Mapping):
+        raise BadInput("it is no JSON object")
+    kind, prompt = _prompt_of(value, how.get("key", ""))
+    keys = Keys(
+        kind,
+        prompt,
+        system=filled_key(SYSTEMS, value) if kind == "text" else "",
+        input_tokens=_key(INPUTS, value),
+        output_tokens=_key(OUTPUTS, value),
+        at=_key(TIMES, value),
+        session=_key(SESSIONS if kind == "conversation" else SESSIONS[:-1], value),
+    )
+    if keys.at:
+        keys.unit = how.get("unit", "") or unit_of(value[keys.at]) or _UNITS.get(keys.at, "")
+    _tell(keys, value, found)
+    return keys
+
+
+def _prompt_of(value: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """What kind of prompt a row has, and under which key."""
+    if key:
+        if key not in value:
+            raise BadInput(f"it has no {key!r}; {_names(value)}")
+        kind = "body" if key in BODIES else "text" if key in TEXTS else "chat" if key == "messages" else "conversation"
+        return ("text" if key not in CHATS and isinstance(value[key], str) else kind), key
+    if body := next((x for x in BODIES if isinstance(value.get(x), (Mapping, str))), ""):
+        return "body", body
+    if named := filled_key(CHATS, value):
+        if named != "messages":
+            return "conversation", named
+        request = {"tools", "tool_choice", "functions", "response_format"} & value.keys()
+        return ("request" if request else "chat"), named
+    if named := filled_key(TEXTS, value):
+        return "text", named
+    raise BadInput(f"no key of a prompt is among its keys: {_names(value)}; name it with --key")
+
+
+def _names(value: Mapping[str, Any]) -> str:
+    """The keys of a row, as far as they can be names: the first row of a table without a header is what users wrote."""
+    names = [str(key) for key in value if str(key).isprintable() and 0 < len(str(key)) <= 40]
+    return f"it has {', '.join(names[:8])}" + (", ..." if len(value) > 8 else "") if names else "it has no keys"
+
+
+def _tell(keys: Keys, value: Mapping[str, Any], found: FileFound) -> None:
+    kind = {"text": "prompt", "chat": "messages", "conversation": "messages", "request": "body"}.get(
+        keys.kind, keys.kind
+    )
+    found.keys[kind] = keys.prompt or "the row"
+    named = {"system": keys.system, "input_tokens": keys.input_tokens, "output_tokens": keys.output_tokens}
+    named |= {"session": keys.session, "at_ms": keys.at if keys.unit else ""}
+    found.keys |= {name: key for name, key in named.items() if key}
+    found.unit = keys.unit
+    if keys.at and not keys.unit:
+        found.said.append(f"{keys.at!r} was left aside: a number whose unit cannot be known; --unit says it")
+    others = [key for key in (*CHATS, *TEXTS) if key in value and key != keys.prompt]
+    if others and keys.kind in ("text", "chat", "conversation"):
+        found.said.append(f"beside {keys.prompt!r} the rows have {', '.join(map(repr, others))}; --key takes another")
+
+
+def filled_key(names: Iterable[str], value: Mapping[str, Any]) -> str:
+    """The first of `names` that `value` has a value for; empty if none."""
+    return next((name for name in names if value.get(name) not in (None, "")), "")
+
+
+def _key(names: Iterable[str], value: Mapping[str, Any]) -> str:
+    """The first of `names` that `value` has, whatever it holds in this row."""
+    return next((name for name in names if name in value), "")
+
+
+def recorded(body: Any, number: int, session: str | None = None) -> Row:
+    """A row that is a whole request, as an object or as its JSON. Raises BadInput for what holds no prompt."""
+    if isinstance(body, (str, bytes)):
+        body = parsed(body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body)
+    if not isinstance(body, Mapping):
+        raise BadInput("the body is no JSON object")
+    if not any(body.get(key) for key in ("messages", "prompt", "input", "inputs", "dataframe_split", "instances")):
+        raise BadInput("the body asks nothing: no messages, prompt or input")
+    limit = filled_key(("max_tokens", "max_completion_tokens", "max_output_tokens"), body)
+    return Row(number, body=dict(body), output_tokens=whole(body.get(limit), limit), session=session)
+
+
+def chat(value: Any, name: str) -> list[dict[str, Any]]:
+    """Messages as they are sent: of role and content, whatever the file calls them. Raises BadInput for others."""
+    if isinstance(value, str):  # in a cell of a table
+        value = parsed(value.encode("utf-8", "surrogatepass"))
+    if not isinstance(value, list):
+        raise BadInput(f"{name!r} is no list of messages")
+    messages = [message for entry in value for message in _messages(entry, name)]
+    if not messages and name != "conversations":
+        raise BadInput(f"{name!r} is empty")
+    return messages
+
+
+def _messages(entry: Any, name: str) -> list[dict[str, Any]]:
+    if isinstance(entry, str) and entry.lstrip().startswith("{"):  # some copies hold JSON in strings
+        entry = parsed(entry.encode("utf-8", "surrogatepass"))
+    if isinstance(entry, str):
+        return [_user(entry)]
+    if not isinstance(entry, Mapping):
+        raise BadInput(f"{name!r} holds what is no message")
+    if "human" in entry and "assistant" in entry:
+        return [_user(entry["human"]), {"role": "assistant", "content": entry["assistant"]}]
+    role = entry.get("role", entry.get("from"))
+    if role is None and isinstance(entry.get("text"), str):
+        return [_user(entry["text"])]
+    if not isinstance(role, str):
+        raise BadInput(f"{name!r} holds a message without a role")
+    if "value" in entry or "from" in entry:
+        return [{"role": _ROLES.get(role, role), "content": entry.get("value", entry.get("content"))}]
+    return [dict(entry) | {"role": _ROLES.get(role, role)}]
+
+
+def _user(text: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _answered(messages: list[dict[str, Any]], number: int) -> Row:
+    """One request; where an answer is recorded after it, apart from it."""
+    ends = turns(messages)
+    if not ends:
+        raise BadInput("nothing is asked: no message of a user")
+    answer = messages[ends[-1]].get("content") if ends[-1] < len(messages) else None
+    return Row(number, messages=messages[: ends[-1]], answer=answer if isinstance(answer, str) else None)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise BadInput(f"{name!r} is no text")
+    if not value.strip():
+        raise BadInput(f"{name!r} is empty")
+    return value
+
+
+def whole(value: Any, name: str) -> int | None:
+    """A length in tokens; None where there is none. Raises BadInput for what is no length."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        value = int(value) if value.isdecimal() and len(value) < 12 else value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise BadInput(f"{name} is no length in tokens")
+    return int(value)
+
+
+def _unmarked(line: bytes) -> bytes:
+    return line.removeprefix(b"\xef\xbb\xbf")
