@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
-import os
 import random
 import re
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import pytest
 import pacemark
 from pacemark.answers.boundary import believe, read
 from pacemark.answers.search import find
-from pacemark.endpoint import databricks, watch
+from pacemark.endpoint import databricks, signon, watch
 from pacemark.endpoint.databricks import serving
 from pacemark.endpoint.prometheus import metrics_in
 from pacemark.endpoint.served import Endpoint, Entity, RateLimit, exceeding
@@ -37,18 +35,11 @@ from pacemark.instrument.patience import pause_s
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.charts import curve as charts
 from pacemark.runs.folder import RunFolder
-from pacemark.simulator import Served
-from pacemark.simulator import serving as embedded
 from pacemark.summary import Timeline
 from pacemark.trace import Sight, Watch, Window, trace_of
 from support.servers import exchange
 from support.waiting import wait_for
-
-NAME = "llama-bench"
-PAT = "dapi-sesame-open-0123456789"
-SECRET = "dose-principal-secret-9876543210"
-TARGET = f"databricks:{NAME}"
-QUICK: dict[str, Any] = {"input_tokens": 16, "output_tokens": 8, "timeout": 20.0}
+from support.workspaces import NAME, PAT, QUICK, SECRET, TARGET, no_settings, service_principal, workspace
 
 # The SDK leaves its connections to the garbage collector.
 pytestmark = [
@@ -60,37 +51,9 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this machine's own Databricks settings may leak in."""
-    for name in [x for x in os.environ if x.startswith(("DATABRICKS_", "PACEMARK_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path_factory.mktemp("config") / "none"))
-
-
-@contextlib.contextmanager
-def workspace(monkeypatch: pytest.MonkeyPatch, preset: str = "fixed", **fields: Any) -> Iterator[Served]:
-    """The embedded endpoint as a workspace that the environment names, open to a personal access token."""
-    own = {k: fields.pop(k) for k in list(fields) if k in databricks_fields()}
-    monkeypatch.setenv("SIMULATOR_PAT", PAT)
-    monkeypatch.setenv("SIMULATOR_SECRET", SECRET)
-    timing = {"ttft_ms": 5, "itl_ms": 1} if preset == "fixed" else {}
-    given = {"endpoint": NAME, "client_id": "principal", "client_secret_env": "SIMULATOR_SECRET"} | own
-    with embedded(preset, **timing, **fields, api_key_env="SIMULATOR_PAT", databricks=given) as served:
-        monkeypatch.setenv("DATABRICKS_HOST", served.root)
-        monkeypatch.setenv("DATABRICKS_TOKEN", PAT)
-        yield served
-
-
-def databricks_fields() -> tuple[str, ...]:
-    from pacemark.simulator import Workspace
-
-    return Workspace.__struct_fields__
-
-
-def service_principal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DATABRICKS_TOKEN")
-    monkeypatch.setenv("DATABRICKS_CLIENT_ID", "principal")
-    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", SECRET)
+    no_settings(monkeypatch)
 
 
 def test_check_tells_what_the_endpoint_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +204,7 @@ def test_credentials_that_are_wrong_or_missing(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_workspace_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databricks, "RETRY_S", 1)
+    monkeypatch.setattr(signon, "RETRY_S", 1)
     monkeypatch.setenv("DATABRICKS_HOST", "http://127.0.0.1:9")
     monkeypatch.setenv("DATABRICKS_TOKEN", PAT)
     with pytest.raises(BadInput, match=r"cannot reach http://127.0.0.1:9"):

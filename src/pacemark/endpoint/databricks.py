@@ -1,57 +1,65 @@
-"""Databricks Model Serving as a target: what the workspace says of an endpoint, and the headers that open it.
-
-All of it goes through `databricks-sdk` and its unified authentication: environment, profiles of ~/.databrickscfg,
-OAuth of a service principal, the notebook's own. The package is imported on first use.
-"""
+"""Databricks as a target: a serving endpoint by its name, or a route of the workspace such as its AI Gateway."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import difflib
-import logging
-import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from pacemark.dialects.dialect import spoken
 from pacemark.endpoint.description import caller_in, endpoint_in, principals_in
 from pacemark.endpoint.served import Caller, Endpoint, exceeding
-from pacemark.endpoint.target import Target, secrets_in
+from pacemark.endpoint.signon import DataPlane, Key, SignOn, signed_on
+from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.trace import Sight
-from pacemark.version import __version__
 
-if TYPE_CHECKING:
-    from databricks.sdk import WorkspaceClient
-
-__all__ = ["SCHEME", "Serving", "exceeding", "serving"]
+__all__ = ["SCHEME", "Route", "Serving", "exceeding", "serving"]
 
 SCHEME = "databricks:"
-ANSWER_S, RETRY_S = 20, 8
-"""How long one answer of the workspace may take, and for how long a failed question is asked again."""
+_OWN_URL_MS = 1_758_499_200_000
+"""2025-09-22: route-optimised endpoints made since then are not served by the workspace's URL ("Query route-optimized
+serving endpoints", docs.databricks.com)."""
 
 
 class Serving:
     """One endpoint of a workspace, through the SDK: a `watch.Source`. Raises nothing but PacemarkError."""
 
-    def __init__(self, client: WorkspaceClient, name: str) -> None:
-        self._client = client
+    def __init__(self, workspace: SignOn, name: str) -> None:
+        self._workspace = workspace
         self._name = name
         self._caller: Caller | None = None
-        self._known = secrets_in(
-            str(getattr(client.config, field, None) or "")
-            for field in ("token", "client_secret", "password", "azure_client_secret", "google_credentials")
-        )
-        self.host = str(client.config.host).rstrip("/")
-        self.opening = self.headers()
-        """The headers to begin with."""
         self.endpoint = self._read()
+        self._key: Key = workspace
+        self.base, self._path = f"{workspace.host}/serving-endpoints", f"/{name}/invocations"
+        if self.endpoint.route_optimized and self.endpoint.url:
+            self._ask_directly()
+        self.opening = self.headers() | {"User-Agent": workspace.agent}
+        """The headers to begin with."""
+
+    def _ask_directly(self) -> None:
+        """Ask the endpoint at its own URL, if the way of signing on gives a token for it. Raises BadInput."""
+        endpoint, own = self.endpoint, DataPlane(self._workspace, self.endpoint.authorization_details)
+        url = endpoint.url if "://" in endpoint.url else f"https://{endpoint.url}"
+        try:
+            own.headers()
+        except RunFailed as error:
+            if 0 < endpoint.created_ms < _OWN_URL_MS:  # the workspace's URL serves it too
+                self.endpoint = msgspec.structs.replace(endpoint, detour=str(error))
+                return
+            raise BadInput(
+                f"{self._name} is route-optimised and opens to OAuth only ({error}): sign on as a service principal, "
+                "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"
+            ) from None
+        self._key = own
+        self.base, self._path = (
+            (url.removesuffix(self._path), self._path) if url.endswith(self._path)
+            else (url.removesuffix("/invocations"), "/invocations")
+        )  # fmt: skip
 
     def target(self, plain: Target) -> Target:
         """The endpoint as a target, with what `plain` says besides; its own task, if stated, decides on the dialect.
@@ -67,31 +75,20 @@ class Serving:
             plain,
             api=endpoint.api or plain.api,
             headers=plain.headers | self.opening,
-            past=self._known,
-            path=f"/{self._name}/invocations",
+            past=self._workspace.secrets,
+            path=self._path,
             endpoint=self._name,
         )
 
     # --- what a Source does
 
     def headers(self) -> dict[str, str]:
-        """What authenticates a request now; the SDK renews its tokens well before they expire."""
-        config = self._client.config
-        try:
-            headers = dict(config.authenticate())
-        except Exception as error:  # the SDK raises ValueError, OSError and its own, as the way of signing on has it
-            raise RunFailed(f"no new token for {self.host}: {self._said(error)}") from None
-        return headers | self._where()
+        """What opens the endpoint now."""
+        return self._key.headers()
 
     def lasts_s(self) -> float | None:
-        """Seconds until the token expires; None for one that has no stated end."""
-        try:
-            expiry = self._client.config.oauth_token().expiry
-        except Exception:  # a personal access token, or an SDK that cannot tell
-            return None
-        if expiry is None:
-            return None
-        return float((expiry - datetime.datetime.now(tz=expiry.tzinfo)).total_seconds())
+        """Seconds until those expire; None where they have no stated end."""
+        return self._key.lasts_s()
 
     def look(self) -> Sight:
         """State and exported metrics, as they are now."""
@@ -99,11 +96,11 @@ class Serving:
 
         endpoint = self._read()
         try:
-            contents = self._client.serving_endpoints.export_metrics(self._name).contents
+            contents = self._workspace.client.serving_endpoints.export_metrics(self._name).contents
             text = contents.read().decode("utf-8", "replace") if contents is not None else ""
             problem = ""
-        except Exception as error:  # as above; endpoints of some kinds export none
-            text, problem = "", f"no metrics: {self._said(error)}"
+        except Exception as error:  # as in SignOn; endpoints of some kinds export none
+            text, problem = "", f"no metrics: {self._workspace.said(error)}"
         metrics = metrics_in(text)
         return Sight(
             now_ns=monotonic_ns(),
@@ -133,28 +130,20 @@ class Serving:
     def _read(self) -> Endpoint:
         """The endpoint as it is now, from the answer itself: the SDK's own classes know less, and fail on more."""
         try:
-            told = self._get(f"/api/2.0/serving-endpoints/{self._name}")
-        except Exception as error:  # as above
+            told = self._workspace.get(f"/api/2.0/serving-endpoints/{self._name}")
+        except Exception as error:  # as in SignOn
             self._refuse(error)
         if self._caller is None and principals_in(told):
             with contextlib.suppress(Exception):  # then every limit counts
-                self._caller = caller_in(self._get("/api/2.0/preview/scim/v2/Me"))
+                self._caller = caller_in(self._workspace.get("/api/2.0/preview/scim/v2/Me"))
         found = endpoint_in(told, self._caller)
         return found if found.name else msgspec.structs.replace(found, name=self._name)
-
-    def _get(self, path: str) -> Any:
-        return self._client.api_client.do("GET", path, headers={"Accept": "application/json"} | self._where())
-
-    def _where(self) -> dict[str, str]:
-        """Which workspace is meant, where one host has several."""
-        workspace = getattr(self._client.config, "workspace_id", None)
-        return {"X-Databricks-Workspace-Id": str(workspace)} if workspace else {}
 
     def _refuse(self, error: Exception) -> NoReturn:
         from databricks.sdk import errors
         from databricks.sdk.errors.base import DatabricksError
 
-        name, host, said = self._name, self.host, self._said(error)
+        name, host, said = self._name, self._workspace.host, self._workspace.said(error)
         if isinstance(error, errors.NotFound):
             raise BadInput(f"no serving endpoint {name!r} in {host}{self._alike()}") from None
         if isinstance(error, errors.Unauthenticated) or "access token" in said.lower():
@@ -168,47 +157,68 @@ class Serving:
     def _alike(self) -> str:
         """What the user may have meant."""
         try:
-            listed = self._get("/api/2.0/serving-endpoints")
+            listed = self._workspace.get("/api/2.0/serving-endpoints")
             names = [str(e["name"]) for e in listed.get("endpoints", []) if e.get("name")]
         except Exception:  # as above; it is but a hint
             return ""
         near = difflib.get_close_matches(self._name, names, n=3, cutoff=0.4)
         return f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(names)} other endpoints"
 
-    def _said(self, error: Exception) -> str:
-        return _one_line(str(error), self._known)
+
+class Route:
+    """A path of the workspace that answers as an API does, such as the AI Gateway's: a `watch.Source` of headers.
+
+    Nothing is known of what is behind it; the model that is asked for decides.
+    """
+
+    def __init__(self, workspace: SignOn, path: str, model: str) -> None:
+        self._workspace = workspace
+        self._path = path
+        self._model = model
+        self.base = f"{workspace.host}{path}"
+        self.endpoint = Endpoint(model, task="", ready=True, state="not told", version=None, entities=(), limits=())
+
+    def target(self, plain: Target) -> Target:
+        """The route as a target, with what `plain` says besides."""
+        opening = self.headers() | {"User-Agent": self._workspace.agent}
+        return msgspec.structs.replace(plain, headers=plain.headers | opening, past=self._workspace.secrets)
+
+    def headers(self) -> dict[str, str]:
+        """What opens the workspace now."""
+        return self._workspace.headers()
+
+    def lasts_s(self) -> float | None:
+        """Seconds until those expire; None where they have no stated end."""
+        return self._workspace.lasts_s()
+
+    def look(self) -> Sight:
+        """Nothing but that it is asked: a route tells nothing of itself."""
+        return Sight(monotonic_ns(), "not told", True)
+
+    def advice(self, error: str) -> str | None:
+        """What a failed first request means here."""
+        if error in ("http_401", "http_403"):
+            return f"{self._model} may not be queried at {self._path} with these credentials: ask for the permission"
+        if error == "http_404":
+            return f"{self._path} of this workspace has no {self._model}: check the path, --model and --api"
+        return None
 
 
-def serving(name: str, profile: str = "") -> Serving:
-    """The endpoint `name` of the workspace that the environment, a profile or the notebook names.
+def serving(name: str, profile: str = "", model: str = "") -> Serving | Route:
+    """The endpoint `name` of the workspace that the environment, a profile or the notebook names; with a slash before
+    it, the path of a route that serves `model`.
 
     Raises BadInput where the SDK is not installed, finds no credentials, or the workspace refuses.
     """
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name):
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}|(?:/[A-Za-z0-9._-]+)+", name):
         raise BadInput(f"{SCHEME}{name}: that is no name of a serving endpoint; for example {SCHEME}my-endpoint")
+    if name.startswith("/") and not model:
+        raise BadInput(f"{SCHEME}{name}: a route serves many models; name one with --model")
+    workspace = signed_on(profile)
     try:
-        from databricks.sdk import WorkspaceClient
-        from databricks.sdk.core import Config
-    except ImportError:
-        raise BadInput("a databricks: target needs databricks-sdk: pip install 'databricks-sdk>=0.40'") from None
-    logging.getLogger("databricks.sdk").addHandler(logging.NullHandler())  # what goes wrong is told by an exception
-    file = Path(os.environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser()
-    if profile and not file.is_file():  # the SDK would pass over it in silence
-        raise BadInput(f"--profile {profile}: there is no file {file} to find it in")
-    try:
-        config = Config(
-            profile=profile or None, http_timeout_seconds=ANSWER_S, retry_timeout_seconds=RETRY_S,
-            product="pacemark", product_version=__version__,
-        )  # fmt: skip
-        client = WorkspaceClient(config=config)
-    except Exception as error:  # ValueError, or whatever the way of signing on raises
-        said = _one_line(str(error), ())
-        raise BadInput(
-            f"no access to a Databricks workspace: {said}; set DATABRICKS_HOST and DATABRICKS_TOKEN, or name a profile "
-            "of ~/.databrickscfg with --profile"
-        ) from None
-    try:
-        found = Serving(client, name)
+        if name.startswith("/"):
+            return Route(workspace, name, model)
+        found = Serving(workspace, name)
     except RunFailed as error:
         raise BadInput(str(error)) from None
     _refuse_unusable(found.endpoint)
@@ -221,11 +231,3 @@ def _refuse_unusable(endpoint: Endpoint) -> None:
         raise BadInput(f"{name} is {endpoint.state}: wait until it is ready")
     if endpoint.permission == "CAN_VIEW":
         raise BadInput(f"{name} may be looked at but not queried with these credentials: ask for CAN QUERY on it")
-
-
-def _one_line(text: str, known: Sequence[str]) -> str:
-    for secret in known:
-        text = text.replace(secret, "***")
-    text = re.sub(r"(?i)(bearer|basic) [\w.~+/=-]+", r"\1 ***", text)
-    text = re.sub(r"\. (?:Config|Env): .*", "", text, flags=re.DOTALL)  # the SDK lists its settings behind each error
-    return " ".join(text.split()).rstrip(".")

@@ -7,6 +7,7 @@ strings, parts that are left out. What cannot be read counts as not stated. Name
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ def endpoint_in(raw: Any, caller: Caller | None = None) -> Endpoint:
         updating=update == "IN_PROGRESS",
         route_optimized=told.get("route_optimized") is True,
         url=_text(direct.get("endpoint_url")) or _text(told.get("endpoint_url")),
-        authorization_details=_text(direct.get("authorization_details")),
+        authorization_details=_text(direct.get("authorization_details")) or _permission(_text(told.get("id"))),
+        created_ms=_whole(told.get("creation_timestamp")) or 0,
         falls_back=_object(_object(told.get("ai_gateway")).get("fallback_config")).get("enabled") is True,
     )
 
@@ -68,6 +70,17 @@ def principals_in(raw: Any) -> bool:
 
 def _rate_limits(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return _objects(_object(told.get("ai_gateway")).get("rate_limits"))
+
+
+def _permission(endpoint_id: str) -> str:
+    """The authorization details of an endpoint that does not name them, as the page on route-optimised ones does."""
+    details = {
+        "type": "workspace_permission",
+        "object_type": "serving-endpoints",
+        "object_path": f"/serving-endpoints/{endpoint_id}",
+        "actions": ["query_inference_endpoint"],
+    }
+    return json.dumps([details])
 
 
 def _said(ready: bool, update: str, entities: Sequence[Entity]) -> Iterator[str]:

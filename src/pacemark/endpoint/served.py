@@ -153,6 +153,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Where a route-optimised endpoint is asked itself: the whole URL of an invocation."""
     authorization_details: str = ""
     """What the data plane's token is asked for, as the workspace writes it."""
+    created_ms: int = 0
+    """Since 1970; 0 where it is not told."""
+    detour: str = ""
+    """Why a route-optimised endpoint is asked through the workspace's URL, where it is."""
     falls_back: bool = False
     """Whether a request that one entity fails is tried with the next."""
 
@@ -207,8 +211,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         shares = [f"{e.name} {e.traffic}%" for e in self.entities if e.traffic]
         if len(shares) > 1:
             yield f"{name} splits its traffic, {', '.join(shares)}: the figures are those of the mixture"
-        if self.route_optimized:
-            yield f"{name} is route optimized, but is asked through the workspace's URL: a path with more latency"
+        if self.detour:
+            yield f"{name} is route-optimised, but asked through the workspace's URL, with more latency: {self.detour}"
         payload_mb = 4 * input_tokens / 1e6  # some four letters a token
         most_mb = min((PAYLOAD_MB.get(kind, 4.0) for kind in kinds), default=4.0)
         if payload_mb > most_mb:

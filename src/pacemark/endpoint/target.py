@@ -17,11 +17,12 @@ from pacemark.dialects.dialect import DIALECTS, spoken
 from pacemark.endpoint.address import Address, WireError, tls_context
 from pacemark.endpoint.proxy import Proxy, proxy_for
 from pacemark.errors import BadInput
+from pacemark.version import __version__
 
 _MOST_BYTES = 4 << 20
 """Of a list of models; more is none."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_OPEN_HEADERS = {"x-databricks-workspace-id", "host"}
+_OPEN_HEADERS = {"x-databricks-workspace-id", "host", "user-agent"}
 """Headers whose values are no secret, and part of many a message."""
 _OPEN_QUERY = {"api-version"}
 """Fields of a query whose values are no secret."""
@@ -31,7 +32,7 @@ _DEFAULT_HEADERS = {
     "Content-Type": "application/json",
     "Accept": "text/event-stream, application/json",
     "Accept-Encoding": "identity",
-    "User-Agent": "pacemark",
+    "User-Agent": f"pacemark/{__version__}",
 }
 _WHERE = {"/chat/completions": "chat"} | {d.path: d.name for d in DIALECTS.values()} | {"/invocations": ""}
 """How a path ends that is whole, longest first, and the API behind it; empty: whichever was asked for."""

@@ -18,7 +18,7 @@ from pacemark.answers.confirmation import forecast, implied_rate, long_enough, w
 from pacemark.answers.search import Step
 from pacemark.answers.search import find as search_for
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.endpoint.databricks import SCHEME, Serving, exceeding
+from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.target import Target, only_model, target
 from pacemark.errors import RunFailed
@@ -234,7 +234,7 @@ def _run(order: Scenario, options: Options, body: Callable[[Bench, RunFolder, Ru
 
 @contextlib.contextmanager
 def _ready(
-    place: Target, scenario: Scenario, serving: Serving | None, folder: RunFolder, options: Options
+    place: Target, scenario: Scenario, serving: Serving | Route | None, folder: RunFolder, options: Options
 ) -> Iterator[Bench]:
     """A bench that has met the endpoint, and writes to `folder`."""
     count_tokens, observe = _counter(scenario.access.tokenizer), options.get("observe", _silent)
@@ -276,17 +276,19 @@ def _driven(
 
 
 @contextlib.contextmanager
-def _opened(scenario: Scenario, options: Options, said: _Notices) -> Iterator[tuple[Target, Scenario, Serving | None]]:
+def _opened(
+    scenario: Scenario, options: Options, said: _Notices
+) -> Iterator[tuple[Target, Scenario, Serving | Route | None]]:
     """The endpoint of an order, started where it is the embedded one, and the order as that endpoint needs it."""
     where, way = scenario.target, scenario.access
     access: Any = {"headers": options.get("headers", ()), "ca_file": way.ca_file, "insecure": way.insecure}
-    serving: Serving | None = None
+    serving: Serving | Route | None = None
     with contextlib.ExitStack() as stack:
         if where.startswith(SCHEME):
-            serving = open_serving(where.removeprefix(SCHEME), way.profile)
+            serving = open_serving(where.removeprefix(SCHEME), way.profile, way.model)
             for line in serving.endpoint.warnings(scenario.workload.input.longest):
                 said.say(line)
-            bare = target(f"{serving.host}/serving-endpoints", model=way.model, api=way.api, **access)
+            bare = target(serving.base, model=way.model, api=way.api, **access)
             place = serving.target(bare)
         else:
             url, model = where, way.model
@@ -311,7 +313,7 @@ def _spoken(scenario: Scenario, api: str) -> Scenario:
     )
 
 
-def _forewarn(serving: Serving, bench: Bench, scenario: Scenario, said: _Notices) -> None:
+def _forewarn(serving: Serving | Route, bench: Bench, scenario: Scenario, said: _Notices) -> None:
     """Say which known limit the plan would exceed, before its first level."""
     first = bench.first
     latency_s = (first.ended_ns - first.sent_ns) / 1e9

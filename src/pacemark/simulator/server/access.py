@@ -23,6 +23,7 @@ class Access:
         self._client = (client_id, client_secret)
         self._token_s = token_s
         self._issued: dict[str, float] = {}
+        self._exchanged: dict[str, float] = {}
 
     def allowed(self, request: Request) -> bool:
         """Whether the request carries the key or a live token; False too where it carries nothing but must."""
@@ -38,9 +39,18 @@ class Access:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         return token if scheme.lower() == "bearer" else ""
 
+    def allowed_directly(self, request: Request) -> bool:
+        """Whether the request carries a live token of the data plane, which opens an endpoint by its own URL."""
+        return self._exchanged.get(self.token(request), 0.0) > time.monotonic()
+
     def issue(self, request: Request) -> dict[str, object]:
-        """A new access token for client credentials (RFC 6749, section 4.4). Raises Refusal (400 or 401)."""
+        """A new access token for client credentials (RFC 6749, section 4.4), or for another token (RFC 7523).
+
+        Raises Refusal (400 or 401).
+        """
         form = {name: values[0] for name, values in parse_qs(request.body.decode("latin-1")).items()}
+        if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
+            return self._exchange(form)
         if form.get("grant_type") != "client_credentials":
             raise Refusal(400, "grant_type must be client_credentials", code="unsupported_grant_type")
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
@@ -56,13 +66,19 @@ class Access:
             compare_digest(a.encode(), b.encode()) for a, b in zip(given, expected, strict=True)
         ):
             raise Refusal(401, "Client authentication failed", code="invalid_client")
+        return self._new(self._issued) | {"scope": form.get("scope", "all-apis")}
+
+    def _exchange(self, form: dict[str, str]) -> dict[str, object]:
+        if self._issued.get(form.get("assertion", ""), 0.0) <= time.monotonic():
+            raise Refusal(400, "the assertion is no token of this workspace, or has expired", code="invalid_grant")
+        if "query_inference_endpoint" not in form.get("authorization_details", ""):
+            raise Refusal(400, "authorization_details name nothing to query", code="invalid_request")
+        return self._new(self._exchanged)
+
+    def _new(self, tokens: dict[str, float]) -> dict[str, object]:
         now = time.monotonic()
-        self._issued = {token: end for token, end in self._issued.items() if end > now}
+        for token in [token for token, end in tokens.items() if end <= now]:
+            del tokens[token]
         token = secrets.token_urlsafe(32)
-        self._issued[token] = now + self._token_s
-        return {
-            "access_token": token,
-            "token_type": "Bearer",
-            "expires_in": int(self._token_s),
-            "scope": form.get("scope", "all-apis"),
-        }
+        tokens[token] = now + self._token_s
+        return {"access_token": token, "token_type": "Bearer", "expires_in": int(self._token_s)}

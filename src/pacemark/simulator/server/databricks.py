@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -23,7 +24,10 @@ from pacemark.simulator.server.service import Service
 
 __all__ = ["Databricks", "Workspace"]
 
-PATHS = ("/serving-endpoints", "/api/", "/oidc/", "/.well-known/")
+_DIRECT = "/1234567890/serving-endpoints/"
+"""Where a route-optimised endpoint is asked itself; the service has a host of its own for it."""
+_GATEWAY = "/ai-gateway/"
+PATHS = ("/serving-endpoints", "/api/", "/oidc/", "/.well-known/", _DIRECT, _GATEWAY)
 """What belongs to this face."""
 
 
@@ -50,6 +54,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str = "DEPLOYMENT_READY"
     """State of its deployment; in any other it is not ready and answers nothing."""
     config_update: Literal["NOT_UPDATING", "IN_PROGRESS", "UPDATE_FAILED", "UPDATE_CANCELED"] = "NOT_UPDATING"
+    route_optimized: bool = False
+    """Asked by its own URL only, with a token of the data plane, as those made since 2025-09-22 are."""
     calls_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Rate limits set on the endpoint (AI Gateway)."""
@@ -136,7 +142,7 @@ class Databricks:
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answer one request."""
-        generating = request.method == "POST" and request.path.startswith("/serving-endpoints/")
+        generating = request.method == "POST" and request.path.startswith(("/serving-endpoints/", _DIRECT, _GATEWAY))
         request_id = f"x-request-id: {secrets.token_hex(16)}"
         try:
             if request.path.startswith(("/oidc/", "/.well-known/")):
@@ -144,7 +150,9 @@ class Databricks:
                 connection.done()
                 return
             self._check(request)
-            if generating:
+            if request.path.startswith(_GATEWAY) and generating:
+                self._service.serve(connection, request, self._gateway(request.path), _answer, name=None)
+            elif generating:
                 self._generate(connection, request)
             else:
                 connection.send(self._read(request))
@@ -161,6 +169,10 @@ class Databricks:
             connection.done()
 
     def _check(self, request: Request) -> None:
+        if request.path.startswith(_DIRECT):
+            if not self._access.allowed_directly(request):
+                raise Refusal(401, "Credential was not sent or is no token for this endpoint.")
+            return
         if not self._access.allowed(request):
             if self._access.token(request):
                 raise Refusal(403, "Invalid access token.")  # Expired ones too: clients must refresh on 403.
@@ -168,8 +180,10 @@ class Databricks:
 
     def _generate(self, connection: Connection, request: Request) -> None:
         readers = {"chat/completions": read_chat, "completions": read_completion, "embeddings": read_embeddings}
-        rest = request.path.removeprefix("/serving-endpoints/")
-        endpoint = self._workspace.endpoint
+        direct, endpoint = request.path.startswith(_DIRECT), self._workspace.endpoint
+        rest = request.path.removeprefix(_DIRECT if direct else "/serving-endpoints/")
+        if self._workspace.route_optimized and not direct:
+            raise Refusal(400, f"{endpoint} is route-optimised: use its endpoint_url")
         self._allow("Query", ("CAN_MANAGE", "CAN_QUERY"))
         if self._workspace.deployment != "DEPLOYMENT_READY":
             raise Refusal(503, f"The endpoint {endpoint} is not ready.")
@@ -184,6 +198,14 @@ class Databricks:
             if refusal.code == "model_not_found":
                 raise self._unknown("named as the model") from None
             raise
+
+    def _gateway(self, path: str) -> Callable[..., Ask]:
+        """What reads a request to the AI Gateway."""
+        family, _, rest = path.removeprefix(_GATEWAY).partition("/v1/")
+        readers = {"chat/completions": read_chat, "embeddings": read_embeddings}
+        if family not in ("mlflow", "openai") or rest not in readers:
+            raise Refusal(404, f"No API found for 'POST {path}'")
+        return readers[rest]
 
     def _read_task(self, request: Request, *, strict: bool = False) -> Ask:
         """Any request to a chat endpoint, which is the default and answers all; to others those of their task."""
@@ -262,7 +284,15 @@ class Databricks:
                 "config_version": 1,
             },
             **({"task": workspace.task} if workspace.task else {}),
+            **(self._directly() if workspace.route_optimized else {}),
         }
+
+    def _directly(self) -> dict[str, Any]:
+        """Where and with what a route-optimised endpoint is asked."""
+        url = f"{self._base}{_DIRECT}{self._workspace.endpoint}/invocations"
+        details = [{"type": "workspace_permission", "actions": ["query_inference_endpoint"]}]
+        info = {"endpoint_url": url, "authorization_details": msgspec.json.encode(details).decode()}
+        return {"route_optimized": True, "endpoint_url": url, "data_plane_info": {"query_info": info}}
 
     def _metrics(self) -> bytes:
         """The endpoint's health metrics: counts are those of the last minute, as the service documents them."""
