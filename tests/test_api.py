@@ -53,14 +53,17 @@ class TestSweep:
         assert all(level.output_tokens == 8 for level in run.levels)
 
     def test_the_observer_sees_every_phase_of_every_level(self, swept: tuple[pacemark.Run, list[Status]]) -> None:
-        _, seen = swept
+        _, [greeting, *seen] = swept
+        assert greeting.note.endswith(": 2 levels of 0.5 s; getting ready")
         phases = list(dict.fromkeys((s.level_index, s.phase) for s in seen))
         assert [p for p in phases if p[1] != "finishing"] == [
             (0, "ramp"),
             (0, "measuring"),
             (1, "ramp"),
             (1, "measuring"),
+            (1, "reporting"),
         ]
+        assert [s.ended.load for s in seen if s.ended] == [Concurrency(1), Concurrency(3)]
         assert {s.levels for s in seen} == {2}
         assert max(s.in_flight for s in seen if s.level_index == 1) == 3
         assert [s.elapsed_s for s in seen] == sorted(s.elapsed_s for s in seen)

@@ -81,11 +81,11 @@ def run_command(
     **given: Any,
 ) -> None:
     """Measure one load level."""
-    from pacemark import api as face
-
     make_room(target, [concurrency or 0], [rate or 0.0], given)
     loads = {"concurrency": concurrency, "rate": rate} | _process(given)
     with showing.watched(context, given) as options:
+        from pacemark import api as face
+
         done = face.run(target, **loads, **options)
     _done(done, given)
 
@@ -102,14 +102,14 @@ def sweep_command(
     **given: Any,
 ) -> None:
     """Measure the throughput-latency curve; over several lengths, what a token costs at one concurrency."""
-    from pacemark import api as face
-
     levels = numbers("--concurrency", concurrency, int) if concurrency else None
     rates = numbers("--rate", rate, float) if rate else None
     given["input_tokens"] = several("--input-tokens", input_tokens)
     given["output_tokens"] = several("--output-tokens", output_tokens)
     make_room(target, levels or [0], rates or [0.0], given)
     with showing.watched(context, given) as options:
+        from pacemark import api as face
+
         done = face.sweep(target, concurrency=levels, rate=rates, **_process(given), **options)
     _done(done, given)
 
@@ -131,9 +131,9 @@ def check_command(target: Where, **given: Any) -> None:
 @flags("duration out seed label json", duration="4s")
 def demo_command(context: typer.Context, **given: Any) -> None:
     """Sweep the embedded endpoint, in under a minute."""
-    from pacemark import api as face
-
     with showing.watched(context, given) as options:
+        from pacemark import api as face
+
         done = face.demo(**options)
     _done(done, given)
 
@@ -225,7 +225,7 @@ def find_command(
     search |= {"within": face.share("--within", within) or 0.05, "allowance": allowance}
     with showing.watched(context, given) as options:
         options["budget"] = budget
-        done = face.find(target, tell=showing.probe, **search, **options)
+        done = face.find(target, tell=showing.searching(options), **search, **options)
     _done(done, given | {"budget": budget}, written=from_run is None)
 
 

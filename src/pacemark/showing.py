@@ -7,7 +7,7 @@ import json as text_json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,14 +25,25 @@ if TYPE_CHECKING:
     from pacemark.runs.listing import Listed
 
 
-def probe(step: Step) -> None:
-    """A line for each level that a search has measured, and what it means to do next."""
-    if step.probe is not None:
-        verdict = {True: "within", False: "beyond", None: "close to"}[step.probe.within]
-        note(f"{step.probe.load}: {verdict} the budget: {step.probe.why}")
-    low, high = ("?" if x is None else f"{x:.4g}" for x in (step.low, step.high))
-    if step.next is not None:
-        note(f"  between {low} and {high}; next {step.next}: {step.why}")
+def searching(options: Options) -> Callable[[Step], None]:
+    """Tells what each level of a search has shown, and what comes next."""
+    from pacemark.reporting.progress import told
+
+    def tell(step: Step) -> None:
+        if step.probe is not None:
+            verdict = {True: "within", False: "beyond", None: "close to"}[step.probe.within]
+            options["observe"](told(f"  {verdict} the budget: {step.probe.why}"))
+        if step.next is not None:
+            options["observe"](told(f"  next {step.next}: {step.why}{_bracket(step.low, step.high)}"))
+
+    return tell
+
+
+def _bracket(low: float | None, high: float | None) -> str:
+    """Where the answer lies as far as is known."""
+    if low is not None and high is not None:
+        return f"; the most lies between {low:.3g} and {high:.3g}"
+    return f"; the most lies above {low:.3g}" if low is not None else f"; below {high:.3g}" if high is not None else ""
 
 
 def listed(runs: Sequence[Listed]) -> None:
@@ -114,7 +125,7 @@ def watched(context: typer.Context, given: Mapping[str, Any]) -> Iterator[Option
         from pacemark.integrations.mlflow import require
 
         require()
-    from pacemark.reporting.terminal import Progress
+    from pacemark.reporting.progress import Progress
 
     def show(status: Any) -> None:
         with contextlib.suppress(OSError):  # nobody looks any more; that must not end the run

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import msgspec
-import vl_convert
+from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from pacemark.files import write_whole
+from pacemark.reporting import drawing
 from pacemark.reporting.answer import answer, search_of
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.charts.theme import theme
@@ -28,21 +30,24 @@ _SIZES = ((1100, 960, 430), (740, 610, 610), (0, 255, 255))
 
 
 def write_html(summary: Summary, path: str | Path) -> None:
-    """Write the report of `summary` to `path`; OSError where that cannot be done."""
-    Path(path).write_text(html(summary), encoding="utf-8")
+    """Write the report of `summary` to `path`, whole or not at all; OSError where that cannot be done."""
+    write_whole(Path(path), html(summary).encode())
 
 
 def html(summary: Summary) -> str:
     """The report as one document. All text that came from outside is escaped."""
-    run, column = summary.run, charts.charts(summary)
-    svg = vl_convert.vegalite_to_svg(column.to_dict(validate=False), vl_version=_vega_lite())
+    run = summary.run
+    with debug_mode(False), ThreadPoolExecutor(1) as aside:  # what draws leaves Python to others meanwhile
+        middle = _specs(summary, _SIZES[1])
+        svg = aside.submit(drawing.svg, charts.column(middle))
+        specs = [_specs(summary, _SIZES[0]), middle, _specs(summary, _SIZES[2])]
     return _template().render(
         title=title(summary),
         when=_when(run["started"]) if run.get("started") else "",
         ending=f"failed: {plain(run['failure'])}" if run.get("failure")
         else "was interrupted." if run.get("interrupted") else "",
         answer=answer(summary),
-        charts=len(column.vconcat),
+        charts=len(middle),
         find=search_of(summary),
         levels=summary.levels,
         axis=load_axis(summary.levels),
@@ -51,10 +56,10 @@ def html(summary: Summary) -> str:
         facts=_facts(summary),
         command=run.get("command"),
         schema=summary.schema,
-        svg=Markup(svg),
+        svg=Markup(svg.result()),
         css=Markup(_file("report.css")),
-        data=Markup(_data(summary)),
-        code=Markup(_code()),
+        data=Markup(_data(specs)),
+        code=Markup(drawing.script()),
     )  # fmt: skip
 
 
@@ -88,26 +93,18 @@ def _remarks(level: Level) -> list[str]:
     return said + ([f"Failed requests: {errors(level)}"] if level.requests.failed else [])
 
 
-def _data(summary: Summary) -> str:
+def _specs(summary: Summary, size: tuple[int, int, int]) -> list[dict[str, Any]]:
+    """The charts at one size."""
+    _, wide, narrow = size
+    return [part.to_dict(validate=False) for part in charts.parts(summary, wide, narrow)]
+
+
+def _data(specs: Sequence[list[dict[str, Any]]]) -> str:
     """The charts at each size, as JSON that may stand in a script element."""
-    sizes = [
-        {"from": page, "specs": [part.to_dict(validate=False) for part in charts.parts(summary, wide, narrow)]}
-        for page, wide, narrow in _SIZES
-    ]
+    sizes = [{"from": page, "specs": drawn} for (page, _, _), drawn in zip(_SIZES, specs, strict=True)]
     data = {"sizes": sizes, "light": theme(), "dark": theme(dark=True)}
     # In a script element only "<" can end it or open a comment, so no text from outside may bring one.
     return msgspec.json.encode(data).decode().replace("<", "\\u003c")
-
-
-@cache
-def _code() -> str:
-    """The chart library with the lines that draw; the same for every report, and slow to make."""
-    return vl_convert.javascript_bundle(_file("report.js"), vl_version=_vega_lite())
-
-
-def _vega_lite() -> str:
-    """The Vega-Lite version that the charts are written for, as vl_convert names it."""
-    return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:

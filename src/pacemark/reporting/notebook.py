@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 
 import altair as alt
-import vl_convert
 
+from pacemark.reporting import drawing
 from pacemark.reporting.answer import Statement
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.charts.curve import main_chart
@@ -39,7 +39,7 @@ def fragment(summary: Summary) -> str:
     It needs no script, no style sheet and no network.
     """
     chart = main_chart(summary).to_dict(validate=False)
-    svg = vl_convert.vegalite_to_svg(chart, vl_version=".".join(_VERSION))
+    svg = drawing.svg(chart)
     words = "".join(
         f"<p><b>{escape(said.name[:1].upper() + said.name[1:])}{_mark(said)}: "
         f"{escape(said.text)}{escape(f'; suspect: {said.doubt}') if said.doubt else ''}.</b><br>{escape(said.why)}</p>"

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from pacemark.pace import Load
-from pacemark.reporting.words import plain
+from pacemark.pace import Concurrency, Load
+from pacemark.reporting.rows import head, row
+from pacemark.summary import Level
 from pacemark.units import number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-Phase = Literal["preparing", "warm-up", "ramp", "measuring", "finishing"]
+Phase = Literal["preparing", "warm-up", "ramp", "measuring", "finishing", "reporting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,24 @@ class Status:
     errors: int
     note: str = ""
     """A line for the user, told once; all else of such a status is of no account while it is `preparing`."""
+    ended: Level | None = None
+    """The level that has just ended."""
 
 
-_PLAIN_EVERY_S = 5.0
+def told(text: str) -> Status:
+    """A line for the user, as a status."""
+    return Status(0, None, Concurrency(1), "preparing", 0.0, None, None, 0, 0, 0, text)
+
+
+_PLAIN_EVERY_S = 15.0
 _LIVE_EVERY_S = 0.2
 
 
 class Progress:
     """Shows each `Status` on standard error: live on a terminal, else as plain lines, never on standard output.
 
-    Plain lines come at each level's change of phase and otherwise at most every five seconds. It starts no
-    thread: whoever calls `update` pays for the drawing, at most five times a second.
+    A level that has ended leaves a row; in plain lines something is said besides only after fifteen seconds of
+    nothing. It starts no thread: whoever calls `update` pays for the drawing, at most five times a second.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,7 +71,8 @@ class Progress:
         self._clock = clock
         self._live: Live | None = None
         self._shown: tuple[int, Load, str] | None = None
-        self._shown_s = 0.0
+        self._shown_s = self._clock()
+        self._headed = False
 
     def __enter__(self) -> Self:
         """Take over the last lines of the terminal, if it is one."""
@@ -72,6 +81,7 @@ class Progress:
 
             self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
+            self._live.update(_waiting("getting ready"), refresh=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -84,29 +94,44 @@ class Progress:
         """Show `status`, if it is time to."""
         if status.note:
             return self.note(status.note)
+        if status.ended is not None:
+            return self._row(status.ended)
         stage = (status.level_index, status.load, status.phase)
         now = self._clock()
-        wait = _PLAIN_EVERY_S if self._live is None else _LIVE_EVERY_S
-        if stage == self._shown and now - self._shown_s < wait:
-            return
-        self._shown, self._shown_s = stage, now
         if self._live is not None:
-            self._live.update(_live_view(status), refresh=True)
-        else:
-            self._write(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
+            if stage != self._shown or now - self._shown_s >= _LIVE_EVERY_S:
+                self._shown, self._shown_s = stage, now
+                self._live.update(_live_view(status), refresh=True)
+        elif now - self._shown_s >= _PLAIN_EVERY_S:
+            self.note(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
+
+    def _row(self, level: Level) -> None:
+        if not self._headed:
+            self._headed = True
+            self.note(head(level))
+        self.note(row(level))
 
     def note(self, text: str) -> None:
         """A line that stays, above the live display: a finished level, a probe and its verdict."""
         if self._live is not None:
             from rich.text import Text
 
-            self._live.console.print(Text(plain(text)))
+            self._live.console.print(Text(_printable(text)))
         else:
-            self._write(plain(text))
+            self._shown_s = self._clock()
+            self._console.file.write(_printable(text) + "\n")
+            self._console.file.flush()
 
-    def _write(self, line: str) -> None:
-        self._console.file.write(line + "\n")
-        self._console.file.flush()
+
+def _printable(text: str) -> str:
+    """On one line and without control characters; spaces stay, for rows have columns."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _waiting(text: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(f"{text} ...", style="dim")
 
 
 def _live_view(status: Status) -> RenderableType:
@@ -115,6 +140,8 @@ def _live_view(status: Status) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    if status.phase == "reporting":
+        return _waiting("writing the report")
     bar = Table.grid(padding=(0, 1))
     total = status.elapsed_s + status.remaining_s if status.remaining_s is not None else None
     bar.add_row(

@@ -37,6 +37,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
+from pacemark.runs.looks import looks
 from pacemark.runs.status import Teller
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s
 from pacemark.scenario import Settings, Workload
@@ -44,7 +45,6 @@ from pacemark.summary import Asked, EndedBy
 from pacemark.trace import ABSENT, Exchange, Sight, Window
 from pacemark.workload.tokenizer import Tokenizer
 
-LOOK_NS = 200_000_000
 CONNECTING_NS = 1_000_000
 """Time allowed for each connection that an open loop opens beforehand; with a far endpoint 32 are opened at once."""
 PREPARE_S = 120.0
@@ -98,6 +98,7 @@ class Bench:
         self.known_prompts: float | None = None
         """See `pacemark.figures.evidence.Evidence`."""
         self._level = PROBE_LEVEL
+        self._asked: Asked | None = None
         self._latency_s = 1.0
         self._gap_ns = self._slowest_ns = 0
         self._stall_s = 0.0
@@ -169,7 +170,7 @@ class Bench:
             self._gap_ns = int((found.first.hi_ns[1:] - found.first.hi_ns[:-1]).max())
         if 5 * self._latency_s > self.settings.timeout_s:
             took, limit = f"{self._latency_s:.1f} s", f"{self.settings.timeout_s:g} s"
-            self._tell(f"one request alone took {took}; under load many may not end within the {limit} of --timeout")
+            self.tell(f"one request alone took {took}; under load many may not end within the {limit} of --timeout")
         self._prepared = True
         self._say_patience()
         self._say_how()
@@ -178,7 +179,7 @@ class Bench:
         advice = self._source.advice if self._source is not None else lambda error: None
         settings = self.settings
         limits = (settings.stream, settings.ignore_eos, settings.wait_s, self._prepare_s)
-        way = Way(self.target, self._ask, *limits, self._tell, self._pause, advice)
+        way = Way(self.target, self._ask, *limits, self.tell, self._pause, advice)
         return first_contact(way, self.workload, self._count_tokens, settings.seed_given)
 
     def _follow(self, location: str) -> None:
@@ -186,7 +187,7 @@ class Bench:
         new = redirected(self.target, self._path, location)
         if new is None or (new.host, new.port, new.tls) != (self.target.host, self.target.port, self.target.tls):
             raise BadInput(f"{self.target.url} moved to {self.target.redacted(location)}; give that URL instead")
-        self._tell(f"{self.target.url} moved to {location}, and is asked there")
+        self.tell(f"{self.target.url} moved to {location}, and is asked there")
         self.target = new
         self._head = new.head(self._path)
 
@@ -196,6 +197,7 @@ class Bench:
 
     def ask_for(self, asked: Asked) -> None:
         """Ask for other lengths from the next request on; words make tokens as they were found to."""
+        self._asked = asked
         self.workload = msgspec.structs.replace(self.workload, **msgspec.to_builtins(asked))
         words = self.prompts.words_for(asked.input_tokens)
         self.prompts = msgspec.structs.replace(self.prompts, words=words)
@@ -228,10 +230,10 @@ class Bench:
             if waited_s > SAY_AFTER_S and monotonic_ns() - said_ns > 10_000_000_000:
                 said_ns = monotonic_ns()
                 limit = f"for {self._prepare_s:.0f} s at most"
-                self._tell(f"waiting for {self.target.url} to answer a first request, {waited_s:.0f} s so far, {limit}")
+                self.tell(f"waiting for {self.target.url} to answer a first request, {waited_s:.0f} s so far, {limit}")
         return self._probed[0]
 
-    def _tell(self, line: str) -> None:
+    def tell(self, line: str) -> None:
         """Tell the user something, once."""
         self._observe(self._teller.note(self._level, self.target.redacted(line)))
 
@@ -259,7 +261,7 @@ class Bench:
             end_ns = start_ns + int(longest_s * 1e9)
             if self.folder is not None:
                 self.folder.set_window(level.number, Window(start_ns, end_ns))
-            ended_early = _looks(level.page, start_ns, enough) if enough else lambda: False
+            ended_early = looks(level.page, start_ns, enough) if enough else lambda: False
             self._pump_until(lambda: monotonic_ns() >= end_ns or ended_early(), level, "measuring", end_ns)
             early, end_ns = monotonic_ns() < end_ns, min(end_ns, monotonic_ns())
             self._hold(level, end_ns)
@@ -270,6 +272,8 @@ class Bench:
             result = self._conclude(level, window, ended_by)
         if line := level.doubts.afterthought(result.health.reconnects):
             self._observe(self._teller.note(level.number, line, load))
+        if self.levels_planned != 1:  # one level alone is told as a whole in a moment
+            self._observe(self._teller.ended(level.number, msgspec.structs.replace(result.level, asked=self._asked)))
         return result
 
     def _begin(self, load: Load) -> _Level:
@@ -313,6 +317,7 @@ class Bench:
 
     def finish(self, drain: bool = True) -> list[LevelResult]:
         """Let requests in flight end, so that what the server counted is what was recorded. All levels' results."""
+        self._observe(self._teller.reporting(self._level))
         grace_s = min(self.settings.timeout_s, max(10.0, 3 * self._latency_s)) if drain else 0.0
         for batch in self._workers.finish(drain, grace_s):
             self._take(batch)
@@ -427,19 +432,3 @@ class Bench:
             if exchange.level == PROBE_LEVEL:
                 self._probed.append(exchange)
         self._ledger.add_beat(batch.beat)
-
-
-def _looks(page: Page, start_ns: int, enough: Enough) -> Callable[[], bool]:
-    """Ask `enough` now and then: a look sorts in what is new and goes over all of it, so looks get rarer as a level
-    grows."""
-    due_ns = start_ns
-
-    def look() -> bool:
-        nonlocal due_ns
-        now = monotonic_ns()
-        if now < due_ns:
-            return False
-        due_ns = now + max(LOOK_NS, (now - start_ns) // 10)
-        return enough(page.trace(), Window(start_ns, now))
-
-    return look

@@ -6,7 +6,6 @@ both share it is an upper bound: a remote endpoint takes no CPU from the client.
 
 from __future__ import annotations
 
-import os
 import platform
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from pacemark.endpoint.target import target
 from pacemark.figures import metrics
+from pacemark.files import cache_folder
 from pacemark.pace import Concurrency, Load
 from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench
@@ -154,5 +154,4 @@ def warning(loads: Sequence[Load], tls: bool) -> str:
 
 
 def _memory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pacemark" / "calibration.json"
+    return cache_folder() / "calibration.json"

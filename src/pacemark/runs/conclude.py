@@ -25,6 +25,7 @@ from pacemark.figures.health import health_of
 from pacemark.figures.level import LevelResult, sum_up
 from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency, Load, Rate
+from pacemark.reporting import drawing
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import RunRecord, read, written
 from pacemark.runs.run import Run
@@ -45,6 +46,7 @@ def anew(path: Path, budget: Budget | None) -> Run:
     Raises BadInput where there are none.
     """
     with contextlib.closing(RunFolder.open(path)) as folder:
+        drawing.start()
         before = read(folder.run())
         record = _for_budget(before, budget)
         results = stored(folder, record)
@@ -150,7 +152,7 @@ def _known_until(trace: Trace, workers: int) -> int:
 
 
 def concluded(folder: RunFolder, results: Sequence[LevelResult], record: RunRecord, find: Find | None = None) -> Run:
-    """Write what people see of a run."""
+    """Write what people see of a run: first what no figure can be lost with, then the page."""
     from pacemark.reporting.html import write_html
 
     summary = summary_of(results, record, find)

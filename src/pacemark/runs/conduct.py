@@ -22,7 +22,8 @@ from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.target import Target, only_model, target
 from pacemark.errors import RunFailed
-from pacemark.reporting.progress import Status
+from pacemark.reporting import drawing
+from pacemark.reporting.progress import Status, told
 from pacemark.runs.bench import Bench
 from pacemark.runs.calibration import warning as beyond_calibration
 from pacemark.runs.conclude import concluded
@@ -207,7 +208,8 @@ def _run(order: Scenario, options: Options, body: Callable[[Bench, RunFolder, Ru
     """Open the target and a run folder, get ready, and hand over to `body`."""
     refuse_unknown(options, Options.__annotations__)
     said, labels = _Notices(), labelled(options)
-    with _opened(order, options, said) as (place, scenario, serving):
+    observe = options.get("observe", _silent)
+    with _opened(order, options, said, observe) as (place, scenario, serving):
         if beyond := beyond_calibration(scenario.loads, place.tls):
             said.say(beyond)
         described = serving.endpoint.described() if serving is not None else None
@@ -215,7 +217,7 @@ def _run(order: Scenario, options: Options, body: Callable[[Bench, RunFolder, Ru
         slug = f"{place.host} {record.target['model']}"
         folder = RunFolder.create(Path(options.get("out", "runs")), slug, written(record))
         try:
-            with _ready(place, scenario, serving, folder, options) as bench:
+            with _ready(place, scenario, serving, folder, observe) as bench:
                 if serving is not None:
                     _forewarn(serving, bench, scenario, said)
                 learned = Learned(bench.prompts, msgspec.to_builtins(bench.options), bench.known_prompts)
@@ -234,14 +236,21 @@ def _run(order: Scenario, options: Options, body: Callable[[Bench, RunFolder, Ru
 
 @contextlib.contextmanager
 def _ready(
-    place: Target, scenario: Scenario, serving: Serving | Route | None, folder: RunFolder, options: Options
+    place: Target,
+    scenario: Scenario,
+    serving: Serving | Route | None,
+    folder: RunFolder,
+    observe: Callable[[Status], None],
 ) -> Iterator[Bench]:
     """A bench that has met the endpoint, and writes to `folder`."""
-    count_tokens, observe = _counter(scenario.access.tokenizer), options.get("observe", _silent)
+    count_tokens = _counter(scenario.access.tokenizer)
     with Bench(place, scenario.workload, scenario.settings, count_tokens, observe, serving) as bench:
         bench.folder = folder
         bench.prepare()
         yield bench
+
+
+_AGAIN = "Ctrl-C again leaves at once, and `pacemark report` makes up for it"
 
 
 def _driven(
@@ -258,9 +267,14 @@ def _driven(
         drive()
     except KeyboardInterrupt:
         interrupted = True
+        bench.tell(f"stopping: what has been measured is written up; {_AGAIN}")
     except RunFailed as error:
         failure = error
-    results = bench.finish(drain=not interrupted and failure is None)
+    drawing.start()
+    try:
+        results = bench.finish(drain=not interrupted and failure is None)
+    except KeyboardInterrupt:  # the levels are whole: it is the last answers that are waited for no more
+        results = bench.results
     if results and not failure and not interrupted and not any(r.level.requests.completed for r in results):
         errors = ", ".join(f"{count} x {kind}" for kind, count in results[0].level.errors.items())
         failure = RunFailed(f"not one request was answered ({errors})")
@@ -269,7 +283,11 @@ def _driven(
         ended="interrupted" if interrupted else "failed" if failure else "completed",
         failure=str(failure) if failure else None,
     )
-    run = concluded(folder, results, record, found())
+    try:
+        run = concluded(folder, results, record, found())
+    except KeyboardInterrupt:  # once more, rather than lose it
+        bench.tell(f"the report is being written; {_AGAIN}")
+        run = concluded(folder, results, record, found())
     if failure is not None:
         raise RunFailed(f"{failure}; what was measured is in {folder.path}")
     return run
@@ -277,13 +295,15 @@ def _driven(
 
 @contextlib.contextmanager
 def _opened(
-    scenario: Scenario, options: Options, said: _Notices
+    scenario: Scenario, options: Options, said: _Notices, observe: Callable[[Status], None] = lambda status: None
 ) -> Iterator[tuple[Target, Scenario, Serving | Route | None]]:
     """The endpoint of an order, started where it is the embedded one, and the order as that endpoint needs it."""
     where, way = scenario.target, scenario.access
     access: Any = {"headers": options.get("headers", ()), "ca_file": way.ca_file, "insecure": way.insecure}
     serving: Serving | Route | None = None
     with contextlib.ExitStack() as stack:
+        if where.startswith((SCHEME, "sim:")):
+            observe(told(_greeting(where, scenario)))
         if where.startswith(SCHEME):
             serving = open_serving(where.removeprefix(SCHEME), way.profile, way.model)
             for line in serving.endpoint.warnings(scenario.workload.input.longest):
@@ -298,9 +318,21 @@ def _opened(
                 served = stack.enter_context(embedded(where.removeprefix("sim:")))
                 url, model = served.url, model or served.model
             place = target(url, model=model, api=way.api, api_key_env=way.api_key_env, **access)
+            if url is where:
+                observe(told(_greeting(place.described()["url"], scenario)))
             if not model:
                 place = msgspec.structs.replace(place, model=only_model(place))
         yield place, _spoken(scenario, place.api), serving
+
+
+def _greeting(where: str, scenario: Scenario) -> str:
+    """What is told in the first second: who is asked, and for how long."""
+    levels, settings = len(scenario.loads), scenario.settings
+    most = settings.duration_s if settings.precision is None else settings.max_duration_s
+    if not levels:
+        return f"{where}: a search; getting ready"
+    what = "a level" if levels == 1 else f"{levels} levels"
+    return f"{where}: {what} of {'' if settings.precision is None else 'at most '}{most:g} s; getting ready"
 
 
 def _spoken(scenario: Scenario, api: str) -> Scenario:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.errors import BadInput
+from pacemark.files import write_whole
 from pacemark.pace import Load
 from pacemark.summary import EndedBy, Summary
 from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Sight, Trace, Window
@@ -122,7 +123,7 @@ class RunFolder:
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Write `run.json`."""
-        (self.path / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+        write_whole(self.path / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
 
     def begin_level(self, level: int, load: Load, begun_ns: int) -> None:
         """Note that a level has begun."""
@@ -172,7 +173,7 @@ class RunFolder:
 
     def write_summary(self, summary: Summary) -> None:
         """Write `summary.json`."""
-        (self.path / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+        write_whole(self.path / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
 
     def close(self) -> None:
         """Commit, fold the write-ahead log into the database and let go of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from time import monotonic_ns
 from pacemark.pace import Concurrency, Load
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.ledger import Page
+from pacemark.summary import Level
 from pacemark.trace import Beat
 
 _EVERY_NS = 100_000_000
@@ -53,6 +55,14 @@ class Teller:
         elapsed_s = time.monotonic() - self._begun
         phase: Phase = "preparing" if load is None else "finishing"
         return Status(level, self.levels, load or Concurrency(1), phase, elapsed_s, None, None, 0, 0, 0, text)
+
+    def ended(self, number: int, level: Level) -> Status:
+        """That a level has ended, and what it gave."""
+        return dataclasses.replace(self.note(number, "", level.load), ended=level)
+
+    def reporting(self, number: int) -> Status:
+        """That all is measured, and is written up."""
+        return dataclasses.replace(self.note(number, ""), phase="reporting")
 
     def _speed(self, now: int, reads: int) -> float | None:
         """Reads per second over the last moments, which are tokens where each comes by itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from math import ceil, floor, log10
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -16,7 +17,7 @@ from pacemark.pace import Concurrency
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.charts import lengths as grid
 from pacemark.reporting.charts.labels import Box, along, around, free_box
-from pacemark.reporting.charts.theme import GREY, WIDTH, Axis, Datum, themed, top
+from pacemark.reporting.charts.theme import GREY, WIDTH, Axis, Datum, theme, themed, top
 from pacemark.reporting.charts.time import time_part
 from pacemark.reporting.words import errors, open_loop, plain, with_interval
 from pacemark.summary import Figure, Level, Scalability, StepTime, Summary
@@ -59,6 +60,13 @@ def charts(summary: Summary, width: int = WIDTH) -> alt.VConcatChart:
     own = alt.ScaleResolveMap(color="independent", stroke="independent", strokeDash="independent")
     column = alt.VConcatChart(vconcat=parts(summary, width, width), spacing=28, resolve=alt.Resolve(scale=own))
     return themed(column)
+
+
+def column(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The same of `parts` that are dictionaries already."""
+    bare = [{k: v for k, v in spec.items() if k not in ("$schema", "config")} for spec in specs]
+    own = {"scale": dict.fromkeys(("color", "stroke", "strokeDash"), "independent")}
+    return {"vconcat": bare, "spacing": 28, "resolve": own, "config": theme()}
 
 
 def parts(summary: Summary, wide: int, narrow: int) -> list[alt.LayerChart]:
@@ -209,7 +217,7 @@ def _layers(rows: list[Datum], x_axis: Axis, y_axis: Axis, size: tuple[int, int]
         alt.Tooltip("verdict:N", title="Verdict"),
     ]
     # The median's points are the largest: where series meet, each can still be seen.
-    size_of = alt.condition(alt.datum.series == "median", alt.value(60), alt.value(24))
+    size_of = alt.SizeValue(24, condition={"test": alt.datum.series == "median", "value": 60})
     base = alt.Chart()  # on the data of the whole, see _layered
     bars = [
         base.transform_filter(f"datum.{axis}_low != null && datum.status != 'invalid'").mark_rule(
@@ -221,8 +229,8 @@ def _layers(rows: list[Datum], x_axis: Axis, y_axis: Axis, size: tuple[int, int]
         base.transform_filter(alt.datum.status != "invalid")
         .mark_line(strokeWidth=2)
         .encode(x=x, y=y, color=colour, strokeDash=dash, order=alt.Order("level:Q")),
-        bars[0].encode(x=x, y=alt.Y("y_low:Q"), y2="y_high:Q", color=colour),
-        bars[1].encode(x=alt.X("x_low:Q"), x2="x_high:Q", y=y, color=colour),
+        bars[0].encode(x=x, y=alt.Y("y_low:Q"), y2=alt.Y2("y_high:Q"), color=colour),
+        bars[1].encode(x=alt.X("x_low:Q"), x2=alt.X2("x_high:Q"), y=y, color=colour),
         base.transform_filter(alt.datum.status == "valid")
         .mark_point(filled=True, opacity=1)
         .encode(x=x, y=y, color=colour, size=size_of, tooltip=tips),
@@ -265,7 +273,7 @@ def _law_layers(rows: list[Datum]) -> list[alt.Chart]:
     # By load, not by x: past the peak a throughput comes back.
     values = [{**row, "n": n} for n, row in enumerate(rows)]
     line = alt.Chart(alt.InlineData(values=values)).mark_line(stroke=GREY, strokeWidth=1, opacity=0.9, clip=True)
-    return [line.encode(x="x:Q", y="y:Q", order=alt.Order("n:Q"))]
+    return [line.encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), order=alt.Order("n:Q"))]
 
 
 def _ring_layers(rings: list[Datum]) -> list[alt.Chart]:
@@ -274,7 +282,7 @@ def _ring_layers(rings: list[Datum]) -> list[alt.Chart]:
     return [
         base.transform_filter(alt.datum.chosen == chosen)
         .mark_point(style=style, size=230, strokeWidth=2, opacity=1)
-        .encode(x="x:Q", y="y:Q")
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
         for chosen, style in ((False, "ring"), (True, "chosen-ring"))
         if any(row["chosen"] == chosen for row in rings)
     ]
@@ -285,7 +293,7 @@ def _label_layers(labels: list[Datum]) -> list[alt.Chart]:
     return [
         base.transform_filter(alt.datum.style == style)
         .mark_text(style=style, align="center", baseline="middle")
-        .encode(x="x:Q", y="y:Q", text="text:N")
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), text=alt.Text("text:N"))
         for style in ("label", "doubted", "named", "chosen")
         if any(row["style"] == style for row in labels)
     ]
@@ -301,7 +309,7 @@ def _layered(
 
 
 def _empty(heading: str, message: str, width: int) -> alt.LayerChart:
-    text = alt.Chart().mark_text(style="label").encode(text="text:N")
+    text = alt.Chart().mark_text(style="label").encode(text=alt.Text("text:N"))
     return _layered([{"text": message}], [text], heading, [], width, 60)
 
 

@@ -53,13 +53,13 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
     tips = [alt.Tooltip(f"{field}:N", title=name) for field, name in _TIPS.items()]
     base, drawn = alt.Chart(alt.InlineData(values=points)), alt.Chart(alt.InlineData(values=lines))
     dashed = drawn.mark_line(strokeWidth=1.5, strokeDash=[6, 4]).encode(
-        x=x, y=y, color=alt.value(GREY) if by_input else colour
+        x=x, y=y, color=alt.ColorValue(GREY) if by_input else colour
     )
     layers = [
         dashed,
         base.transform_filter("datum.low != null")
         .mark_rule(strokeWidth=1.5, opacity=0.55)
-        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
+        .encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour),
         base.transform_filter(alt.datum.status != "invalid")
         .mark_point(filled=True, opacity=1, size=60)
         .encode(x=x, y=y, color=colour, tooltip=tips),
@@ -105,5 +105,5 @@ def _on(line: Line, inputs: float, outputs: float) -> float:
 
 def _nothing(width: int) -> alt.LayerChart:
     text = "too few levels gave figures to draw a line through"
-    label = alt.Chart(alt.InlineData(values=[{"text": text}])).mark_text(style="label").encode(text="text:N")
+    label = alt.Chart(alt.InlineData(values=[{"text": text}])).mark_text(style="label").encode(text=alt.Text("text:N"))
     return alt.LayerChart(layer=[label], title=alt.TitleParams("Length grid"), width=width, height=60)

@@ -46,7 +46,7 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
             *(
                 base.transform_filter(alt.datum.late == late)
                 .mark_text(style="label", align="right" if late else "left", dx=-4 if late else 4)
-                .encode(x=x, y=y, text="text:N", tooltip=[alt.Tooltip("text:N")])
+                .encode(x=x, y=y, text=alt.Text("text:N"), tooltip=[alt.Tooltip("text:N")])
                 for late in (False, True)
             ),
         ]
@@ -60,7 +60,7 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
 
 def _bars(rows: list[Datum], colour: str, opacity: float, tooltip: list[alt.Tooltip]) -> alt.Chart:
     chart: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_rect(color=colour, opacity=opacity)
-    return chart.encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q", tooltip=tooltip)
+    return chart.encode(x=alt.X("x:Q"), x2=alt.X2("x2:Q"), y=alt.Y("y:Q"), y2=alt.Y2("y2:Q"), tooltip=tooltip)
 
 
 def _events(timeline: Timeline) -> list[Datum]:
