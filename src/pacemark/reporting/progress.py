@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from pacemark.pace import Concurrency, Load
-from pacemark.reporting.rows import head, row
+from pacemark.reporting.rows import heading, level_row
 from pacemark.summary import Level
 from pacemark.units import number
 
@@ -108,8 +108,8 @@ class Progress:
     def _row(self, level: Level) -> None:
         if not self._headed:
             self._headed = True
-            self.note(head(level))
-        self.note(row(level))
+            self.note(heading(level))
+        self.note(level_row(level))
 
     def note(self, text: str) -> None:
         """A line that stays, above the live display: a finished level, a probe and its verdict."""

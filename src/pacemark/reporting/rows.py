@@ -8,20 +8,20 @@ from pacemark.pace import Rate
 from pacemark.summary import Figure, Level
 from pacemark.units import duration, number
 
-__all__ = ["head", "row"]
+__all__ = ["heading", "level_row"]
 
 _WIDTHS = (11, 8, 9, 9, 9, 9, 9, 7)
 """78 letters in all."""
 
 
-def head(level: Level) -> str:
+def heading(level: Level) -> str:
     """What stands above rows of this level's kind."""
     load = "in / out" if level.asked else "requests/s" if isinstance(level.load, Rate) else "concurrency"
     return _aligned(load, "tok/s", "TTFT p50", "TTFT p95", "TPOT p95", "latency", "requests", "failed")
 
 
-def row(level: Level) -> str:
-    """Its throughput, latencies (of a whole request the median) and how it went, below `head`."""
+def level_row(level: Level) -> str:
+    """Its throughput, latencies (of a whole request the median) and how it went, below `heading`."""
     asked = level.asked
     return _aligned(
         f"{asked.input_tokens} / {asked.output_tokens}" if asked else f"{level.load.value:,g}",
