@@ -195,6 +195,22 @@ class Between(msgspec.Struct, frozen=True):
     """Standard deviation from run to run: the noise floor of a comparison. None where fewer than two have a value."""
 
 
+class Connections(msgspec.Struct, frozen=True):
+    """How unequally the connections of a level were served: each may lead to another replica."""
+
+    used: int
+    fewest: int
+    """Requests that the least used one carried."""
+    most: int
+    fastest_ms: float
+    """TTFT p50 on the fastest tenth of the connections that carried five requests or more; where nothing streamed it
+    is the latency."""
+    slowest_ms: float
+    """The same on the slowest tenth."""
+    chance: float
+    """How likely equal connections would differ so much (Kruskal-Wallis test)."""
+
+
 class Level(msgspec.Struct, frozen=True):
     """One load level: what was offered, what came back, and whether to believe it."""
 
@@ -237,6 +253,8 @@ class Level(msgspec.Struct, frozen=True):
     """Events without a meaning that were passed over; there where there were some."""
     traffic: Traffic | msgspec.UnsetType = msgspec.UNSET
     """There where it is known what each request was made to be."""
+    connections: Connections | msgspec.UnsetType = msgspec.UNSET
+    """There where two or more carried enough requests to tell."""
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):

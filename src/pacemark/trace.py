@@ -34,6 +34,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "unread_events": (0, np.int64),
     "done_ns": (ABSENT, np.int64),
     **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
+    "connection": (ABSENT, np.int64),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
 
@@ -77,6 +78,8 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     """The prefix, conversation or row of a file that it is of."""
     turn: int = ABSENT
     """Of a conversation: how many turns came before it."""
+    connection: int = ABSENT
+    """Number of the connection that it went over, over all workers; ABSENT where none was got."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -137,6 +140,8 @@ class Exchange(msgspec.Struct, frozen=True):
     """The prefix, conversation or row of a file that it is of."""
     turn: int = ABSENT
     """Of a conversation: how many turns came before it."""
+    connection: int = ABSENT
+    """Number of the connection that it went over, over all workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +199,8 @@ class Trace:
     """(n,) the prefix, conversation or row of a file that it is of."""
     turn: Int64 = field(default_factory=lambda: _NONE)
     """(n,) of a conversation: how many turns came before it."""
+    connection: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) number of the connection that each went over."""
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()

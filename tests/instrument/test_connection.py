@@ -578,7 +578,7 @@ def test_an_answer_that_stalls_is_cut_off_and_one_that_has_not_begun_is_not() ->
         connection = await opened(loop, address(port))
         asked = loop.create_task(connection.request(post(), 5.0))
         await asyncio.sleep(wait_s)
-        connection.cut_off_if_stalled(int(limit_s * 1e9))
+        connection.cut_off_if_lost(int(limit_s * 1e9))
         await asyncio.sleep(0.05)
         cut = asked.done()
         connection.close()
@@ -612,3 +612,32 @@ def test_too_few_file_descriptors_are_this_machines_fault() -> None:
 
     with pytest.raises(WireError, match=r"limit of 3 open files is too low .*ulimit -n"):
         play(refused())
+
+
+def test_a_reset_that_came_together_with_data_is_found_when_the_connection_is_looked_at() -> None:
+    """The event loop hears of both at once, and watches the socket no more."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + chunk(b"begun"))
+        await asyncio.sleep(0.1)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        writer.write(chunk(b" and gone"))
+        writer.transport.abort()
+
+    async def reset(port: int) -> Answer:
+        loop = asyncio.get_running_loop()
+        connection = await opened(loop, address(port))
+        asked = loop.create_task(connection.request(post(), 5.0))
+        await asyncio.sleep(0.05)
+        time.sleep(0.2)
+        await asyncio.sleep(0.05)
+        connection.cut_off_if_lost(0)
+        return await asyncio.wait_for(asked, 1.0)
+
+    with listening(handle) as port:
+        answer = play(reset(port))
+    assert answer.error == "reset"
+    assert answer.body.startswith(b"begun")

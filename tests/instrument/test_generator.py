@@ -340,6 +340,14 @@ def test_requests_held_back_count_from_their_schedule() -> None:
     assert in_window == pytest.approx(result.window.seconds * 20, abs=1)
 
 
+@pytest.mark.slow
+def test_a_rate_far_beyond_capacity_ends_too() -> None:
+    """One place for five times as many requests as it can serve: the wait grows faster than half the time goes by."""
+    result = run(Endpoint(tokens(5, 0.02)), Rate(50.0, "constant"), duration_s=1.0, max_in_flight=1)
+    assert result.window.seconds == pytest.approx(1.0, abs=0.1)
+    assert np.max(result.trace.ended_ns - result.trace.scheduled_ns) > 1e9
+
+
 # --- told while it runs
 
 

@@ -86,6 +86,7 @@ def understand(
         in_one_piece=bool(streamed and output.output_tokens > 1 and len(holding) and holding[0] == holding[-1]),
         done_ns=_stamp_of(said.done_at, reads, ends),
         retry_after_s=raw.retry_after_s,
+        connection=raw.connection,
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pacemark.budget import Budget
 from pacemark.figures import metrics, quantiles, rates, stats
 from pacemark.figures.client import client
+from pacemark.figures.connections import connections
 from pacemark.figures.distributions import basis, between_events, distribution, estimates_of, experience, finite, views
 from pacemark.figures.evidence import Evidence
 from pacemark.figures.health import Health
@@ -150,6 +151,7 @@ def figures_of(
         goodput=rates.goodput(budget, stretches) if budget is not None else None,
         unread_events=int(trace.unread_events[good].sum()) or msgspec.UNSET,
         traffic=traffic_of(trace, good) or msgspec.UNSET,
+        connections=connections(trace, good),
     )
     return level, gaps
 

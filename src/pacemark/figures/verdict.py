@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.figures import client
+from pacemark.figures.connections import uneven_connections
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
-NOTES = frozenset({"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens"})
+NOTES = frozenset(
+    {"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens", "uneven_connections"}
+)
 """Codes of what is worth knowing of a level and casts no doubt on it."""
 COUNTS = frozenset({"no_interval", "few_requests"})
 """Codes of what more requests would mend."""
@@ -410,5 +413,6 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     client.underfilled,
     event_count,
     hidden_tokens,
+    uneven_connections,
     endpoint_unseen,
 )

@@ -10,7 +10,6 @@ The arrival of a read is the kernel's receive stamp. It is CLOCK_REALTIME, so it
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from array import array
@@ -85,6 +84,7 @@ class Connection:
         self._reusable = True
         self._no_more = False
         self.closed = False
+        self.number = ABSENT
         self.connect_ns = connect_ns
         self.kernel_stamps = stamp_reads(sock)
         loop.add_reader(self._fd, self._readable)
@@ -131,7 +131,8 @@ class Connection:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._readable()  # an answer given before the server hung up counts: 413, 429
+                while self._answer is answer and self._readable():
+                    pass  # an answer given before the server hung up counts: 413, 429
                 if self._answer is answer:
                     self._end("reset", str(error))
                 return
@@ -159,18 +160,8 @@ class Connection:
 
     # --- receiving: the measured path
 
-    def _readable(self) -> None:
-        self._read()
-        if self._answer is None or self.closed:
-            return
-        # A reset that came with the data would never be heard of: libuv stops watching a socket in error.
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            while self._answer is not None and not self.closed and self._read():
-                pass
-            self._end("reset", os.strerror(error))
-
-    def _read(self) -> bool:
+    def _readable(self) -> bool:
+        """Take one read; False where there was none."""
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -256,11 +247,13 @@ class Connection:
         if self._answer is answer:
             self._end("timeout", f"no complete answer within {timeout_s:g} s")
 
-    def cut_off_if_stalled(self, limit_ns: int) -> None:
-        """End the request in flight if its answer has begun and nothing more of it has come for `limit_ns` (0: never),
-        or if it has said that it is done and is held open."""
-        answer = self._answer
-        if answer is None or not self._body:
+    def cut_off_if_lost(self, limit_ns: int) -> None:
+        """End the request in flight if its connection was reset; if its answer has begun and nothing more of it has
+        come for `limit_ns` (0: never); or if it has said that it is done and is held open."""
+        # A reset that came together with data is not heard of: libuv watches a socket in error no more.
+        while self._answer is not None and self._readable():
+            pass
+        if self._answer is None or not self._body:
             return
         silent_ns = monotonic_ns() - self._arrived_ns
         held_open = silent_ns > HELD_OPEN_NS and self._body[-16:].rstrip().endswith(b"[DONE]")

@@ -43,7 +43,7 @@ from pacemark.workload.source import Source
 from pacemark.workload.synthetic import Synthetic
 
 BEAT_NS = 50_000_000
-STALL_LOOK_NS = 250_000_000
+LOOK_NS = 250_000_000
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
 that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
@@ -56,7 +56,8 @@ class LoadGenerator:
         self._setup = setup
         self._loop = loop
         self._alarm = Alarm(loop)
-        self._pool = Pool(loop, setup.addresses, setup.timeout_s, keeps=not setup.fresh_connections)
+        numbers = itertools.count(setup.worker, setup.workers)
+        self._pool = Pool(loop, setup.addresses, setup.timeout_s, keeps=not setup.fresh_connections, numbers=numbers)
         self._reports = Reports(setup.worker, outbox)
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: asyncio.Task[None] | None = None
@@ -200,9 +201,8 @@ class LoadGenerator:
         """Send one request and note everything about it; a failure is noted, not raised."""
         begun_ns = monotonic_ns()
         self._in_flight[id(request)] = due_ns
-        connect_ns, answer = ABSENT, Answer()
+        connect_ns, answer, connection = ABSENT, Answer(), self._pool.idle()
         try:
-            connection = self._pool.idle()
             if connection is not None:
                 answer = await self._ask(connection, request.data)
             if connection is None or given_up(answer):
@@ -223,7 +223,8 @@ class LoadGenerator:
             answer.ended_ns = monotonic_ns()
         finally:
             del self._in_flight[id(request)]
-        if self._reports.note(request, due_ns, stream, connect_ns, answer):
+        over = connection.number if connection is not None else ABSENT
+        if self._reports.note(request, due_ns, stream, connect_ns, answer, over):
             self._ship()
         return answer
 
@@ -245,10 +246,10 @@ class LoadGenerator:
             self._reports.late(monotonic_ns() - due_ns)
             if self.broken is not None:
                 raise self.broken
-            if due_ns - self._looked_ns > STALL_LOOK_NS:
+            if due_ns - self._looked_ns > LOOK_NS:
                 self._looked_ns = due_ns
                 for connection in list(self._asked):
-                    connection.cut_off_if_stalled(self._stall_timeout_ns)
+                    connection.cut_off_if_lost(self._stall_timeout_ns)
             self._ship()
             due_ns = max(due_ns, monotonic_ns() - BEAT_NS)
 

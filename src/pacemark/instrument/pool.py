@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pacemark.endpoint.address import Address, WireError
 from pacemark.instrument.connection import Answer, Connection
@@ -22,14 +22,21 @@ class Pool:
     """Connections that rest between two requests, and the way to new ones."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, addresses: Sequence[Address], timeout_s: float, *, keeps: bool
+        self,
+        loop: asyncio.AbstractEventLoop,
+        addresses: Sequence[Address],
+        timeout_s: float,
+        *,
+        keeps: bool,
+        numbers: Iterator[int],
     ) -> None:
-        """`keeps`: whether a connection serves more than one request."""
+        """`keeps`: whether a connection serves more than one request. `numbers`: those that connections are given."""
         self._loop = loop
         self._addresses = itertools.cycle(addresses)
         self._spare = len(addresses) - 1
         self._timeout_s = min(CONNECT_S, timeout_s)
         self._keeps = keeps
+        self._numbers = numbers
         self._resting: deque[Connection] = deque()
         self.reconnects = 0
 
@@ -59,8 +66,13 @@ class Pool:
         WireError."""
         for _ in range(self._spare):
             with contextlib.suppress(WireError):
-                return await opened(self._loop, next(self._addresses), self._timeout_s)
-        return await opened(self._loop, next(self._addresses), self._timeout_s)
+                return await self._opened()
+        return await self._opened()
+
+    async def _opened(self) -> Connection:
+        connection = await opened(self._loop, next(self._addresses), self._timeout_s)
+        connection.number = next(self._numbers)
+        return connection
 
     async def warm(self, count: int) -> None:
         """Open connections ahead of need, a few at a time. A failure here will show in the requests."""

@@ -43,8 +43,11 @@ class Reports:
         self._cores = Cores()
         self._quota = Throttling()
 
-    def note(self, request: Request, due_ns: int, stream: int, connect_ns: int, answer: Answer) -> bool:
-        """Take down a request that ended. True where so much has gathered that it should be shipped at once."""
+    def note(
+        self, request: Request, due_ns: int, stream: int, connect_ns: int, answer: Answer, connection: int
+    ) -> bool:
+        """Take down a request that ended, over the connection of that number. True where so much has gathered that it
+        should be shipped at once."""
         headers = answer.headers
         asked_input, shared_tokens, origin, turn = request.about
         self._reads += len(answer.reads) // 3
@@ -73,6 +76,7 @@ class Reports:
                 shared_tokens=shared_tokens,
                 origin=origin,
                 turn=turn,
+                connection=connection,
             )
         )
         self._ended_bytes += len(answer.body)

@@ -376,8 +376,10 @@ class Bench:
             beats = [b for b in self._workers.beats if b.level == level.number]
             fresh = all(b.oldest_ns == ABSENT or b.oldest_ns >= level.begun_ns for b in beats)
             return len(beats) == len(self._workers.beats) and fresh and sum(b.turned for b in beats) >= level.load.value
-        least_ns = max(2 * page.slowest_ns, int(level.spread_s * 1e9))
-        return page.completed > 0 and monotonic_ns() > level.begun_ns + least_ns
+        # Far beyond capacity the slowest request grows as fast as time goes by, and no ramp would ever end.
+        most_s = max(2 * self.settings.duration_s, 5 * self._latency_s)
+        least_s = max(min(2 * page.slowest_ns / 1e9, most_s), level.spread_s)
+        return page.completed > 0 and monotonic_ns() > level.begun_ns + int(least_s * 1e9)
 
     def _doubt(self, level: _Level, phase: Phase) -> None:
         """Raise RunFailed where nothing can come of the level any more."""

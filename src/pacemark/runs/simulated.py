@@ -44,7 +44,7 @@ def virtual_measure(
         nonlocal levels
         levels += 1
         run = _Level(load, preset, input_tokens, output_tokens, seed * 1_000_003 + levels)
-        start_ns = run.ramped_ns()
+        start_ns = run.ramped_ns(duration_s)
         end_ns = start_ns + round((max_duration_s if enough else duration_s) * 1e9)
         at = start_ns
         while enough is not None and (at := at + max(LOOK_NS, (at - start_ns) // 10)) < end_ns:
@@ -64,8 +64,9 @@ class _Level:
         self._requests = 32 + (4 * load.value if isinstance(load, Concurrency) else 0)
         self._trace = self._simulate()
 
-    def ramped_ns(self) -> int:
-        """When every stream has finished a request; in open loop, after twice the longest wait so far."""
+    def ramped_ns(self, duration_s: float) -> int:
+        """When every stream has finished a request; in open loop, after twice the longest wait so far, as long as that
+        does not grow for ever: for twice the window, `duration_s`, or five times the first answer at most."""
         while True:
             trace, known_ns = self._trace, int(self._trace.sent_ns[-1])
             if isinstance(self._load, Concurrency):
@@ -78,6 +79,7 @@ class _Level:
                 longest = np.maximum.accumulate(ended - trace.scheduled_ns[order])
                 late = np.flatnonzero(np.append(ended[1:], np.iinfo(np.int64).max) > 2 * longest)
                 at = max(int(ended[late[0]]), int(2 * longest[late[0]]))
+                at = min(at, max(round(2e9 * duration_s), 5 * int(trace.ended_ns[0] - trace.sent_ns[0])))
             if at <= known_ns:
                 return at
             self._extend()
