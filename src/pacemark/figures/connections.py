@@ -18,7 +18,7 @@ LEAST = 5
 """Requests that a connection must have carried for its median to say something."""
 UNEVEN = 1.2
 """From this ratio of the slowest connections to the fastest on a difference is worth a word."""
-SURE = 0.001
+CHANCE = 0.001
 """How seldom chance alone may make connections look so different."""
 
 
@@ -63,7 +63,7 @@ def _chance(values: NDArray[np.float64], group: NDArray[np.int64]) -> float:
 def uneven_connections(e: Evidence) -> Finding | None:
     """Replicas that differ, or a balancer that loads them unequally, are the endpoint's own doing: worth a word."""
     found = e.level.connections
-    if isinstance(found, msgspec.UnsetType) or found.chance > SURE or found.slowest_ms < UNEVEN * found.fastest_ms:
+    if isinstance(found, msgspec.UnsetType) or found.chance > CHANCE or found.slowest_ms < UNEVEN * found.fastest_ms:
         return None
     return Finding(
         "note",
