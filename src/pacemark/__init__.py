@@ -12,6 +12,7 @@ from pacemark.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pacemark.answers.allowance import Allowance
+    from pacemark.answers.datafile import data
     from pacemark.api import check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
     from pacemark.errors import BadInput, PacemarkError, RunFailed
     from pacemark.runs.calibration import calibrate
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from pacemark.simulator import simulate
 
 __all__ = [
-    "Allowance", "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "demo", "find",
-    "load", "log_to_mlflow", "plan", "report", "run", "serve", "show", "simulate", "sweep",
+    "Allowance", "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "data", "demo",
+    "find", "load", "log_to_mlflow", "plan", "report", "run", "serve", "show", "simulate", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
     "Allowance": "answers.allowance", "BadInput": "errors", "PacemarkError": "errors", "RunFailed": "errors",
-    "calibrate": "runs.calibration", "Run": "runs.run", "simulate": "simulator",
+    "calibrate": "runs.calibration", "data": "answers.datafile", "Run": "runs.run", "simulate": "simulator",
 }  # fmt: skip
 
 

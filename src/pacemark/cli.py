@@ -19,6 +19,7 @@ from pacemark.flags import (
     LEVELS,
     PLACE,
     PROCESS,
+    READING,
     RUNNING,
     SEARCH,
     SERVING,
@@ -125,6 +126,16 @@ def check_command(target: Where, **given: Any) -> None:
         showing.print_json(found)
     else:
         showing.checked(found)
+
+
+@app.command("data")
+@flags(READING, "days table json")
+def data_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Requests or a trace; or databricks:ENDPOINT.")],
+    **given: Any,
+) -> None:
+    """Tell what a file of requests or a trace holds, or by which SQL Databricks gives one; nothing is sent."""
+    showing.datafile(file, **given)
 
 
 @app.command("demo")

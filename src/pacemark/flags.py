@@ -114,6 +114,12 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "max_cost": (Annotated[float | None, _flag(help="Most money to spend, at the price given.")], None),
     "price_per_hour": (Annotated[float | None, _flag(help="What one endpoint, or replica, costs per hour.")], None),
     "price_per_million": (Annotated[float | None, _flag(help="What a million tokens cost, in and out.")], None),
+    "key": (Annotated[str, _flag(metavar="KEY", help="Key or column that holds the prompt; found if not given.")], ""),
+    "unit": (Annotated[str, _flag(metavar="ns|us|ms|s", help="Unit of a file's times that do not tell it.")], ""),
+    "block_tokens": (Annotated[int, _flag(metavar="N", help="Tokens of a recorded block; the format's if 0.")], 0),
+    "spans": (Annotated[str, _flag(metavar="root|model", help="Which requests of an agent's traces to take.")], ""),
+    "days": (Annotated[int, _flag(metavar="N", help="For databricks:ENDPOINT: how far back.")], 7),
+    "table": (Annotated[str, _flag(help="For databricks:ENDPOINT: its inference table, as a.b.c_payload.")], ""),
     "preset": (Annotated[str, _flag(help="Which model and machine to imitate.")], "demo"),
     "host": (Annotated[str, _flag(help="Address to listen on.")], "127.0.0.1"),
     "port": (Annotated[int, _flag(help="Port to listen on; 0 for any that is free.")], 8000),
@@ -135,6 +141,8 @@ RUNNING = f"{PLACE} stall_timeout workers seed out label {ACCESS} fresh_connecti
 """What every command takes that puts load on an endpoint."""
 SPEND = "max_requests max_tokens max_cost price_per_hour price_per_million"
 SEARCH = f"within most {SPEND}"
+READING = "key unit block_tokens spans"
+"""How a file of requests or a trace is to be read, where it cannot tell."""
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
 LEVELS = "duration precision max_duration repeats budget no_fail_budget"
 

@@ -109,6 +109,19 @@ def tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True) ->
         note(f"MLflow run: {log(run.summary, run.path)}")
 
 
+def datafile(file: str, *, days: int, table: str, json: bool, **how: Any) -> None:
+    """What a file holds, as Markdown or JSON; for databricks:ENDPOINT the SQL that makes one."""
+    from pacemark.answers.datafile import data
+    from pacemark.reporting.datafile import export_sql, markdown_of
+
+    if file.startswith("databricks:"):
+        typer.echo(export_sql(file.removeprefix("databricks:"), days, table))
+    elif json:
+        print_json(data(file, **how))
+    else:
+        typer.echo(markdown_of(data(file, **how), file))
+
+
 def print_json(value: Any) -> None:
     """As JSON; with escapes where the terminal has no UTF-8."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
