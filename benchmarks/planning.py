@@ -1,9 +1,12 @@
 """How good the replica counts of `pacemark plan` are, against simulated fleets in virtual time.
 
     python benchmarks/planning.py
+    python benchmarks/planning.py --intervals 50
 
 One replica is swept in a closed loop; the plan says how many replicas a demand needs. Fleets with that many replicas,
 and with fewer and more, then serve the demand behind a router that sends a request to the replica with the fewest.
+With `--intervals` that many short sweeps of one replica are each planned with, and their intervals held against the
+number that levels of ten times the length give.
 """
 
 from __future__ import annotations
@@ -73,10 +76,55 @@ def served(preset: Preset, replicas: int, rate: float, cv: float, case: tuple[st
     return score(trace, np.arange(len(trace)) > requests // 10, parse(case[3]))
 
 
+INTERVALS: list[tuple[str, Lengths, Lengths, str, tuple[int, ...]]] = [
+    ("demo", (256, 0.5), (64, 0.5), "ttft p95 < 100ms, latency p95 < 2s", (1, 4, 8, 16, 32, 48)),
+    ("demo", (256, 0.5), (64, 0.5), "tpot p95 < 13ms", (1, 4, 8, 12, 16, 24)),
+    ("llama-8b-h100", (512, 0.5), (128, 0.5), "tpot p95 < 20ms, ttft p95 < 200ms", (8, 16, 32, 48, 64, 96)),
+]
+SHORT_S = 15.0
+
+
+def intervals(sweeps: int) -> None:
+    """Print how often the interval of a plan holds what a long measurement of the same replica gives."""
+    print("| endpoint | budget | demand | CV | replicas | short sweeps gave | interval holds it | safe was enough "
+          "| no safe number | safe, over what is needed |")  # fmt: skip
+    print("| --- | --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
+    for preset, prompt, output, text, streams in INTERVALS:
+        budget = parse(text)
+        long, *short = (
+            [
+                virtual_measure(preset, input_tokens=prompt, output_tokens=output, duration_s=window_s, seed=seed)(
+                    Concurrency(n)
+                )
+                for n in streams
+            ]
+            for seed, window_s in [(999, 10 * SHORT_S), *((seed, SHORT_S) for seed in range(sweeps))]
+        )
+        one = plan_for(long, Demand(1.0, "requests/s"), budget).per_replica.value or 0.0
+        for factor, cv in itertools.product((4.5, 20.0), (1.0, 2.0)):
+            demand = Demand(factor * one, "requests/s")
+            truth = plan_for(long, demand, budget, burstiness=cv).fleets[0].replicas
+            found = [plan_for(results, demand, budget, burstiness=cv).fleets[0] for results in short]
+            held = [(f.replicas_low or 0) <= truth <= (f.replicas_high or 10**9) for f in found]
+            safe = [f.replicas_high for f in found if f.replicas_high is not None]
+            extra = f"{np.median([n / truth for n in safe]) - 1:+.0%}" if safe else "-"
+            gave = sorted(f.replicas for f in found)
+            print(
+                f"| {preset} | {text} | {demand.value:.0f}/s | {cv:g} | {truth} | {gave[0]} to {gave[-1]} "
+                f"| {np.mean(held):.0%} | {np.mean([n >= truth for n in safe]):.0%} "
+                f"| {1 - len(safe) / len(found):.0%} | {extra} |",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--intervals", type=int, default=0, help="short sweeps to plan with")
     parser.add_argument("--factors", default="1.5,4.5", help="demands, over what one replica gives in the budget")
-    factors = [float(x) for x in parser.parse_args().factors.split(",")]
+    options = parser.parse_args()
+    if options.intervals:
+        return intervals(options.intervals)
+    factors = [float(x) for x in options.factors.split(",")]
     print("| endpoint | budget | demand | CV | even | plan | expected | served | fewest |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     met, spare, plain = [], [], []

@@ -244,7 +244,7 @@ def find_command(
 @flags("price_per_hour budget json")
 def plan_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run of one replica: a sweep or a search.")],
-    demand: Annotated[str, typer.Option(help="Such as '40 requests/s' or '30000 output tokens/s'.")],
+    demand: Annotated[str, typer.Option(help="'40 requests/s', '30 to 50 requests/s', '30000 output tokens/s'.")],
     burstiness: Annotated[float, typer.Option(metavar="CV", help="How uneven arrivals are; 1 is Poisson.")] = 1.0,
     provisioned: Annotated[str, typer.Option(help="What was measured, such as '50 model units'.")] = "",
     **given: Any,
@@ -261,7 +261,7 @@ def plan_command(
     else:
         from pacemark.reporting.plan import planned
 
-        showing.console().print(planned(found), highlight=False)
+        showing.console().print(planned(found), highlight=False, crop=False)
 
 
 @app.command("compare")

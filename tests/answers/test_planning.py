@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 import pacemark as face
-from pacemark.answers.planning import Demand, parse_demand, parse_size, plan_for
+from pacemark.answers.planning import Demand, Plan, parse_demand, parse_size, plan_for
 from pacemark.budget import parse
 from pacemark.errors import BadInput
+from pacemark.figures import metrics
 from pacemark.figures.conditions import demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Rate
+from pacemark.reporting.plan import planned
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
 from support.cli_tools import assert_refused, pacemark
@@ -57,6 +61,17 @@ def test_a_demand_is_understood(text: str, value: float, unit: str) -> None:
 def test_a_demand_that_is_not_understood_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="--demand"):
         parse_demand(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["30 to 50 requests/s", "30-50 requests/s", "40 +- 10 requests/s", "40±10 requests per second"]
+)
+def test_a_demand_may_be_a_range(text: str) -> None:
+    assert parse_demand(text) == Demand(40, "requests/s", 30, 50)
+    assert str(parse_demand(text)) == "30 to 50 requests/s"
+    for wrong in ("50 to 30 requests/s", "10 +- 10 requests/s", "30 to requests/s"):
+        with pytest.raises(BadInput, match="--demand"):
+            parse_demand(wrong)
 
 
 def test_a_size_is_understood() -> None:
@@ -131,6 +146,64 @@ def test_a_burstier_fleet_stands_beside_it_to_compare(one: list[LevelResult]) ->
     assert [f.burstiness for f in plan_for(one, Demand(9, "requests/s"), BUDGET, burstiness=3.0).fleets] == [3.0]
 
 
+def short_sweep(seed: int, duration_s: float) -> list[LevelResult]:
+    """One replica with lengths that vary, as a user would measure it in a hurry."""
+    lengths: Any = {"input_tokens": (256.0, 0.5), "output_tokens": (64.0, 0.5)}
+    measure = virtual_measure("demo", **lengths, duration_s=duration_s, seed=seed)
+    return [measure(Concurrency(n)) for n in (4, 8, 16, 32)]
+
+
+def test_the_interval_holds_what_a_long_measurement_gives() -> None:
+    budget, demand = parse("latency p95 < 2.5s, ttft p95 < 100ms"), Demand(500, "requests/s")
+    truth = plan_for(short_sweep(99, 60.0), demand, budget).fleets[0].replicas
+    found = [plan_for(short_sweep(seed, 6.0), demand, budget).fleets[0] for seed in range(3)]
+    assert all(known(f.replicas_low) <= truth <= known(f.replicas_high) for f in found)
+    assert all(known(f.replicas_high) < 1.5 * truth for f in found)
+
+
+def test_an_uncertain_demand_widens_it(one: list[LevelResult]) -> None:
+    sure, unsure = (
+        plan_for(one, d, BUDGET) for d in (parse_demand("100 requests/s"), parse_demand("60-140 requests/s"))
+    )
+    assert sure.fleets[0].replicas == unsure.fleets[0].replicas
+    assert known(unsure.fleets[0].replicas_low) < known(sure.fleets[0].replicas_low)
+    assert known(unsure.safe) > known(sure.safe) >= sure.fleets[0].replicas
+    at_most = plan_for(one, Demand(140, "requests/s"), BUDGET)
+    assert known(unsure.safe) >= at_most.fleets[0].replicas
+
+
+def test_a_run_too_short_for_its_budget_has_no_safe_number() -> None:
+    lengths: Any = {"input_tokens": 256, "output_tokens": (64.0, 0.7)}
+    measure = virtual_measure("demo", **lengths, duration_s=2.0, seed=2)
+    results = [measure(Concurrency(n)) for n in (1, 2)]
+    worst = max(float(metrics.latency_ms(r.trace).max()) for r in results)
+    plan = plan_for(results, Demand(20, "requests/s"), parse(f"latency p95 < {1.01 * worst:.0f}ms"))
+    assert plan.safe is None
+    assert any("too short to give a safe number" in note for note in plan.notes)
+    assert "no number is safe yet" in printed(plan)
+
+
+def printed(plan: Plan) -> str:
+    """The plan as the terminal has it, on one line."""
+    console = Console(width=80, file=io.StringIO())
+    console.print(planned(plan), highlight=False, crop=False)
+    assert isinstance(console.file, io.StringIO)
+    return " ".join(console.file.getvalue().split())
+
+
+def test_the_safe_number_and_its_cost_stand_in_the_first_lines(one: list[LevelResult]) -> None:
+    plan = plan_for(one, parse_demand("60-140 requests/s"), BUDGET, price_per_hour=12.0)
+    first = plan.fleets[0]
+    assert f"95% interval {first.replicas_low} to {plan.safe}: {plan.safe} are safe and cost" in printed(plan)
+    assert plan.safe_cost_per_hour == 12.0 * known(plan.safe)
+
+
+def test_links_are_whole_and_databricks_sizes_stand_for_databricks_alone(one: list[LevelResult]) -> None:
+    plan = plan_for(one, Demand(100, "requests/s"), BUDGET, databricks=True)
+    assert all(f"{advice.source}" in printed(plan).split() for advice in plan.advice)
+    assert "atabricks" not in printed(plan_for(one, Demand(100, "requests/s"), BUDGET))
+
+
 def test_cost_at_each_operating_point(one: list[LevelResult]) -> None:
     plan = plan_for(one, Demand(100, "requests/s"), BUDGET, price_per_hour=12.0)
     costs = {cost.point: cost for cost in plan.costs}
@@ -187,7 +260,8 @@ class TestCommand:
         assert "Poisson" in text
         assert "CV 2" in text
         assert "databricks" not in text.lower()
-        assert "docs.databricks.com" in pacemark("plan", stored_run, *words, "--provisioned", "50 model units").stdout
+        sized = pacemark("plan", stored_run, *words, "--provisioned", "9500 tokens/s").stdout
+        assert "deploy-prov-throughput-foundation-model-apis\n" in sized, "the link is whole"
         assert all(len(line) <= 80 for line in done.stdout.splitlines() if "https://" not in line)
 
     def test_json_is_the_plan(self, stored_run: Path) -> None:

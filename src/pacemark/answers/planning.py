@@ -10,46 +10,45 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from pacemark.answers.curve import named, operating_points
 from pacemark.answers.held import answer_of
-from pacemark.answers.weighing import comparable, conditions
+from pacemark.answers.replicas import Needed, combined, fleet_for, replicas_like
+from pacemark.answers.weighing import comparable
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
-from pacemark.figures import metrics
 from pacemark.figures.level import LevelResult
 from pacemark.figures.pooling import pooled
-from pacemark.pace import Concurrency
+from pacemark.pace import Concurrency, Rate
 from pacemark.summary import Figure, Find, Level, OperatingPoint
 from pacemark.units import number
 
 __all__ = ["SCHEMA", "Advice", "Cost", "Demand", "Sizing", "Plan", "parse_demand", "parse_size", "plan_for"]
 
 SCHEMA = "pacemark/plan/1"
-Floats = NDArray[np.float64]
 DemandUnit = Literal["requests/s", "output tokens/s", "tokens/s"]
 
 Size = tuple[float, Literal["model units", "tokens/s"]]
 """What an endpoint was bought as."""
 
-MOST_REPLICAS = 10_000
 
-
-class Demand(msgspec.Struct, frozen=True):
+class Demand(msgspec.Struct, frozen=True, omit_defaults=True):
     """How much is to be served."""
 
     value: float
     unit: DemandUnit
     """tokens/s count input and output."""
+    low: float | None = None
+    high: float | None = None
+    """The ends of its interval, where it has one."""
 
     def __str__(self) -> str:
-        return f"{number(self.value)} {self.unit}"
+        if self.low is None or self.high is None:
+            return f"{number(self.value)} {self.unit}"
+        return f"{self.low:,.6g} to {self.high:,.6g} {self.unit}"
 
 
 class Sizing(msgspec.Struct, frozen=True):
@@ -58,6 +57,7 @@ class Sizing(msgspec.Struct, frozen=True):
     burstiness: float
     """Coefficient of variation of the gaps between requests; 1 is Poisson."""
     replicas: int
+    """The likeliest number."""
     missing: float | None
     """What the queueing estimate expects of the budget's worst condition: its share of misses over what is allowed, or
     its mean over the limit. None where rates were measured, which need no estimate."""
@@ -66,6 +66,10 @@ class Sizing(msgspec.Struct, frozen=True):
     cost_per_hour: float | None = None
     cost_per_million_output_tokens: float | None = None
     """At the demand itself: spare replicas cost too."""
+    replicas_low: int | None = None
+    replicas_high: int | None = None
+    """A 95% interval of the number, from those of the levels and of the demand; no high end where the run was too short
+    to give one."""
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -108,11 +112,14 @@ class Plan(msgspec.Struct, frozen=True):
     advice: list[Advice]
     notes: list[str]
     schema: str = SCHEMA
+    safe: int | None = None
+    """The safe choice for the fleet asked for: the high end of its interval."""
+    safe_cost_per_hour: float | None = None
 
 
 # --- what the user says
 
-_DEMAND = re.compile(r"\s*([\d_,]*\.?\d+)\s*([a-z /]+?)\s*", re.IGNORECASE)
+_DEMAND = re.compile(r"\s*([\d_,]*\.?\d+)(?:\s*(to|-|\+-|\+/-|±)\s*([\d_,]*\.?\d+))?\s*([a-z /]+?)\s*", re.IGNORECASE)
 _UNITS: dict[str, DemandUnit] = {
     "requests": "requests/s",
     "request": "requests/s",
@@ -125,20 +132,25 @@ _TIMES = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "ho
 
 def parse_demand(text: str) -> Demand:
     """`40 requests/s`, `30000 output tokens/s`, `1.5 requests/min`; tokens without a word count input and output too.
+    `30 to 50 requests/s` and `40 +- 10 requests/s` are taken for 95% intervals.
 
     Raises BadInput.
     """
     found = _DEMAND.fullmatch(text)
-    what, _, per = re.sub(r"\s*(/|\bper\b)\s*", "/", found.group(2).lower()).partition("/") if found else ("", "", "")
+    what, _, per = re.sub(r"\s*(/|\bper\b)\s*", "/", found.group(4).lower()).partition("/") if found else ("", "", "")
     what = " ".join(what.split())
     if found is None or what not in _UNITS or per not in _TIMES:
         raise BadInput(
-            f"--demand {text!r}: give a number and its unit, for example '40 requests/s' or '30000 output tokens/s'"
+            f"--demand {text!r}: give a number and its unit, for example '40 requests/s', '30 to 50 requests/s' or "
+            "'30000 output tokens/s'"
         )
-    value = float(found.group(1).replace(",", "").replace("_", "")) / _TIMES[per]
-    if value <= 0:
-        raise BadInput(f"--demand {text!r}: must be more than 0")
-    return Demand(value, _UNITS[what])
+    first, second = (
+        float((x or "0").replace(",", "").replace("_", "")) / _TIMES[per] for x in (found.group(1), found.group(3))
+    )
+    low, high = (first, second) if found.group(2) in ("to", "-") else (first - second, first + second)
+    if low <= 0 or high < low:
+        raise BadInput(f"--demand {text!r}: must be more than 0, and a range must rise")
+    return Demand((low + high) / 2, _UNITS[what], *((low, high) if found.group(2) else ()))
 
 
 def parse_size(text: str) -> Size:
@@ -182,24 +194,17 @@ def plan_for(
         raise BadInput(f"no level of the run meets {budget}, so there is nothing to plan with; pacemark find tells why")
     at = next(level for level in levels if level.load == points.within_budget.load)
     wanted, output, total = _as_requests(demand, at)
+    low, high = (wanted * (end or demand.value) / demand.value for end in (demand.low, demand.high))
     per_replica = at.requests_per_s.value or 0.0
     least = math.ceil(wanted / per_replica - 1e-9)
-    notes = []
     if isinstance(at.load, Concurrency):
-        replica = _replica(alike, levels, budget, _evenness([r for r in alike if r.load == at.load]))
-        sizes = [(cv, *_fewest(replica, wanted, least, cv)) for cv in dict.fromkeys((burstiness, max(2.0, burstiness)))]
+        like = replicas_like(alike, levels, at, budget)
+        ways = dict.fromkeys((burstiness, max(2.0, burstiness)))
+        sizes = [(cv, fleet_for(like, wanted, cv, (low, high))) for cv in ways]
     else:
-        cv = at.load.burstiness
-        sizes = [(cv, least, math.nan)]
-        notes.append(f"the run's rates arrived as {at.load.arrivals}, so they hold its headroom; what a fleet gains by "
-                     "sharing one queue is left out")  # fmt: skip
-        if burstiness > cv:
-            notes.append(f"burstiness {burstiness:g} was not measured: find a rate with --arrivals gamma --burstiness")
-    if at is levels[-1]:
-        notes.append(f"{at.load}, the largest load of the run, meets the budget: a higher one may need fewer replicas")
-    if at.verdict.status != "valid":
-        notes.append(f"the level at {at.load} is {at.verdict.status}: its reasons stand with the run")
-    fleets = [_fleet(cv, n, missing, wanted, per_replica, output, price_per_hour) for cv, n, missing in sizes]
+        sizes = [(at.load.burstiness, _evenly(at, find, wanted, least, (low, high)))]
+    fleets = [_fleet(cv, size, wanted, per_replica, output, price_per_hour) for cv, size in sizes]
+    safe = fleets[0].replicas_high
     return Plan(
         demand=demand,
         budget=str(budget),
@@ -212,8 +217,37 @@ def plan_for(
         fleets=fleets,
         costs=_costs(named(points), levels, price_per_hour),
         advice=_advice(fleets[0].replicas, at, total, provisioned) if databricks or provisioned else [],
-        notes=notes,
+        notes=_notes(at, levels, burstiness, safe),
+        safe=safe,
+        safe_cost_per_hour=None if safe is None or price_per_hour is None else price_per_hour * safe,
     )
+
+
+def _notes(at: Level, levels: Sequence[Level], burstiness: float, safe: int | None) -> list[str]:
+    """What to keep in mind of a plan that stands on the level `at`."""
+    notes = []
+    if isinstance(at.load, Rate):
+        notes.append(f"the run's rates arrived as {at.load.arrivals}, so they hold its headroom; what a fleet gains by "
+                     "sharing one queue is left out")  # fmt: skip
+        if burstiness > at.load.burstiness:
+            notes.append(f"burstiness {burstiness:g} was not measured: find a rate with --arrivals gamma --burstiness")
+    if at is levels[-1]:
+        notes.append(f"{at.load}, the largest load of the run, meets the budget: a higher one may need fewer replicas")
+    if at.verdict.status != "valid":
+        notes.append(f"the level at {at.load} is {at.verdict.status}: its reasons stand with the run")
+    if safe is None:
+        notes.append("the run is too short to give a safe number: measure its levels for longer")
+    return notes
+
+
+def _evenly(at: Level, find: Find | None, wanted: float, least: int, rates: tuple[float, float]) -> Needed:
+    """Replicas that each take the rate at which one was measured; the search's interval of that rate counts too."""
+    value = at.requests_per_s.value or 0.0
+    ends = [at.requests_per_s] + ([find.answer] if find and find.answer and find.load == "rate" else [])
+    slow = min(value, *(x.low or value for x in ends), value)
+    fast = max(value, *(x.high or value for x in ends), value)
+    low, high = combined(wanted / value, [wanted / fast, rates[0] / value], [wanted / slow, rates[1] / value])
+    return Needed(least, math.nan, min(low, least), None if high is None else max(high, least))
 
 
 def _as_requests(demand: Demand, level: Level) -> tuple[float, float, float | None]:
@@ -228,115 +262,20 @@ def _as_requests(demand: Demand, level: Level) -> tuple[float, float, float | No
     return wanted, wanted * output, None if entered is None else wanted * (output + entered)
 
 
-# --- the queueing estimate
-
-
-@dataclass(frozen=True, slots=True)
-class _Replica:
-    """One replica as measured: what it does with n streams."""
-
-    streams: Floats
-    """(levels,) from 0."""
-    rates: Floats
-    """(levels,) requests/s; never falling, and level beyond the last."""
-    misses: Floats
-    """(conditions, levels) each condition's share of misses, or its mean; over what the budget allows of it."""
-    evenness: float
-    """E[min(S, S')] / E[S] of the request times S: 1 where all are equal, 0.5 where they are exponential."""
-
-    def rate(self, n: Floats) -> Floats:
-        """Requests per second with `n` streams."""
-        return np.asarray(np.interp(n, self.streams, self.rates), dtype=np.float64)
-
-    def missing(self, n: Floats) -> Floats:
-        """(conditions, n); beyond the last level the last slope goes on, for a queue only grows."""
-        last = self.streams[-1]
-        inside = np.array([np.interp(n, self.streams, row) for row in self.misses])
-        slope = np.maximum(0.0, (self.misses[:, -1] - self.misses[:, -2]) / (last - self.streams[-2]))
-        return np.asarray(inside + slope[:, None] * np.maximum(0.0, n - last), dtype=np.float64)
-
-
-def _replica(results: Sequence[LevelResult], levels: Sequence[Level], budget: Budget, evenness: float) -> _Replica:
-    streams = np.array([0.0, *(float(level.load.value) for level in levels)])
-    rates = np.maximum.accumulate([0.0, *(level.requests_per_s.value or 0.0 for level in levels)])
-    columns = []
-    for level in levels:
-        column = []
-        for condition in conditions([r for r in results if r.load == level.load], budget):
-            if condition.quantile is None:
-                column.append(float(np.minimum(condition.scores, 1e6).mean()))
-            else:
-                column.append(float((condition.scores >= 1).mean()) / (1 - condition.quantile))
-        columns.append(column)
-    misses = np.maximum.accumulate(np.array([columns[0], *columns]).T, axis=1)
-    return _Replica(streams, rates, misses, evenness)
-
-
-def _evenness(results: Sequence[LevelResult]) -> float:
-    """E[min(S, S')] / E[S] of the requests' latencies, from their order statistics."""
-    times = np.sort(np.concatenate([metrics.latency_ms(r.trace) for r in results]))
-    times = times[np.isfinite(times)]
-    n = len(times)
-    if n < 2:
-        return 1.0
-    weights = 2 * (n - 1 - np.arange(n)) / (n * (n - 1))
-    return float(weights @ times / times.mean())
-
-
-def _fewest(replica: _Replica, rate: float, least: int, burstiness: float) -> tuple[int, float]:
-    """The fewest replicas within the budget, and its worst statistic as a share of its limit."""
-    count = max(1, least)
-    step = 1
-    low = count - 1
-    while (missing := expected_misses(replica, rate, count, burstiness)) >= 1:
-        low, count, step = count, count + step, 2 * step
-        if count > MOST_REPLICAS:
-            raise BadInput(f"more than {MOST_REPLICAS:,} replicas would be needed; the demand and the run do not match")
-    while count - low > 1:
-        middle = (low + count) // 2
-        here = expected_misses(replica, rate, middle, burstiness)
-        low, count, missing = (middle, count, missing) if here >= 1 else (low, middle, here)
-    return count, missing
-
-
-def expected_misses(replica: _Replica, rate: float, replicas: int, burstiness: float) -> float:
-    """The budget's worst statistic over all requests, as a share of what it allows; infinite for an unstable fleet.
-
-    The fleet is one birth-death process: requests come at `rate`, and leave n streams, spread evenly, at
-    replicas x X(n / replicas). A server that shares its steps among all it holds is a processor-sharing queue, whose
-    occupancy under Poisson arrivals depends on the work of a request through its mean only (Cohen 1979, Acta
-    Informatica 12; Kelly, Reversibility and Stochastic Networks, 1979, section 3.3), and arrivals see time averages
-    (Wolff 1982). Burstier arrivals are taken z at a time, z being their peakedness 1 + (CV^2 - 1) E[min(S, S')] / E[S]
-    (Whitt 1984, AT&T Bell Labs Tech. J. 63), after Hayward's approximation (Fredericks 1980, Bell Syst. Tech. J. 59).
-    """
-    if rate >= replicas * replica.rates[-1]:
-        return math.inf
-    peakedness = max(0.1, 1 + (burstiness**2 - 1) * replica.evenness)
-    most = 4 * replicas * replica.streams[-1] + 40 * peakedness
-    n = np.arange(1, math.ceil(most / peakedness) + 1) * peakedness
-    steps = np.log(rate) - np.log(replicas * np.maximum(replica.rate(n / replicas), 1e-12))
-    weights = np.concatenate([[0.0], np.cumsum(steps)])
-    weights = np.exp(weights - weights.max())
-    seen = weights / weights.sum()
-    # A request that finds n others is one of n + 1.
-    each = (np.concatenate([[0.0], n]) + 1) / replicas
-    return float((replica.missing(each) @ seen).max())
-
-
 # --- money and providers
 
 
-def _fleet(
-    cv: float, replicas: int, missing: float, wanted: float, per_replica: float, output: float, price: float | None
-) -> Sizing:
-    hourly = None if price is None else price * replicas
+def _fleet(cv: float, size: Needed, wanted: float, per_replica: float, output: float, price: float | None) -> Sizing:
+    hourly = None if price is None else price * size.replicas
     return Sizing(
         burstiness=cv,
-        replicas=replicas,
-        missing=missing if math.isfinite(missing) else None,
-        load=wanted / (replicas * per_replica),
+        replicas=size.replicas,
+        missing=size.missing if math.isfinite(size.missing) else None,
+        load=wanted / (size.replicas * per_replica),
         cost_per_hour=hourly,
         cost_per_million_output_tokens=None if hourly is None else hourly / (output * 3600) * 1e6,
+        replicas_low=size.low,
+        replicas_high=size.high,
     )
 
 

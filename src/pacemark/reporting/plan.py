@@ -32,15 +32,30 @@ def _answer(plan: Plan) -> str:
     first = plan.fleets[0]
     also = "" if plan.demand.unit == "requests/s" else f" ({number(plan.requests_per_s)} requests/s)"
     count = f"{first.replicas:,} {'replica serves' if first.replicas == 1 else 'replicas serve'}"
-    return f"{count} {plan.demand}{also} within {plan.budget}, with {_arrivals(first)}."
+    return f"{count} {plan.demand}{also} within {plan.budget}, with {_arrivals(first)}{_how_sure(plan)}."
+
+
+def _how_sure(plan: Plan) -> str:
+    """The interval and the safe choice, as far as the run gives them."""
+    first = plan.fleets[0]
+    if first.replicas_low is None:
+        return ""
+    if plan.safe is None:
+        return f"; it may be {first.replicas_low:,} or more, and no number is safe yet"
+    if plan.safe == first.replicas_low == first.replicas:
+        return ", which is safe"
+    cost = "" if plan.safe_cost_per_hour is None else f" and cost {plan.safe_cost_per_hour:,.2f} an hour"
+    are = "is" if plan.safe == 1 else "are"
+    return f"; 95% interval {first.replicas_low:,} to {plan.safe:,}: {plan.safe:,} {are} safe{cost}"
 
 
 def _basis(plan: Plan) -> str:
     spare = plan.fleets[0].replicas - plan.replicas_without_headroom
     headroom = f"{spare:,} of them {'is' if spare == 1 else 'are'} headroom for bursts."
+    none = "No headroom is needed" + ("." if plan.safe == plan.fleets[0].replicas else " at the likeliest number.")
     return (
         f"One replica gives {with_interval(plan.per_replica)} requests/s at {plain(plan.point.load)}, its "
-        f"within-budget point. {headroom if spare else 'No headroom is needed.'}"
+        f"within-budget point. {headroom if spare else none}"
     )
 
 
@@ -51,14 +66,21 @@ def _arrivals(fleet: Sizing) -> str:
 def _fleets(plan: Plan) -> RenderableType:
     priced = plan.fleets[0].cost_per_hour is not None
     money = ("Cost/hour", "Cost/M output") if priced else ()
-    grid = _grid("Arrivals", "Replicas", "Load", "Budget used", *money)
+    grid = _grid("Arrivals", "Replicas", "95%", "Load", "Budget used", *money)
     for fleet in plan.fleets:
         arrivals = "Poisson" if fleet.burstiness == 1 else f"CV {fleet.burstiness:g}"
-        cells = [arrivals, f"{fleet.replicas:,}", f"{fleet.load:.0%}", _share(fleet.missing)]
+        cells = [arrivals, f"{fleet.replicas:,}", _interval(fleet), f"{fleet.load:.0%}", _share(fleet.missing)]
         if fleet.cost_per_hour is not None and fleet.cost_per_million_output_tokens is not None:
             cells += [f"{fleet.cost_per_hour:,.2f}", f"{fleet.cost_per_million_output_tokens:,.3f}"]
         grid.add_row(*cells)
     return grid
+
+
+def _interval(fleet: Sizing) -> str:
+    if fleet.replicas_low is None:
+        return "-"
+    high = fleet.replicas_high
+    return f"{fleet.replicas_low:,} or more" if high is None else f"{fleet.replicas_low:,} to {high:,}"
 
 
 def _share(missing: float | None) -> str:

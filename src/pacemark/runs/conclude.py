@@ -83,7 +83,10 @@ def planned(
             raise BadInput("plan needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
         results = stored(folder, record)
         before = _found_before(folder, limits)
-    return plan_for(results, demand, limits, burstiness=burstiness, price_per_hour=price, provisioned=size, find=before)
+    return plan_for(
+        results, demand, limits, burstiness=burstiness, price_per_hour=price, provisioned=size, find=before,
+        databricks=record.endpoint is not None,
+    )  # fmt: skip
 
 
 def _for_budget(record: RunRecord, budget: Budget | None) -> RunRecord:
