@@ -17,7 +17,7 @@ import pytest
 
 import pacemark
 from pacemark.api import Options
-from support.cli_tools import pacemark as command
+from support.inside import inside as command
 
 GOLDEN = Path(__file__).parent / "golden"
 HELP = sorted(path.stem for path in (GOLDEN / "help").glob("*.txt"))
@@ -121,10 +121,10 @@ def test_a_stored_run_is_exported(stored: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_of_today_keeps_every_key(tmp_path: Path) -> None:
-    short = ("--duration", "1.5", "--input-tokens", "16", "--output-tokens", "4", "--out", tmp_path)
+    short = ("--duration", "1", "--input-tokens", "16", "--output-tokens", "4", "--out", tmp_path)
     budget = ("--budget", "tpot p95 < 50ms")
     swept = answered("sweep", "sim:demo", "--concurrency", "1,2,4,8", *budget, *short)
-    grid = answered("sweep", "sim:demo", *short[:2], "--input-tokens", "16,64", "--output-tokens", "4,8", *short[-2:])
+    grid = answered("sweep", "sim:demo", *short[:2], "--input-tokens", "16,64", "--output-tokens", "4", *short[-2:])
     rate = answered("run", "sim:demo", "--rate", "20", *short)
     folders = sorted(tmp_path.iterdir())
     found = answered("find", "--from", folders[0], *budget)

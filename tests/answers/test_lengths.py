@@ -22,7 +22,7 @@ from pacemark.simulator import customised, named, serving, simulate
 from pacemark.summary import Asked, Figure, Level, Slopes, Summary
 from pacemark.trace import Window
 from support.cli_tools import assert_refused
-from support.cli_tools import pacemark as call
+from support.inside import inside as call
 from support.samples import TARGET, WORKLOAD, known
 
 # One step prefills any of these prompts, so that a straight line is the truth: base + prefill x tokens.

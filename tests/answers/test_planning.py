@@ -24,7 +24,8 @@ from pacemark.pace import Concurrency, Rate
 from pacemark.reporting.plan import planned
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
-from support.cli_tools import assert_refused, pacemark
+from support.cli_tools import assert_refused
+from support.inside import inside as pacemark
 from support.samples import known
 
 BUDGET = parse("ttft p95 < 60ms, latency p95 < 1s")

@@ -22,7 +22,8 @@ from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import simulate
 from pacemark.summary import Figure, Find, Reason, Verdict
 from pacemark.trace import Trace
-from support.cli_tools import assert_refused, pacemark
+from support.cli_tools import assert_refused
+from support.inside import inside as pacemark
 from support.samples import known
 
 pytestmark = pytest.mark.xdist_group("stored")  # its simulations are made once
