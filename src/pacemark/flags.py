@@ -42,6 +42,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
         ],
         "latin",
     ),
+    "documents": (
+        Annotated[int | None, _flag(help="Documents a request, with the APIs rerank and score; 8 if not given.")],
+        None,
+    ),
     "duration": (
         Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level, such as 20s or 2m.")],
         "20s",
@@ -134,7 +138,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
 }
 """A flag's type and words, and its default, by the name of the option of `pacemark.api` that it sets."""
 
-PLACE = "model api input_tokens output_tokens language stream ignore_eos timeout wait"
+PLACE = "model api input_tokens output_tokens documents language stream ignore_eos timeout wait"
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
 RUNNING = f"{PLACE} stall_timeout workers seed out label {ACCESS} fresh_connections max_in_flight mlflow json"

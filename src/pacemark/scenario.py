@@ -48,6 +48,8 @@ class Words(TypedDict, total=False):
     """Longest time to measure a level when `precision` is given."""
     repeats: int
     """Measure every level this many times, in turn."""
+    documents: int
+    """Documents that a request has judged, with the APIs rerank and score."""
     budget: str
     """Limits to count goodput against: `ttft p95 < 500ms, tpot p95 < 50ms`."""
     stream: bool
@@ -74,6 +76,9 @@ class Words(TypedDict, total=False):
     """What to remember of the server or the occasion, such as `gpu=h100`; kept with the run."""
 
 
+DOCUMENTS = 8
+"""Of a request to rerank or score, where nobody says how many."""
+
 DEMO: Words = {"input_tokens": 256, "output_tokens": 64, "duration": 4.0}
 """What the demo asks for, where nothing else is said."""
 SEARCH: Words = {"duration": 10.0, "max_duration": 60.0}
@@ -93,6 +98,8 @@ class Workload(msgspec.Struct, frozen=True):
     """Further fields of every request body."""
     language: Language = "latin"
     """The script that made up prompts are written in."""
+    documents: int | msgspec.UnsetType = msgspec.UNSET
+    """Of a request to rerank or score, where they were given; each counts as one token of output."""
 
     @property
     def input(self) -> Lengths:
@@ -263,6 +270,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         input_tokens=longest.input_tokens if longest else _length(words, "input_tokens"),
         output_tokens=longest.output_tokens if longest else _length(words, "output_tokens"),
         seed=at_least("--seed", given, 0) if given is not None else secrets.randbits(32),
+        documents=at_least("--documents", words["documents"], 1) if "documents" in words else msgspec.UNSET,
         extra=_extra(words.get("extra_body", {})),
         language=one_of("--language", words.get("language", "latin"), get_args(Language)),
     )
@@ -338,7 +346,10 @@ def _cells(words: Words) -> tuple[Asked, ...]:
 
 _OWN = {
     "model": "use --model",
-    **dict.fromkeys(("messages", "prompt", "input"), "the prompts are pacemark's; choose their length: --input-tokens"),
+    **dict.fromkeys(
+        ("messages", "prompt", "input", "inputs", "contents"),
+        "the prompts are pacemark's; choose their length: --input-tokens",
+    ),
     "stream": "use --stream or --no-stream",
     **dict.fromkeys(
         ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "min_tokens"),

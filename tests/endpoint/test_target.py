@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pacemark.dialects.dialect import DIALECTS
+from pacemark.endpoint.offered import models_in, only_model
 from pacemark.endpoint.proxy import proxy_for
-from pacemark.endpoint.target import Target, models_in, only_model, redirected, resolve, target
+from pacemark.endpoint.target import Target, redirected, resolve, target
 from pacemark.errors import BadInput
 from pacemark.instrument.connection import Answer
 from pacemark.instrument.opening import opened
@@ -115,6 +117,54 @@ def test_a_full_path_and_a_query_are_kept(url: str, asked: str, base: str, line:
     assert t.url == base
     assert t.api == api
     assert t.head(t.path or "/x").startswith(f"POST {line} HTTP/1.1\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("url", "asked", "line", "api"),
+    [
+        ("http://h/v1", "responses", "/v1/responses", "responses"),
+        ("http://h/v1/responses", "chat", "/v1/responses", "responses"),
+        ("https://h", "messages", "/v1/messages", "messages"),
+        ("https://h/ai-gateway/anthropic/v1/messages", "chat", "/ai-gateway/anthropic/v1/messages", "messages"),
+        ("http://h:11434", "ollama", "/api/chat", "ollama"),
+        ("http://h:11434/v1", "ollama", "/api/chat", "ollama"),
+        ("http://h:11434/api/generate", "ollama", "/api/generate", "ollama-generate"),
+        ("http://h", "rerank", "/rerank", "rerank"),
+        ("http://h/v2/rerank", "chat", "/v2/rerank", "rerank"),
+        ("http://h/v1", "tgi", "/generate_stream", "tgi"),
+        ("http://h/generate", "tgi", "/generate", "tgi"),
+        ("https://h", "gemini", "/v1beta/models/a%2Fb:streamGenerateContent?alt=sse", "gemini"),
+        ("https://h?key=s", "gemini", "/v1beta/models/a%2Fb:streamGenerateContent?alt=sse&key=s", "gemini"),
+        ("https://h/v1/projects/p/models/m:generateContent", "chat", "/v1/projects/p/models/m:generateContent",
+         "gemini"),
+    ],
+)  # fmt: skip
+def test_each_api_has_its_place(url: str, asked: str, line: str, api: str) -> None:
+    t = target(url, model="a/b", api=asked)
+    assert t.api == api
+    assert t.head(t.path or DIALECTS[t.api].place(t.model, True)).startswith(f"POST {line} HTTP/1.1\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("api", "headers", "sent"),
+    [
+        ("chat", {}, {"Authorization": f"Bearer {KEY}"}),
+        ("messages", {}, {"Authorization": f"Bearer {KEY}", "x-api-key": KEY, "anthropic-version": "2023-06-01"}),
+        ("messages", {"X-API-Key": "other", "Anthropic-Version": "2024-01-01"},
+         {"X-API-Key": "other", "Anthropic-Version": "2024-01-01"}),
+        ("gemini", {}, {"x-goog-api-key": KEY}),
+        ("gemini", {"Authorization": "Bearer vertex"}, {"Authorization": "Bearer vertex"}),
+    ],
+)  # fmt: skip
+def test_the_key_goes_where_the_api_looks_for_it(
+    monkeypatch: pytest.MonkeyPatch, api: str, headers: dict[str, str], sent: dict[str, str]
+) -> None:
+    monkeypatch.setenv("A_KEY", KEY)
+    t = target("https://h/v1", model="m", api=api, api_key_env="A_KEY", headers=headers)
+    assert t.headers == sent
+    assert all(value not in repr(t) for value in sent.values())
+    assert KEY not in sent.values() or KEY not in t.redacted(f"it said {KEY}")
+    assert "2023-06-01" in t.redacted("anthropic-version: 2023-06-01")
 
 
 def test_a_path_of_another_api_than_asked_for() -> None:

@@ -8,14 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 import msgspec
 
-from pacemark.dialects import embeddings, openai
+from pacemark.dialects import embeddings, gemini, messages, ollama, openai, rerank, responses, score, tgi
+from pacemark.dialects.documents import DOCUMENTS_HOLE, deal
 from pacemark.dialects.said import Said
 
 if TYPE_CHECKING:
     from pacemark.trace import Exchange  # numpy, which the command line's help does without
+
+
+_OPTIONAL = ("running_usage", "min_tokens", "ignore_eos", "include_usage")
+"""Given up in this order where nothing says which of them is refused."""
 
 
 class Dialect(NamedTuple):
@@ -23,17 +29,49 @@ class Dialect(NamedTuple):
 
     name: str
     path: str
+    """Below the base URL; `{model}` in it is the model's name."""
     ask: Callable[[str], dict[str, Any]]
     read: Callable[[bytes, bool], Said]
-    """Body of an answer of status 200, and whether it is an event stream."""
+    """Body of an answer of status 200, and whether it came as a stream."""
     streams: bool = True
     output_tokens: int | None = None
     """The length of every answer, where it is not the client's to choose."""
+    whole_path: str = ""
+    """Where an answer in one piece is asked for, if that is another place."""
+    root: str = ""
+    """Path of the base URL where a URL names the host alone."""
+    beside_v1: bool = False
+    """It stands beside /v1, so that a base URL that ends in it stands for its parent."""
+    models: str = "/models"
+    """Where the models are listed, below the base URL."""
+    headers: tuple[tuple[str, str], ...] = ()
+    key_headers: tuple[str, ...] = ("Authorization",)
+    """Headers that carry the API key: after `Bearer` in the first of these names, bare in others."""
+    limit: str = "max_tokens"
+    """Field of the answer's longest length, its parents before it: `options.num_predict`."""
+    takes: tuple[str, ...] = _OPTIONAL
+    """Optional fields that a server of it may know."""
+    bare: bool = False
+    """The body names neither the model nor that it should stream: the path does."""
+    lines: bool = False
+    """A stream is one JSON object a line, without events round them."""
+    documents: bool = False
+    """It judges documents against a query: as many as output tokens are asked for, for each is one."""
 
     def output_of(self, asked: int | str) -> int | str:
         """How many tokens an answer has where `asked` are asked for."""
         return asked if self.output_tokens is None else self.output_tokens
 
+    def place(self, model: str, stream: bool) -> str:
+        """Where to post, below the base URL."""
+        path = self.path if stream or not self.whole_path else self.whole_path
+        return path.replace("{model}", quote(model, safe=""))
+
+
+_ALWAYS = ("ignore_eos", "min_tokens")
+_KEYS = ("Authorization", "x-api-key")
+_VERSION = (("anthropic-version", "2023-06-01"),)
+_GEMINI = ("/models/{model}:streamGenerateContent?alt=sse", "/models/{model}:generateContent")
 
 DIALECTS = {
     dialect.name: dialect
@@ -41,8 +79,21 @@ DIALECTS = {
         Dialect("chat", "/chat/completions", openai.chat_body, openai.read),
         Dialect("completions", "/completions", openai.completions_body, openai.read),
         Dialect("embeddings", "/embeddings", embeddings.body, embeddings.read, streams=False, output_tokens=1),
+        Dialect("responses", "/responses", responses.body, responses.read, limit="max_output_tokens", takes=_ALWAYS),
+        Dialect("messages", "/messages", messages.body, messages.read, root="/v1", takes=_ALWAYS, headers=_VERSION,
+                key_headers=_KEYS),
+        Dialect("ollama", "/api/chat", ollama.body, ollama.read, lines=True, beside_v1=True, models="/api/tags",
+                limit="options.num_predict", takes=()),
+        Dialect("ollama-generate", "/api/generate", ollama.generate_body, ollama.read, lines=True, beside_v1=True,
+                models="/api/tags", limit="options.num_predict", takes=()),
+        Dialect("rerank", "/rerank", rerank.body, rerank.read, streams=False, limit="", documents=True),
+        Dialect("score", "/score", score.body, score.read, streams=False, limit="", documents=True),
+        Dialect("gemini", _GEMINI[0], gemini.body, gemini.read, whole_path=_GEMINI[1], root="/v1beta", bare=True,
+                key_headers=("x-goog-api-key",), limit="generationConfig.maxOutputTokens", takes=()),
+        Dialect("tgi", "/generate_stream", tgi.body, tgi.read, whole_path="/generate", beside_v1=True, bare=True,
+                models="/v1/models", limit="parameters.max_new_tokens", takes=()),
     )
-}
+}  # fmt: skip
 
 
 def spoken(conjunction: str = "or") -> str:
@@ -73,11 +124,9 @@ _TOKENS_HOLE = "@tokens@"
 
 def template(dialect: Dialect, model: str, options: Options, extra: dict[str, Any]) -> bytes:
     """The JSON of every request of a run, with holes for the prompt and the tokens asked for."""
-    body: dict[str, Any] = {"model": model} if model else {}
+    body: dict[str, Any] = {"model": model} if model and not dialect.bare else {}
     body |= dialect.ask(_PROMPT_HOLE)
-    if options.max_tokens_field:
-        body[options.max_tokens_field] = _TOKENS_HOLE
-    if options.stream:
+    if options.stream and not dialect.bare:
         body["stream"] = True
     if options.include_usage:
         running = {"continuous_usage_stats": True} if options.running_usage else {}
@@ -86,12 +135,27 @@ def template(dialect: Dialect, model: str, options: Options, extra: dict[str, An
         body["ignore_eos"] = True
     if options.min_tokens:
         body["min_tokens"] = _TOKENS_HOLE
-    return msgspec.json.encode(body | extra)
+    body = _merged(body, extra)
+    if options.max_tokens_field:
+        *parents, field = options.max_tokens_field.split(".")
+        inner = body
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[field] = _TOKENS_HOLE
+    return msgspec.json.encode(body)
+
+
+def _merged(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with `more` over them; objects in both are merged."""
+    both = {k: _merged(v, more[k]) for k, v in fields.items() if isinstance(v, dict) and isinstance(more.get(k), dict)}
+    return fields | more | both
 
 
 def fill(template: bytes, prompt: str, tokens: int) -> bytes:
     """`template` with its holes filled."""
     counted = template.replace(b'"%s"' % _TOKENS_HOLE.encode(), b"%d" % tokens)
+    if DOCUMENTS_HOLE in counted:
+        return deal(counted, prompt, tokens)
     return counted.replace(_PROMPT_HOLE.encode(), msgspec.json.encode(prompt)[1:-1])
 
 
@@ -100,8 +164,6 @@ def fill(template: bytes, prompt: str, tokens: int) -> bytes:
 Tried: TypeAlias = "Sequence[tuple[Options, Exchange]]"
 """What was asked so far, oldest first, and what came of it."""
 
-_OPTIONAL = ("running_usage", "min_tokens", "ignore_eos", "include_usage")
-"""Given up in this order where nothing says which of them is refused."""
 _WIRE = {
     "running_usage": r"continuous_usage_stats|stream_options",
     "min_tokens": r"min_tokens",
@@ -119,10 +181,11 @@ _REFUSED = (400, 404, 405, 415, 422, 500, 501)
 
 def first_options(dialect: Dialect, stream: bool = True, ignore_eos: bool = True) -> Options:
     """The most telling way to ask; `ignore_eos` False leaves it to the model when to stop."""
-    if dialect.output_tokens is not None:
-        return Options(False, False, False, False, "")
-    stream = stream and dialect.streams
-    return Options(stream, stream, ignore_eos, ignore_eos, running_usage=stream)
+    stream, takes = stream and dialect.streams, dialect.takes
+    if not dialect.limit or dialect.output_tokens is not None:
+        return Options(stream, False, False, False, "")
+    usage, full = stream and "include_usage" in takes, ignore_eos and "ignore_eos" in takes
+    return Options(stream, usage, full, full, dialect.limit, running_usage=usage)
 
 
 def next_options(tried: Tried) -> Options | None:
@@ -172,7 +235,11 @@ def _without_named(options: Options, answer: Exchange) -> Options | None:
         return None
     changes: dict[str, Any] = dict.fromkeys(_named(options, answer), False)
     field = options.max_tokens_field
-    if field and re.search(rf"(?<![a-z_]){field}(?![a-z_])", answer.detail) and _UNKNOWN.search(answer.detail):
+    if (
+        field in _LIMITS
+        and re.search(rf"(?<![a-z_]){field}(?![a-z_])", answer.detail)
+        and _UNKNOWN.search(answer.detail)
+    ):
         changes["max_tokens_field"] = _other(field)
     return msgspec.structs.replace(options, **changes) if changes else None
 

@@ -7,7 +7,6 @@ event what pacemark needs and lets the rest be of any type.
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from itertools import accumulate
 from typing import Any
@@ -20,13 +19,16 @@ from pacemark.dialects.said import (
     NOTHING,
     REASONING,
     Said,
+    broke,
     busy_code,
     error_text,
     loosely,
     one_line,
     says_failure,
+    whole,
 )
 from pacemark.dialects.sse import Events
+from pacemark.dialects.streams import unglued
 
 
 def chat_body(text: str) -> dict[str, Any]:
@@ -133,12 +135,12 @@ def _tolerant_delta(delta: Any) -> _Delta | None:
 def _tolerant_usage(usage: dict[str, Any]) -> _Usage:
     def within(name: str, field: str) -> int | None:
         inner = usage.get(name)
-        return _whole(inner.get(field)) if isinstance(inner, dict) else None
+        return whole(inner.get(field)) if isinstance(inner, dict) else None
 
     return _Usage(
-        prompt_tokens=_whole(usage.get("prompt_tokens")),
-        completion_tokens=_whole(usage.get("completion_tokens")),
-        total_tokens=_whole(usage.get("total_tokens")),
+        prompt_tokens=whole(usage.get("prompt_tokens")),
+        completion_tokens=whole(usage.get("completion_tokens")),
+        total_tokens=whole(usage.get("total_tokens")),
         prompt_tokens_details=_PromptDetails(within("prompt_tokens_details", "cached_tokens")),
         completion_tokens_details=_CompletionDetails(within("completion_tokens_details", "reasoning_tokens")),
     )
@@ -146,15 +148,6 @@ def _tolerant_usage(usage: dict[str, Any]) -> _Usage:
 
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _whole(value: Any) -> int | None:
-    """A count, however it is written."""
-    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 16:
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return int(value) if abs(value) < 2**53 else None
 
 
 # --- what a choice carried
@@ -270,7 +263,7 @@ def read(body: bytes, streamed: bool) -> Said:
 def _read_stream(body: bytes) -> Said:
     said, events, done = Said(), Events(body), False
     for payload in events:
-        for piece, end in _pieces(events, payload):
+        for piece, end in unglued(events, payload):
             if piece.strip() == b"[DONE]":
                 said.done_at, done = end, True
             elif piece.strip():
@@ -281,16 +274,6 @@ def _read_stream(body: bytes) -> Said:
     if not done and not said.finish_reason:
         said.fail("truncated", "the stream ended without a finish_reason and without [DONE]")
     return said
-
-
-def _pieces(events: Events, payload: bytes) -> list[tuple[bytes, int]]:
-    """One event is one piece, unless its lines, or what was glued to it, are events of their own."""
-    if b"data:" in payload or b"\n" in payload:
-        try:
-            loosely(payload)
-        except ValueError:
-            return events.pieces() or [(payload, events.at)]
-    return [(payload, events.at)]
 
 
 def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> _Chunk | None:
@@ -304,11 +287,11 @@ def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> _Chunk | N
             said.fail("bad_stream", f"an event is no JSON: {problem}: {one_line(payload.decode('utf-8', 'replace'))}")
         return None
     if chunk.error or chunk.error_code or chunk.object == "error" or name == b"error":
-        _failed(said, payload)
+        broke(said, payload)
         return None
     if chunk.choices is None and chunk.usage is None:
         if says_failure(loosely(payload)):
-            _failed(said, payload)
+            broke(said, payload)
             return None
         said.unread += 1
         return chunk
@@ -316,18 +299,6 @@ def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> _Chunk | N
     if chunk.choices and said.kinds[-1] <= EMPTY and not _is_regular(chunk):
         said.unread += 1
     return chunk if not said.error or said.error.startswith("finish_") else None
-
-
-def _failed(said: Said, payload: bytes) -> None:
-    """An error object: a refusal where nothing came before it, and a stream that failed where something did."""
-    try:
-        code = busy_code(loosely(payload))
-    except ValueError:
-        code = None
-    refused = code is not None and not any(kind > EMPTY for kind in said.kinds)
-    if said.error:  # a finish_reason that says the same with fewer words
-        said.detail = error_text(payload)
-    said.fail(f"said_{code}" if refused else "stream_error", error_text(payload))
 
 
 def _is_regular(chunk: _Chunk) -> bool:

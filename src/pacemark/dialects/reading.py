@@ -35,13 +35,14 @@ def understand(
     body, ends = raw.body, reads[:, 2]
     if raw.encoding in ("gzip", "x-gzip", "deflate") and body:
         body, ends = _inflated(body, ends)
-    streamed = _is_stream(raw, body)
+    spoken = dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]
+    streamed = _is_stream(raw, body, spoken.lines)
     said = Said()
     if raw.status >= 300:
         moved_to = raw.detail if raw.status < 400 else ""
         said.fail(f"http_{raw.status}", moved_to or _refusal(body))
     elif raw.status and (streamed or not raw.error):
-        said = (dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]).read(body, streamed)
+        said = spoken.read(body, streamed)
     output = counted(said, count_tokens)
     error, detail = _failure(raw, said, output)
     hi, lo, read_of = _arrivals(raw, said, output, reads, ends)
@@ -90,9 +91,13 @@ def understand(
     )
 
 
-def _is_stream(raw: RawExchange, body: bytes) -> bool:
-    """Whether the answer is an event stream: by how it begins, and by its content type where nothing came."""
+def _is_stream(raw: RawExchange, body: bytes, lines: bool) -> bool:
+    """Whether the answer is a stream: by how it begins, and by its content type where nothing came. One of `lines` has
+    several, or a first one that is not the last."""
     begun = body.removeprefix(BOM).lstrip()[:1]
+    if lines and begun == b"{":
+        first, _, rest = body.strip().partition(b"\n")
+        return bool(rest) or b'"done":false' in first.replace(b" ", b"")
     return is_event_stream(body) or (raw.streamed and begun not in (b"{", b"["))
 
 

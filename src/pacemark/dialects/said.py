@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -123,6 +124,37 @@ def says_failure(value: Any) -> bool:
     if code is None:
         return isinstance(message, str) and not kind
     return str(code) not in ("0", "200", "", "None", "False")
+
+
+def broke(said: Said, payload: bytes) -> None:
+    """Take an error object: a refusal where nothing came before it, and a stream that failed where something did."""
+    try:
+        code = busy_code(loosely(payload))
+    except ValueError:
+        code = None
+    refused = code is not None and not any(kind > EMPTY for kind in said.kinds)
+    if said.error:  # a finish_reason that says the same with fewer words
+        said.detail = error_text(payload)
+    said.fail(f"said_{code}" if refused else "stream_error", error_text(payload))
+
+
+def whole(value: Any) -> int | None:
+    """A count, however it is written; None for what is none."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 16:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value) if abs(value) < 2**53 else None
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """`value` where it is an object; an empty one for whatever else stands in its place."""
+    return value if isinstance(value, dict) else {}
+
+
+def entries_of(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; none where it is no list."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def sound(text: str) -> str:

@@ -190,7 +190,9 @@ def learn_prompts(
         return tokenized(count_tokens, wanted, seed, script), None
     if first.input_tokens == ABSENT:
         return estimated(wanted, seed, script), None
-    short = min(PROBE_TOKENS, workload.output.typical)
+    # Every document costs tokens of the input too, so that no probe may have fewer.
+    least = workload.output.typical if DIALECTS[way.target.api].documents else PROBE_TOKENS
+    short = min(least, workload.output.typical)
     for sizes in probe_sizes(wanted, script):
         answers: list[Exchange] = []
         for i, n in enumerate(sizes):

@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 import re
 import socket
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from http.client import HTTPException, HTTPMessage
-from typing import IO, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
 
-from pacemark.dialects.dialect import DIALECTS, spoken
-from pacemark.endpoint.address import Address, WireError, tls_context
+from pacemark.dialects.dialect import DIALECTS, Dialect, spoken
+from pacemark.endpoint.address import Address
 from pacemark.endpoint.proxy import Proxy, proxy_for
 from pacemark.errors import BadInput
 from pacemark.version import __version__
 
-_MOST_BYTES = 4 << 20
-"""Of a list of models; more is none."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_OPEN_HEADERS = {"x-databricks-workspace-id", "host", "user-agent"}
+_OPEN_HEADERS = {"x-databricks-workspace-id", "host", "user-agent", "anthropic-version"}
 """Headers whose values are no secret, and part of many a message."""
 _OPEN_QUERY = {"api-version"}
 """Fields of a query whose values are no secret."""
@@ -34,8 +29,10 @@ _DEFAULT_HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": f"pacemark/{__version__}",
 }
-_WHERE = {"/chat/completions": "chat"} | {d.path: d.name for d in DIALECTS.values()} | {"/invocations": ""}
+_ENDINGS = [(path, d.name) for d in DIALECTS.values() for path in (d.path, d.whole_path) if path and "{" not in path]
+_WHERE = sorted([*_ENDINGS, ("/invocations", "")], key=lambda ending: -len(ending[0]))
 """How a path ends that is whole, longest first, and the API behind it; empty: whichever was asked for."""
+_GEMINI = re.compile(r"/models/[^/]+:(?:streamG|g)enerateContent$")
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -107,7 +104,8 @@ class Target(msgspec.Struct, frozen=True):
 
     def posts_to(self, path: str) -> str:
         """Path and query of a request to `path` below the base URL."""
-        return f"{urlsplit(self.url).path.rstrip('/')}{path}{f'?{self.query}' if self.query else ''}"
+        query = f"{'&' if '?' in path else '?'}{self.query}" if self.query else ""
+        return f"{urlsplit(self.url).path.rstrip('/')}{path}{query}"
 
     def renewed(self, headers: Mapping[str, str]) -> Target:
         """The same target with these headers changed; the old values stay secret."""
@@ -171,8 +169,8 @@ def target(
         raise BadInput(f"--api {api!r} is not known: use {spoken()}")
     if ca_file and not os.access(ca_file, os.R_OK):
         raise BadInput(f"--ca-file {ca_file!r} cannot be read")
-    pairs = _headers(headers, api_key_env)
     base, path, api = _where(parts, api)
+    pairs = _headers(headers, api_key_env, DIALECTS[api])
     return Target(
         base, model, api, pairs, os.path.abspath(ca_file) if ca_file else "", insecure, path, query=parts.query
     )
@@ -180,14 +178,20 @@ def target(
 
 def _where(parts: SplitResult, api: str) -> tuple[str, str, str]:
     """Base URL, path below it where the URL gives it whole, and the API. Raises BadInput where they contradict."""
-    origin = f"{parts.scheme}://{parts.netloc}"
-    for path, named in _WHERE.items():
-        if parts.path.rstrip("/").endswith(path):
-            if named and api not in (named, "chat"):  # chat is what nobody has to ask for
+    origin, whole = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    for path, named in _WHERE:
+        if whole.endswith(path):
+            # chat is what nobody has to ask for; ollama has two paths
+            if named and api != "chat" and not named.startswith(api):
                 raise BadInput(f"the URL ends in {path}, which is not where --api {api} goes: leave one of them out")
-            at = parts.path.rstrip("/").rindex(path)
+            at = whole.rindex(path)
             return f"{origin}{parts.path[:at]}".rstrip("/"), parts.path[at:], named or api
-    return f"{origin}{parts.path}".rstrip("/"), "", api
+    if found := _GEMINI.search(whole):
+        return f"{origin}{whole[: found.start()]}", found.group(), "gemini"
+    dialect = DIALECTS[api]
+    if dialect.beside_v1:
+        whole = whole.removesuffix("/v1")
+    return f"{origin}{whole or dialect.root}", "", api
 
 
 def redirected(target: Target, path: str, location: str) -> Target | None:
@@ -223,11 +227,13 @@ def _port(scheme: str) -> int:
     return 443 if scheme == "https" else 80
 
 
-def _headers(given: Sequence[str] | Mapping[str, str], api_key_env: str) -> dict[str, str]:
+def _headers(given: Sequence[str] | Mapping[str, str], api_key_env: str, dialect: Dialect) -> dict[str, str]:
     pairs = dict(given) if isinstance(given, Mapping) else dict(_pair(text) for text in given)
+    names = {name.lower() for name in pairs}
     key = _key(api_key_env)
-    if key and not any(name.lower() == "authorization" for name in pairs):
-        pairs["Authorization"] = f"Bearer {key}"
+    if key and not names & {"authorization", *(name.lower() for name in dialect.key_headers)}:
+        pairs |= {name: f"Bearer {key}" if name == "Authorization" else key for name in dialect.key_headers}
+    pairs = {name: value for name, value in dialect.headers if name not in names} | pairs
     for name, value in pairs.items():
         if name.lower() in _OWN_HEADERS:
             raise BadInput(f"--header {name}: pacemark sets this header itself")
@@ -294,59 +300,3 @@ def forwarding(target: Target) -> Proxy | None:
     if target.tls or any(name.lower() == "host" for name in target.headers):
         return None
     return proxy_for(target.url)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another host."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> None:
-        """Follow none."""
-
-
-def only_model(target: Target) -> str:
-    """The model of an endpoint that lists exactly one, for users who did not name it; empty where none is listed.
-
-    Adapters of a model are listed beside it and are not counted. Raises BadInput where there are several to choose
-    from.
-    """
-    request = urllib.request.Request(target.url + "/models" + (f"?{target.query}" if target.query else ""))
-    for name, value in target.headers.items():
-        request.add_header(name, value)
-    proxy = proxy_for(target.url)
-    ways: list[urllib.request.BaseHandler] = [
-        _NoRedirect(),
-        urllib.request.ProxyHandler({"http": proxy.url, "https": proxy.url} if proxy else {}),
-    ]
-    try:
-        if target.tls:
-            ways.append(urllib.request.HTTPSHandler(context=tls_context(target.ca_file, target.insecure)))
-        with urllib.request.build_opener(*ways).open(request, timeout=10) as answer:
-            names = models_in(msgspec.json.decode(answer.read(_MOST_BYTES)))
-    except (OSError, ValueError, HTTPException, WireError):
-        return ""  # whatever is wrong will show, with a better message, in the first real request
-    if len(names) > 1:
-        raise BadInput(
-            f"{target.redacted(target.url)} serves several models; choose with --model: {', '.join(names[:8])}"
-        )
-    return names[0] if names else ""
-
-
-def models_in(listed: Any) -> list[str]:
-    """The models of a list as servers give it: below `data` or `models` or bare, by id or name, or as plain texts.
-
-    Entries with a parent are adapters of another, and are left out where it is listed; `*` is no model.
-    """
-    entries = listed
-    if isinstance(listed, dict):
-        entries = listed.get("data") or listed.get("models")
-    if isinstance(entries, dict):  # by name
-        entries = list(entries)
-    named: dict[str, Any] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        fields = entry if isinstance(entry, dict) else {"id": entry}
-        name = next((v for k in ("id", "name", "model") if isinstance(v := fields.get(k), str)), "")
-        if name and "*" not in name:
-            named.setdefault(name, fields.get("parent"))
-    return [name for name, parent in named.items() if not (isinstance(parent, str) and parent in named)]

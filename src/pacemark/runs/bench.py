@@ -193,7 +193,7 @@ class Bench:
 
     @property
     def _path(self) -> str:
-        return self.target.path or self._dialect.path
+        return self.target.path or self._dialect.place(self.target.model, self.settings.stream)
 
     def ask_for(self, asked: Asked) -> None:
         """Ask for other lengths from the next request on; words make tokens as they were found to."""

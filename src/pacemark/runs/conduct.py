@@ -20,8 +20,9 @@ from pacemark.answers.search import find as search_for
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
-from pacemark.endpoint.target import Target, only_model, target
-from pacemark.errors import RunFailed
+from pacemark.endpoint.offered import only_model
+from pacemark.endpoint.target import Target, target
+from pacemark.errors import BadInput, RunFailed
 from pacemark.reporting import drawing
 from pacemark.reporting.progress import Status, told
 from pacemark.runs.bench import Bench
@@ -30,8 +31,8 @@ from pacemark.runs.conclude import concluded
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import Learned, RunRecord, begun, written
 from pacemark.runs.run import Run
-from pacemark.scenario import Goal, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
-from pacemark.summary import Confirmation, Find, Spent
+from pacemark.scenario import DOCUMENTS, Goal, Grid, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
+from pacemark.summary import Asked, Confirmation, Find, Spent
 from pacemark.trace import ABSENT
 from pacemark.workload.tokenizer import Tokenizer
 
@@ -322,6 +323,8 @@ def _opened(
                 observe(told(_greeting(place.described()["url"], scenario)))
             if not model:
                 place = msgspec.structs.replace(place, model=only_model(place))
+            if not (place.model or place.path) and "{model}" in DIALECTS[place.api].path:
+                raise BadInput(f"--api {place.api} names the model in its path: give --model NAME")
         yield place, _spoken(scenario, place.api), serving
 
 
@@ -336,10 +339,17 @@ def _greeting(where: str, scenario: Scenario) -> str:
 
 
 def _spoken(scenario: Scenario, api: str) -> Scenario:
-    """The order as an API can fulfil it: an embedding is one vector, whole."""
-    dialect, workload, settings = DIALECTS[api], scenario.workload, scenario.settings
+    """The order as an API can fulfil it: an embedding is one vector, whole; a ranking marks every document."""
+    dialect, workload, settings, goal = DIALECTS[api], scenario.workload, scenario.settings, scenario.goal
+    if dialect.documents:
+        documents = workload.documents if isinstance(workload.documents, int) else DOCUMENTS
+        workload = msgspec.structs.replace(workload, output_tokens=documents)
+        if isinstance(goal, Grid):
+            cells = dict.fromkeys(Asked(cell.input_tokens, documents) for cell in goal.cells)
+            goal = msgspec.structs.replace(goal, cells=tuple(cells))
     return msgspec.structs.replace(
         scenario,
+        goal=goal,
         workload=msgspec.structs.replace(workload, output_tokens=dialect.output_of(workload.output_tokens)),
         settings=msgspec.structs.replace(settings, stream=settings.stream and dialect.streams),
     )

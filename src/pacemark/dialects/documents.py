@@ -1,0 +1,43 @@
+"""A query and its documents, which rerank and score judge: made from one prompt's words, and counted in the answer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pacemark.dialects.said import ANSWER, Said, whole
+from pacemark.dialects.streams import Fields
+
+QUERY = "@query@"
+DOCUMENTS = "@documents@"
+QUERY_HOLE = b'"%b"' % QUERY.encode()
+DOCUMENTS_HOLE = b'"%b"' % DOCUMENTS.encode()
+QUERY_WORDS = 4
+"""Of a prompt, its salt among them: they open every pair that the model judges, so that no two requests share one."""
+
+
+def deal(template: bytes, prompt: str, documents: int) -> bytes:
+    """`template` with its holes filled: the prompt's first words are the query, the others are dealt out evenly."""
+    words, between = prompt.split(" "), " "
+    if len(words) < QUERY_WORDS + documents:  # as in scripts that leave no blanks
+        words, between = [*prompt], ""
+    query, rest = between.join(words[:QUERY_WORDS]), words[QUERY_WORDS:]
+    size = len(rest) / documents
+    dealt = [between.join(rest[round(i * size) : round((i + 1) * size)]) or words[0] for i in range(documents)]
+    filled = template.replace(DOCUMENTS_HOLE, msgspec.json.encode(dealt))
+    return filled.replace(QUERY_HOLE, msgspec.json.encode(query))
+
+
+def judged(said: Said, documents: int, answer: Fields, end: int) -> Said:
+    """`said` of an answer that judged so many documents, each counted as one token of output. `answer` may hold the
+    tokens of the input: under `usage` as OpenAI counts them, or under `meta` as Cohere does."""
+    if documents:
+        said.add(ANSWER, end)
+    said.completion_tokens = documents
+    usage, meta = answer.get("usage"), answer.get("meta")
+    if isinstance(usage, dict):
+        # Jina counts the whole input as the total alone.
+        counts = [whole(usage.get(name)) for name in ("prompt_tokens", "input_tokens", "total_tokens")]
+        said.prompt_tokens = next((n for n in counts if n is not None), None)
+    elif isinstance(meta, dict) and isinstance(meta.get("tokens"), dict):
+        said.prompt_tokens = whole(meta["tokens"].get("input_tokens"))
+    return said

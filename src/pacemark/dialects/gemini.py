@@ -1,0 +1,90 @@
+"""Gemini's generateContent, streamed as events.
+
+Thinking is counted beside `candidatesTokenCount` and not in it. Most events carry the counts so far. There is no mark
+of the end but a `finishReason`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pacemark.dialects.said import ANSWER, NOTHING, REASONING, Said, entries_of, fields_of, whole
+from pacemark.dialects.streams import Fields, objects, one_object
+
+
+def body(text: str) -> dict[str, Any]:
+    """The fields of a request that hold the prompt."""
+    return {"contents": [{"role": "user", "parts": [{"text": text}]}]}
+
+
+_ENDINGS = ("STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED")
+"""Every other finishReason is one for which the answer was broken off: SAFETY, RECITATION and the like."""
+
+
+def read(body: bytes, streamed: bool) -> Said:
+    """What an answer of status 200 said. Failures that it reveals are its `error`; nothing is raised."""
+    said = Said()
+    if not streamed:
+        # Without alt=sse a stream is one list that grows.
+        whole_body = b'{"candidates":%b}' % body if body.lstrip()[:1] == b"[" else body
+        form = "promptFeedback" if b'"candidates"' not in whole_body else "candidates"
+        if (answer := one_object(said, whole_body, "Gemini", form)) is not None:
+            listed = entries_of(answer.get("candidates")) if whole_body is not body else [answer]
+            for value in listed:
+                _take(said, value, len(body))
+        return said
+    for value, end in objects(said, body):
+        _take(said, value, end)
+    if not said.finish_reason:
+        said.fail("truncated", "the stream ended without a finishReason")
+    return said
+
+
+def _take(said: Said, value: Fields, end: int) -> None:
+    """Take one event; several candidates are never asked for."""
+    kind, text, reason = NOTHING, "", ""
+    for candidate in entries_of(value.get("candidates")):
+        for part in entries_of(fields_of(candidate.get("content")).get("parts")):
+            found, words = _part(part)
+            kind, text = max(kind, found), text + words
+        reason = str(candidate.get("finishReason") or "") or reason
+    said.add(kind, end, text)
+    if "usageMetadata" in value:
+        _count(said, fields_of(value["usageMetadata"]), kind)
+    elif "candidates" not in value and "promptFeedback" not in value:
+        said.unread += 1
+    blocked = fields_of(value.get("promptFeedback")).get("blockReason")
+    if blocked:
+        said.finish_reason = str(blocked)
+        said.fail("prompt_blocked", f"the prompt was blocked: {blocked}")
+    if reason:
+        said.finish_reason, said.done_at = reason, end
+        if reason not in _ENDINGS:
+            said.fail(f"finish_{reason.lower()}", f"the answer ended with finishReason {reason!r}")
+
+
+def _part(part: Fields) -> tuple[int, str]:
+    text = part.get("text")
+    if isinstance(text, str) and text:
+        return (REASONING if part.get("thought") is True else ANSWER), text
+    if call := part.get("functionCall"):
+        return ANSWER, msgspec.json.encode(call).decode("utf-8", "replace")
+    return NOTHING, ""
+
+
+def _count(said: Said, usage: Fields, kind: int) -> None:
+    def counted(name: str) -> int | None:
+        return whole(usage.get(name))
+
+    thought, answered, tools = counted("thoughtsTokenCount"), counted("candidatesTokenCount"), "toolUsePromptTokenCount"
+    if (prompt := counted("promptTokenCount")) is not None:
+        said.prompt_tokens = prompt + (counted(tools) or 0)
+    if (cached := counted("cachedContentTokenCount")) is not None:
+        said.cached_tokens = cached
+    said.reasoning_tokens = said.reasoning_tokens if thought is None else thought
+    if answered is not None or thought is not None:
+        said.completion_tokens = (answered or 0) + (said.reasoning_tokens or 0)
+        if kind > NOTHING:
+            said.running.append((len(said.kinds) - 1, said.completion_tokens))

@@ -1,0 +1,64 @@
+"""Ollama's own chat and generate: one JSON object a line, the last of which says `done` and has the counts.
+
+A failure may come as a line of a stream that began with status 200. Durations are in nanoseconds and are passed over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, fields_of, whole
+from pacemark.dialects.streams import Fields, lines, one_object
+
+
+def body(text: str) -> dict[str, Any]:
+    """The fields of a chat request that hold the prompt; it would stream if not told otherwise."""
+    return {"messages": [{"role": "user", "content": text}], "stream": False}
+
+
+def generate_body(text: str) -> dict[str, Any]:
+    """The same of a request to generate."""
+    return {"prompt": text, "stream": False}
+
+
+def read(body: bytes, streamed: bool) -> Said:
+    """What an answer of status 200 said. Failures that it reveals are its `error`; nothing is raised."""
+    said = Said()
+    if not streamed:
+        if (answer := one_object(said, body, "Ollama", "done")) is not None:
+            _take(said, answer, len(body))
+        return said
+    for value, end in lines(said, body):
+        if "message" not in value and "response" not in value and "done" not in value:
+            said.unread += 1
+        _take(said, value, end)
+        if said.done_at is not None:
+            break
+    if said.done_at is None:
+        said.fail("truncated", "the stream ended without a line that is done")
+    return said
+
+
+def _take(said: Said, value: Fields, end: int) -> None:
+    kind, text = _carried(value)
+    done = value.get("done") is True
+    said.add(NOTHING if done and kind == EMPTY else kind, end, text)
+    if done:
+        said.done_at, said.finish_reason = end, str(value.get("done_reason") or "done")
+        said.prompt_tokens = whole(value.get("prompt_eval_count"))
+        said.completion_tokens = whole(value.get("eval_count"))
+
+
+def _carried(value: Fields) -> tuple[int, str]:
+    """Kind and text of one line: of a chat's message, or of a bare response."""
+    message = fields_of(value.get("message"))
+    text, thought = message.get("content", value.get("response")), message.get("thinking", value.get("thinking"))
+    if isinstance(text, str) and text:
+        return ANSWER, text
+    if isinstance(thought, str) and thought:
+        return REASONING, thought
+    if calls := message.get("tool_calls"):
+        return ANSWER, msgspec.json.encode(calls).decode("utf-8", "replace")
+    return (EMPTY if isinstance(text, str) else NOTHING), ""

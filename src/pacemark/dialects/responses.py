@@ -1,0 +1,108 @@
+"""OpenAI's Responses, as vLLM, SGLang, llama.cpp and agents on Databricks answer too.
+
+Every event names its type. An agent may give its answer in `response.output_item.done` alone: then that event is the
+answer, and it was not streamed. What was streamed before is only repeated there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, broke, entries_of, fields_of, whole
+from pacemark.dialects.streams import Fields, objects, one_object
+
+
+def body(text: str) -> dict[str, Any]:
+    """The fields of a request that hold the prompt; the answer need not be kept."""
+    return {"input": [{"role": "user", "content": text}], "store": False}
+
+
+_ENDS = ("completed", "incomplete", "failed", "cancelled")
+
+
+def read(body: bytes, streamed: bool) -> Said:
+    """What an answer of status 200 said. Failures that it reveals are its `error`; nothing is raised."""
+    said = Said()
+    if not streamed:
+        if (answer := one_object(said, body, "a response", "output")) is not None:
+            _end(said, answer, len(body))
+        return said
+    told: set[object] = set()
+    last, opened = "", False
+    for value, end in objects(said, body):
+        last = str(value.get("type") or "")
+        if last.removeprefix("response.") in _ENDS:
+            _end(said, fields_of(value.get("response")), end)
+        elif last.endswith(".delta"):
+            told |= {value.get("item_id"), value.get("output_index")} - {None}
+            said.add(*_delta(last, value.get("delta"), end))
+        elif last == "response.output_item.done":
+            _item_done(said, value, told, end)
+        else:
+            opened = opened or last == "response.created"
+            said.unread += not last.startswith("response.")
+            said.add(NOTHING, end)
+        if said.error:
+            break
+    # Agents may leave out the events round the answer; then a whole item ends it.
+    ended = said.finish_reason or said.done_at is not None or (last == "response.output_item.done" and not opened)
+    if not ended:
+        said.fail("truncated", "the stream ended without response.completed")
+    return said
+
+
+def _delta(name: str, delta: Any, end: int) -> tuple[int, int, str]:
+    """Kind, end and text of a delta: of text, reasoning or its summary, a refusal, or a call's arguments."""
+    if not isinstance(delta, str) or ".audio.delta" in name:
+        return NOTHING, end, ""
+    return (REASONING if "reasoning" in name else ANSWER) if delta else EMPTY, end, delta
+
+
+def _item_done(said: Said, value: Fields, told: set[object], end: int) -> None:
+    item = fields_of(value.get("item"))
+    if {item.get("id"), value.get("output_index")} & told:
+        said.add(NOTHING, end)
+    else:
+        kind, text = _item(item)
+        said.add(kind, end, text)
+
+
+def _item(item: Fields) -> tuple[int, str]:
+    """Kind and text of a whole item."""
+    name = str(item.get("type") or "")
+    if name == "reasoning":
+        parts = entries_of(item.get("content")) or entries_of(item.get("summary"))
+        text = "".join(str(part.get("text") or "") for part in parts)
+        return (REASONING if text else NOTHING), text
+    if name.endswith("_call"):
+        return ANSWER, msgspec.json.encode([item.get("name"), item.get("arguments")]).decode("utf-8", "replace")
+    parts = entries_of(item.get("content"))
+    text = "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
+    return (ANSWER if text and name == "message" else NOTHING), text
+
+
+def _end(said: Said, response: Fields, end: int) -> None:
+    """Take the response as a whole: how it ended, what it counted, and its output where no event brought any."""
+    status = str(response.get("status") or "completed")
+    kind, text = NOTHING, ""
+    if not any(kind > EMPTY for kind in said.kinds):
+        for item in entries_of(response.get("output")):
+            found, words = _item(item)
+            kind, text = max(kind, found), text + words
+    said.add(kind, end, text)
+    said.done_at = end
+    _count(said, fields_of(response.get("usage")))
+    why = fields_of(response.get("incomplete_details")).get("reason")
+    said.finish_reason = str(why) if why else status
+    if status in ("failed", "cancelled"):
+        broke(said, msgspec.json.encode({"error": response.get("error") or {"message": f"the response was {status}"}}))
+    elif why and "filter" in str(why):
+        said.fail(f"finish_{why}", f"the answer ended as incomplete: {why}")
+
+
+def _count(said: Said, usage: Fields) -> None:
+    said.prompt_tokens, said.completion_tokens = whole(usage.get("input_tokens")), whole(usage.get("output_tokens"))
+    said.cached_tokens = whole(fields_of(usage.get("input_tokens_details")).get("cached_tokens"))
+    said.reasoning_tokens = whole(fields_of(usage.get("output_tokens_details")).get("reasoning_tokens"))

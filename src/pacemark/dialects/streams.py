@@ -1,0 +1,94 @@
+"""The JSON objects of an answer with the offset past each: of events, or of lines, or of one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from pacemark.dialects.said import Said, broke, busy_code, error_text, loosely, one_line, says_failure
+from pacemark.dialects.sse import BOM, Events
+
+Fields = dict[str, Any]
+
+
+def objects(said: Said, body: bytes) -> Iterator[tuple[Fields, int]]:
+    """Of every event, up to one that is a failure, which `said` is told of. `[DONE]` sets its `done_at`."""
+    events = Events(body)
+    for payload in events:
+        for piece, end in unglued(events, payload):
+            text = piece.strip()
+            if text == b"[DONE]":
+                said.done_at = end
+            elif text:
+                if events.event == b"error":
+                    broke(said, text)
+                    return
+                if (value := _object(said, text)) is None:
+                    return
+                yield value, end
+
+
+def lines(said: Said, body: bytes) -> Iterator[tuple[Fields, int]]:
+    """Of every line, as `objects` does."""
+    begin = len(BOM) if body.startswith(BOM) else 0
+    while begin < len(body):
+        end = body.find(b"\n", begin) + 1 or len(body)
+        if text := body[begin:end].strip():
+            if (value := _object(said, text)) is None:
+                return
+            yield value, end
+        begin = end
+
+
+def _object(said: Said, text: bytes) -> Fields | None:
+    """None where the answer is over with it, for it is a failure."""
+    try:
+        value = _decoded(text)
+    except ValueError as problem:
+        said.fail("bad_stream", f"an event is no JSON: {problem}: {one_line(text.decode('utf-8', 'replace'))}")
+        return None
+    if not isinstance(value, dict):
+        said.unread += 1
+        return {}
+    if value.get("error") or value.get("error_code") or value.get("type") == "error":
+        broke(said, text)
+        return None
+    return value
+
+
+def one_object(said: Said, body: bytes, what: str, form: str) -> Fields | None:
+    """The object of an answer in one piece, which must have the field `form`; None where it is none, but a failure,
+    which `said` is told of. `what` names the API in words."""
+    try:
+        value = _decoded(body.removeprefix(BOM).strip())
+    except ValueError as problem:
+        said.fail("bad_answer", f"the answer is not the JSON of {what}: {problem}")
+        return None
+    if isinstance(value, dict) and form in value and not value.get("error"):
+        return value
+    if says_failure(value):
+        code = busy_code(value)
+        said.fail("server_error" if code is None else f"said_{code}", error_text(body))
+    else:
+        said.fail("bad_answer", f"the answer is not the JSON of {what}")
+    return None
+
+
+def _decoded(text: bytes) -> Any:
+    """JSON, strictly and fast where it can be. Raises ValueError."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError):
+        return loosely(text)
+
+
+def unglued(events: Events, payload: bytes) -> list[tuple[bytes, int]]:
+    """One event is one piece, unless its lines, or what was glued to it, are events of their own."""
+    if b"data:" in payload or b"\n" in payload:
+        try:
+            loosely(payload)
+        except ValueError:
+            return events.pieces() or [(payload, events.at)]
+    return [(payload, events.at)]

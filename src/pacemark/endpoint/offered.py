@@ -1,0 +1,89 @@
+"""What an endpoint offers: its models, and the APIs that it speaks."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from http.client import HTTPException, HTTPMessage
+from typing import IO, Any
+
+import msgspec
+
+from pacemark.dialects.dialect import DIALECTS
+from pacemark.endpoint.address import WireError, tls_context
+from pacemark.endpoint.proxy import proxy_for
+from pacemark.endpoint.target import Target
+from pacemark.errors import BadInput
+
+_MOST_BYTES = 4 << 20
+"""Of an answer that is looked at here; a longer one is none."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to another host."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> None:
+        """Follow none."""
+
+
+def fetched(target: Target, path: str, body: bytes | None = None, timeout_s: float = 10.0) -> tuple[int, bytes]:
+    """Status and body of one request to `path` below the base URL, a POST where there is a `body`.
+
+    Raises OSError, HTTPException or WireError where no answer comes; a status is none of these.
+    """
+    request = urllib.request.Request(target.url + path, data=body)
+    for name, value in ({"Content-Type": "application/json", "User-Agent": "pacemark"} | target.headers).items():
+        request.add_header(name, value)
+    proxy = proxy_for(target.url)
+    ways: list[urllib.request.BaseHandler] = [
+        _NoRedirect(),
+        urllib.request.ProxyHandler({"http": proxy.url, "https": proxy.url} if proxy else {}),
+    ]
+    if target.tls:
+        ways.append(urllib.request.HTTPSHandler(context=tls_context(target.ca_file, target.insecure)))
+    try:
+        with urllib.request.build_opener(*ways).open(request, timeout=timeout_s) as answer:
+            return answer.status, answer.read(_MOST_BYTES)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read(_MOST_BYTES)
+
+
+def only_model(target: Target) -> str:
+    """The model of an endpoint that lists exactly one, for users who did not name it; empty where none is listed.
+
+    Adapters of a model are listed beside it and are not counted. Raises BadInput where there are several to choose
+    from.
+    """
+    place = DIALECTS[target.api].models + (f"?{target.query}" if target.query else "")
+    try:
+        status, listed = fetched(target, place)
+        names = models_in(msgspec.json.decode(listed)) if status == 200 else []
+    except (OSError, ValueError, HTTPException, WireError):
+        return ""  # whatever is wrong will show, with a better message, in the first real request
+    if len(names) > 1:
+        raise BadInput(
+            f"{target.redacted(target.url)} serves several models; choose with --model: {', '.join(names[:8])}"
+        )
+    return names[0] if names else ""
+
+
+def models_in(listed: Any) -> list[str]:
+    """The models of a list as servers give it: below `data` or `models` or bare, by id or name, or as plain texts.
+
+    Entries with a parent are adapters of another, and are left out where it is listed; `*` is no model.
+    """
+    entries = listed
+    if isinstance(listed, dict):
+        entries = listed.get("data") or listed.get("models")
+    if isinstance(entries, dict):  # by name
+        entries = list(entries)
+    named: dict[str, Any] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        fields = entry if isinstance(entry, dict) else {"id": entry}
+        name = next((v for k in ("id", "name", "model") if isinstance(v := fields.get(k), str)), "")
+        if name and "*" not in name:
+            named.setdefault(name.removeprefix("models/"), fields.get("parent"))  # Gemini's names are paths
+    return [name for name, parent in named.items() if not (isinstance(parent, str) and parent in named)]
