@@ -40,7 +40,9 @@ def test_token_counts_are_the_servers_to_the_token(llama: str, tmp_path: Path, a
         asked, counted = db.execute("SELECT sum(input_tokens), count(*) FROM request WHERE input_tokens > 0").fetchone()
         uncounted = db.execute("SELECT count(*) FROM request").fetchone()[0] - counted
         sources = {row[0] for row in db.execute("SELECT DISTINCT tokens_source FROM request")}
-        failed = db.execute("SELECT count(*) FROM request WHERE error != ''").fetchone()[0]
+        # An answer of a token or two may be a part of a character, of which nothing is sent.
+        failures = "SELECT count(*) FROM request WHERE error != '' AND NOT (error = 'empty' AND output_tokens <= 2)"
+        failed = db.execute(failures).fetchone()[0]
     grown = {name: after[name] - before.get(name, 0.0) for name in after}
     assert failed == 0
     assert sources == {"usage"}
@@ -48,10 +50,7 @@ def test_token_counts_are_the_servers_to_the_token(llama: str, tmp_path: Path, a
     # Where an answer begins within a character, llama.cpp (2026-10) leaves out the event that counts a Message's input:
     # that is unknown then, and the rest of the server's sum is theirs. No prompt has fewer tokens than the salt.
     missing = grown["prompt_tokens_total"] + grown.get("prompt_tokens_cached_total", 0.0) - asked
-    if api == "messages":  # its counter may be over by a token or two; request by request it agrees, as is tested below
-        assert 10 * uncounted <= missing <= (2 if not uncounted else missing)
-    else:
-        assert missing == 0
+    assert missing >= 10 * uncounted if uncounted else missing == 0
     assert uncounted <= (counted / 2 if api == "messages" else 0)
     for level in run.levels:
         assert level.output_tokens == pytest.approx(24, abs=24 * level.requests.short / level.requests.in_window)
@@ -68,7 +67,7 @@ def test_the_input_of_messages_is_what_the_server_counts_beforehand(llama: str) 
         requests = [
             b"%b%d\r\n\r\n%b" % (place.head(path), len(body), body) for path in ("/messages", "/messages/count_tokens")
         ]
-        answer, counted = ask(resolve(place)[0], *requests)
+        answer, counted = (ask(resolve(place)[0], request)[0] for request in requests)
         exchange = understand(as_raw(answer), "messages")
         assert (exchange.error, exchange.output_tokens) == ("", 6)
         if exchange.input_tokens != ABSENT:
