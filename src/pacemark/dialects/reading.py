@@ -37,12 +37,7 @@ def understand(
         body, ends = _inflated(body, ends)
     spoken = dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]
     streamed = _is_stream(raw, body, spoken.lines)
-    said = Said()
-    if raw.status >= 300:
-        moved_to = raw.detail if raw.status < 400 else ""
-        said.fail(f"http_{raw.status}", moved_to or _refusal(body))
-    elif raw.status and (streamed or not raw.error):
-        said = spoken.read(body, streamed)
+    said = _said(raw, body, streamed, spoken)
     output = counted(said, count_tokens)
     error, detail = _failure(raw, said, output)
     hi, lo, read_of = _arrivals(raw, said, output, reads, ends)
@@ -89,6 +84,16 @@ def understand(
         retry_after_s=raw.retry_after_s,
         connection=raw.connection,
     )
+
+
+def _said(raw: RawExchange, body: bytes, streamed: bool, dialect: Dialect) -> Said:
+    if raw.status < 300 and raw.status and (streamed or not raw.error):
+        return dialect.read(body, streamed)
+    said = Said()
+    if raw.status >= 300:
+        moved_to = raw.detail if raw.status < 400 else ""
+        said.fail(f"http_{raw.status}", moved_to or _refusal(body))
+    return said
 
 
 def _is_stream(raw: RawExchange, body: bytes, lines: bool) -> bool:
