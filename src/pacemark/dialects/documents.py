@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, Said, whole
+from pacemark.dialects.said import ANSWER, Said, tally
 from pacemark.dialects.streams import Fields
 
-QUERY = "@query@"
-DOCUMENTS = "@documents@"
-QUERY_HOLE = b'"%b"' % QUERY.encode()
-DOCUMENTS_HOLE = b'"%b"' % DOCUMENTS.encode()
+QUERY_MARK = "@query@"
+DOCUMENTS_MARK = "@documents@"
+QUERY_HOLE = b'"%b"' % QUERY_MARK.encode()
+DOCUMENTS_HOLE = b'"%b"' % DOCUMENTS_MARK.encode()
 QUERY_WORDS = 4
 """Of a prompt, its salt among them: they open every pair that the model judges, so that no two requests share one."""
 
@@ -36,8 +36,8 @@ def judged(said: Said, documents: int, answer: Fields, end: int) -> Said:
     usage, meta = answer.get("usage"), answer.get("meta")
     if isinstance(usage, dict):
         # Jina counts the whole input as the total alone.
-        counts = [whole(usage.get(name)) for name in ("prompt_tokens", "input_tokens", "total_tokens")]
+        counts = [tally(usage.get(name)) for name in ("prompt_tokens", "input_tokens", "total_tokens")]
         said.prompt_tokens = next((n for n in counts if n is not None), None)
     elif isinstance(meta, dict) and isinstance(meta.get("tokens"), dict):
-        said.prompt_tokens = whole(meta["tokens"].get("input_tokens"))
+        said.prompt_tokens = tally(meta["tokens"].get("input_tokens"))
     return said

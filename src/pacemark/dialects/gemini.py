@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, NOTHING, REASONING, Said, entries_of, fields_of, whole
+from pacemark.dialects.said import ANSWER, NOTHING, REASONING, Said, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
 
 
@@ -76,7 +76,7 @@ def _part(part: Fields) -> tuple[int, str]:
 
 def _count(said: Said, usage: Fields, kind: int) -> None:
     def counted(name: str) -> int | None:
-        return whole(usage.get(name))
+        return tally(usage.get(name))
 
     thought, answered, tools = counted("thoughtsTokenCount"), counted("candidatesTokenCount"), "toolUsePromptTokenCount"
     if (prompt := counted("promptTokenCount")) is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, entries_of, fields_of, whole
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
 
 
@@ -104,14 +104,14 @@ def _whole(said: Said, answer: Fields, counts: dict[str, int], end: int) -> None
 def _count(said: Said, usage: Fields, counts: dict[str, int]) -> None:
     """Take what is counted here; a later count of the same stands in for an earlier one, unless it is an empty 0."""
     for name in (*_INPUT, "output_tokens"):
-        count = whole(usage.get(name))
+        count = tally(usage.get(name))
         if count is not None and (count or name not in counts):
             counts[name] = count
     if any(name in counts for name in _INPUT):
         said.prompt_tokens = sum(counts.get(name, 0) for name in _INPUT)
     said.completion_tokens = counts.get("output_tokens")
     said.cached_tokens = counts.get("cache_read_input_tokens")
-    thought = whole(fields_of(usage.get("output_tokens_details")).get("thinking_tokens"))
+    thought = tally(fields_of(usage.get("output_tokens_details")).get("thinking_tokens"))
     said.reasoning_tokens = said.reasoning_tokens if thought is None else thought
 
 

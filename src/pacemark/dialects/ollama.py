@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, fields_of, whole
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, fields_of, tally
 from pacemark.dialects.streams import Fields, lines, one_object
 
 
@@ -47,8 +47,8 @@ def _take(said: Said, value: Fields, end: int) -> None:
     said.add(NOTHING if done and kind == EMPTY else kind, end, text)
     if done:
         said.done_at, said.finish_reason = end, str(value.get("done_reason") or "done")
-        said.prompt_tokens = whole(value.get("prompt_eval_count"))
-        said.completion_tokens = whole(value.get("eval_count"))
+        said.prompt_tokens = tally(value.get("prompt_eval_count"))
+        said.completion_tokens = tally(value.get("eval_count"))
 
 
 def _carried(value: Fields) -> tuple[int, str]:

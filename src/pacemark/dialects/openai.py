@@ -25,7 +25,7 @@ from pacemark.dialects.said import (
     loosely,
     one_line,
     says_failure,
-    whole,
+    tally,
 )
 from pacemark.dialects.sse import Events
 from pacemark.dialects.streams import unglued
@@ -135,12 +135,12 @@ def _tolerant_delta(delta: Any) -> _Delta | None:
 def _tolerant_usage(usage: dict[str, Any]) -> _Usage:
     def within(name: str, field: str) -> int | None:
         inner = usage.get(name)
-        return whole(inner.get(field)) if isinstance(inner, dict) else None
+        return tally(inner.get(field)) if isinstance(inner, dict) else None
 
     return _Usage(
-        prompt_tokens=whole(usage.get("prompt_tokens")),
-        completion_tokens=whole(usage.get("completion_tokens")),
-        total_tokens=whole(usage.get("total_tokens")),
+        prompt_tokens=tally(usage.get("prompt_tokens")),
+        completion_tokens=tally(usage.get("completion_tokens")),
+        total_tokens=tally(usage.get("total_tokens")),
         prompt_tokens_details=_PromptDetails(within("prompt_tokens_details", "cached_tokens")),
         completion_tokens_details=_CompletionDetails(within("completion_tokens_details", "reasoning_tokens")),
     )

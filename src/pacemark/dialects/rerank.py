@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pacemark.dialects.documents import DOCUMENTS, QUERY, judged
+from pacemark.dialects.documents import DOCUMENTS_MARK, QUERY_MARK, judged
 from pacemark.dialects.said import Said, entries_of
 from pacemark.dialects.streams import one_object
 
 
 def body(text: str) -> dict[str, Any]:
     """The fields of a request, with holes for the parts of its prompt."""
-    return {"query": QUERY, "documents": DOCUMENTS}
+    return {"query": QUERY_MARK, "documents": DOCUMENTS_MARK}
 
 
 def read(body: bytes, streamed: bool) -> Said:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, broke, entries_of, fields_of, whole
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, broke, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
 
 
@@ -103,6 +103,6 @@ def _end(said: Said, response: Fields, end: int) -> None:
 
 
 def _count(said: Said, usage: Fields) -> None:
-    said.prompt_tokens, said.completion_tokens = whole(usage.get("input_tokens")), whole(usage.get("output_tokens"))
-    said.cached_tokens = whole(fields_of(usage.get("input_tokens_details")).get("cached_tokens"))
-    said.reasoning_tokens = whole(fields_of(usage.get("output_tokens_details")).get("reasoning_tokens"))
+    said.prompt_tokens, said.completion_tokens = tally(usage.get("input_tokens")), tally(usage.get("output_tokens"))
+    said.cached_tokens = tally(fields_of(usage.get("input_tokens_details")).get("cached_tokens"))
+    said.reasoning_tokens = tally(fields_of(usage.get("output_tokens_details")).get("reasoning_tokens"))

@@ -138,7 +138,7 @@ def broke(said: Said, payload: bytes) -> None:
     said.fail(f"said_{code}" if refused else "stream_error", error_text(payload))
 
 
-def whole(value: Any) -> int | None:
+def tally(value: Any) -> int | None:
     """A count, however it is written; None for what is none."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 16:
         return int(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, Said, fields_of, whole
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, Said, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
 
 
@@ -44,8 +44,8 @@ def read(body: bytes, streamed: bool) -> Said:
 def _ended(said: Said, value: Fields, end: int) -> None:
     details = fields_of(value.get("details"))
     said.done_at, said.finish_reason = end, str(details.get("finish_reason") or "done")
-    said.completion_tokens = whole(details.get("generated_tokens"))
-    said.prompt_tokens = whole(details.get("input_length"))
+    said.completion_tokens = tally(details.get("generated_tokens"))
+    said.prompt_tokens = tally(details.get("input_length"))
     prefill = details.get("prefill")
     if said.prompt_tokens is None and isinstance(prefill, list) and prefill:
         said.prompt_tokens = len(prefill)
