@@ -364,9 +364,12 @@ def _alike(
     that is made otherwise; and the counts behind it, which differ from `counts` in their digits alone."""
     skip = len(opening)
     if not counts:
-        parts = [piece[skip : -len(closing)] for piece in pieces[:-1]]
+        count = len(pieces) - 1
+        while count and not (pieces[count - 1].startswith(opening) and pieces[count - 1].endswith(closing)):
+            count -= 1
+        parts = [piece[skip : -len(closing)] for piece in pieces[:count]]
         between = b"%b\n\n%b" % (closing, opening)
-        if window == b"%b%b%b\n\n" % (opening, between.join(parts), closing):
+        if window.startswith(b"%b%b%b\n\n" % (opening, between.join(parts), closing)):
             return parts, []
     parts, counted, uncounted = [], [], counts.translate(None, _DIGITS)
     for piece in pieces:
