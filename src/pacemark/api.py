@@ -12,8 +12,9 @@ from pacemark import scenario
 from pacemark.answers.allowance import Allowance
 from pacemark.answers.comparison import Compared, compare_runs
 from pacemark.answers.gate import gated, parse_condition
-from pacemark.answers.planning import Plan, parse_demand, parse_size
+from pacemark.answers.planning import Plan, parse_demand
 from pacemark.answers.search import Step
+from pacemark.answers.sizes import parse_size
 from pacemark.budget import parse as parse_budget
 from pacemark.errors import BadInput
 from pacemark.pace import Arrivals, Concurrency

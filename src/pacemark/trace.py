@@ -313,6 +313,8 @@ class Sight(msgspec.Struct, frozen=True):
     """Of its configuration: another one means that it was changed."""
     metrics: dict[str, float] = {}
     """What it exports, summed over what it serves."""
+    bursts: bool = False
+    """Whether it may serve with more than was bought."""
     problem: str = ""
     """Why it could not be looked at, or its headers not be renewed."""
 

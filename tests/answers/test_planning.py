@@ -15,6 +15,7 @@ from rich.console import Console
 
 import pacemark as face
 from pacemark.answers.planning import Demand, Plan, parse_demand, parse_size, plan_for
+from pacemark.answers.sizes import Sold
 from pacemark.budget import parse
 from pacemark.errors import BadInput
 from pacemark.figures import metrics
@@ -200,7 +201,7 @@ def test_the_safe_number_and_its_cost_stand_in_the_first_lines(one: list[LevelRe
 
 
 def test_links_are_whole_and_databricks_sizes_stand_for_databricks_alone(one: list[LevelResult]) -> None:
-    plan = plan_for(one, Demand(100, "requests/s"), BUDGET, databricks=True)
+    plan = plan_for(one, Demand(100, "requests/s"), BUDGET, sold=Sold())
     assert all(f"{advice.source}" in printed(plan).split() for advice in plan.advice)
     assert "atabricks" not in printed(plan_for(one, Demand(100, "requests/s"), BUDGET))
 
@@ -220,13 +221,13 @@ def test_cost_at_each_operating_point(one: list[LevelResult]) -> None:
 
 
 def test_databricks_sizes_scale_with_what_was_measured(one: list[LevelResult]) -> None:
-    plan = plan_for(one, Demand(100, "requests/s"), BUDGET, provisioned=(50, "model units"))
+    plan = plan_for(one, Demand(100, "requests/s"), BUDGET, sold=Sold((50, "model units")))
     (advice,) = plan.advice
     assert f"{50 * plan.fleets[0].replicas} model units" in advice.text
     assert advice.source.startswith("https://docs.databricks.com/")
     assert advice.dated
     assert plan_for(one, Demand(100, "requests/s"), BUDGET).advice == []
-    unknown = plan_for(one, Demand(100, "requests/s"), BUDGET, databricks=True).advice
+    unknown = plan_for(one, Demand(100, "requests/s"), BUDGET, sold=Sold()).advice
     assert "--provisioned" in unknown[0].text
     assert "32,000 tokens/s" in unknown[1].text
 

@@ -22,8 +22,9 @@ from pacemark.answers.boundary import believe, read
 from pacemark.answers.search import find
 from pacemark.endpoint import databricks, signon, watch
 from pacemark.endpoint.databricks import serving
+from pacemark.endpoint.limits import RateLimit
 from pacemark.endpoint.prometheus import metrics_in
-from pacemark.endpoint.served import Endpoint, Entity, RateLimit, exceeding
+from pacemark.endpoint.served import Endpoint, Entity, exceeding
 from pacemark.endpoint.target import Target
 from pacemark.endpoint.watch import Watcher, limit_named
 from pacemark.errors import BadInput, RunFailed
@@ -169,7 +170,7 @@ def test_nothing_that_is_written_or_said_holds_the_token(monkeypatch: pytest.Mon
             NAME,
             "llama-bench is not ready, config update in progress, deployment creating: wait until it is ready",
         ),
-        ({"task": "agent/v1/responses"}, NAME, "of task agent/v1/responses, which pacemark cannot ask"),
+        ({"task": "agent/v9/talk"}, NAME, "of task agent/v9/talk, which pacemark cannot ask"),
         ({}, "no/name", "no name of a serving endpoint"),
     ],
 )
@@ -247,7 +248,7 @@ def test_the_endpoints_task_decides_on_the_dialect(
     [
         ("none", "pay per token", "paid per token"),
         ("external", "external, by openai", "passes requests on to openai"),
-        ("model_units", "50 model units", None),
+        ("model_units", "50 model units and bursts beyond them", "makes people buy too few"),
     ],
 )
 def test_what_was_bought(monkeypatch: pytest.MonkeyPatch, provisioned: str, capacity: str, warning: str | None) -> None:
@@ -378,7 +379,7 @@ class _Source:
     def look(self) -> Sight:
         return Sight(time.monotonic_ns(), "ready", True, 4.0)
 
-    def advice(self, error: str) -> str | None:
+    def advice(self, error: str, detail: str) -> str | None:
         return None
 
 

@@ -168,8 +168,8 @@ class TestGateway:
         with workspace(monkeypatch):
             route = serving("/ai-gateway/mlflow/v1", model="m")
         assert isinstance(route, Route)
-        assert "ask for the permission" in str(route.advice("http_403"))
-        assert route.advice("timeout") is None
+        assert "ask for the permission" in str(route.advice("http_403", ""))
+        assert route.advice("timeout", "") is None
         assert route.look().ready
 
 

@@ -174,7 +174,9 @@ def test_every_reason_says_what_to_do() -> None:
         judge(evidence(late, Rate(10.0))),
     ]
     said = {r.code: r.message for verdict in judged for r in verdict.reasons}
-    watched = {"endpoint_changed", "endpoint_unseen", "client_throttled", "uneven_connections", *TOLD}
+    watched = {
+        "endpoint_changed", "endpoint_unseen", "endpoint_may_burst", "client_throttled", "uneven_connections", *TOLD,
+    }  # fmt: skip
     assert said.keys() >= {check.__name__ for check in verdict.CHECKS} - watched | {"no_interval"}
     assert all(f.code in verdict.NOTES for e in EVERY for f in checked(evidence(GOOD, **e)) if f.status == "note")
     for code, message in said.items():

@@ -17,6 +17,7 @@ import msgspec
 from pacemark.answers.curve import named, operating_points
 from pacemark.answers.held import answer_of
 from pacemark.answers.replicas import Needed, combined, fleet_for, replicas_like
+from pacemark.answers.sizes import Advice, Sold, advice, parse_size
 from pacemark.answers.weighing import comparable
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
@@ -26,13 +27,10 @@ from pacemark.pace import Concurrency, Rate
 from pacemark.summary import Figure, Find, Level, OperatingPoint
 from pacemark.units import number
 
-__all__ = ["SCHEMA", "Advice", "Cost", "Demand", "Sizing", "Plan", "parse_demand", "parse_size", "plan_for"]
+__all__ = ["SCHEMA", "Cost", "Demand", "Sizing", "Plan", "parse_demand", "parse_size", "plan_for"]
 
 SCHEMA = "pacemark/plan/1"
 DemandUnit = Literal["requests/s", "output tokens/s", "tokens/s"]
-
-Size = tuple[float, Literal["model units", "tokens/s"]]
-"""What an endpoint was bought as."""
 
 
 class Demand(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,14 +78,6 @@ class Cost(msgspec.Struct, frozen=True):
     per_million_output_tokens: float
     per_million_tokens: float | None
     """Input and output."""
-
-
-class Advice(msgspec.Struct, frozen=True):
-    """What to ask a provider for, as its documentation has it."""
-
-    text: str
-    source: str
-    dated: str
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -153,15 +143,6 @@ def parse_demand(text: str) -> Demand:
     return Demand((low + high) / 2, _UNITS[what], *((low, high) if found.group(2) else ()))
 
 
-def parse_size(text: str) -> Size:
-    """What the measured endpoint was bought as: `50 model units` or `9500 tokens/s`. Raises BadInput."""
-    found = re.fullmatch(r"\s*([\d_,]*\.?\d+)\s*(model units?|tokens/s)\s*", text, re.IGNORECASE)
-    value = float(found.group(1).replace(",", "").replace("_", "")) if found else 0.0
-    if found is None or value <= 0:
-        raise BadInput(f"--provisioned {text!r}: what was measured, for example '50 model units' or '9500 tokens/s'")
-    return value, "model units" if found.group(2).lower().startswith("model") else "tokens/s"
-
-
 # --- the plan
 
 
@@ -172,15 +153,14 @@ def plan_for(
     *,
     burstiness: float = 1.0,
     price_per_hour: float | None = None,
-    provisioned: Size | None = None,
+    sold: Sold | None = None,
     find: Find | None = None,
-    databricks: bool = False,
 ) -> Plan:
     """The fleet that serves `demand` within `budget`, each replica like the one measured in `results`.
 
     `burstiness` is the coefficient of variation of the gaps between requests, `price_per_hour` that of one replica,
-    `provisioned` what it was bought as, `find` what a search of the run has answered to that budget. Databricks' sizes
-    are spoken of where the endpoint is theirs or `provisioned` is given. Raises BadInput where no level meets the
+    `sold` what it was bought as where that is Databricks' to sell, `find` what a search of the run has answered to that
+    budget. Raises BadInput where no level meets the
     budget, or none was measured.
     """
     alike = comparable(results)
@@ -216,7 +196,7 @@ def plan_for(
         replicas_without_headroom=least,
         fleets=fleets,
         costs=_costs(named(points), levels, price_per_hour),
-        advice=_advice(fleets[0].replicas, at, total, provisioned) if databricks or provisioned else [],
+        advice=[] if sold is None else advice(fleets[0].replicas, at, wanted, total, sold),
         notes=_notes(at, levels, burstiness, safe),
         safe=safe,
         safe_cost_per_hour=None if safe is None or price_per_hour is None else price_per_hour * safe,
@@ -290,39 +270,3 @@ def _costs(points: Sequence[tuple[str, OperatingPoint]], levels: Sequence[Level]
             million = price / 3600 * 1e6
             costs.append(Cost(name, str(point.load), million / output, million / total if total else None))
     return costs
-
-
-_UNITS_PAGE = "https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/model-units"
-_THROUGHPUT_PAGE = (
-    "https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/"
-    "deploy-prov-throughput-foundation-model-apis"
-)
-_READ = "read 2026-11"
-
-
-def _advice(replicas: int, level: Level, total: float | None, provisioned: Size | None) -> list[Advice]:
-    """Databricks provisioned throughput. A model unit is no fixed number of tokens, so only a measured one scales."""
-    if provisioned is not None:
-        size, unit = provisioned
-        ask = f"{number(replicas * size)} {unit} ({replicas} x the {number(size)} that were measured)"
-        if unit == "model units":
-            return [Advice(f"ask for {ask}, in the increments of the model", _UNITS_PAGE, _READ)]
-        text = f"ask for a band up to {ask}, rounded up to the model's throughput_chunk_size"
-        return [Advice(text, _THROUGHPUT_PAGE, _READ)]
-    shape = f"{level.input_tokens or 0:,.0f} tokens in and {level.output_tokens or 0:,.0f} out"
-    advice = [
-        Advice(
-            f"a model unit is no fixed number of tokens/s: it depends on the shape of a request, here {shape}; "
-            "for the units to ask for, say with --provisioned what the measured endpoint had, "
-            "for example '50 model units'",
-            _UNITS_PAGE,
-            _READ,
-        )
-    ]
-    if total is not None:
-        text = (
-            f"legacy models (Llama 3 and older, and others) are sold as a band of tokens/s, in and out: the demand is "
-            f"{number(total)} tokens/s; round it up to the model's throughput_chunk_size"
-        )
-        advice.append(Advice(text, _THROUGHPUT_PAGE, _READ))
-    return advice

@@ -58,8 +58,8 @@ class Way:
     timeout_s: float = 600.0
     tell: Callable[[str], None] = lambda line: None
     pause: Callable[[float], None] = lambda seconds: None
-    advice: Callable[[str], str | None] = lambda error: None
-    """What an error means at this very endpoint."""
+    advice: Callable[[str, str], str | None] = lambda error, detail: None
+    """What an error, and what was said of it, means at this very endpoint."""
 
     def patiently(self, body: bytes) -> Exchange:
         """The answer to `body`, after as many tries as the server asked for and the user allowed."""
@@ -273,6 +273,6 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
     text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
     if answer.retry_after_s > 0:
         text += f"; it says to come back in {answer.retry_after_s:.0f} s"
-    if advice := way.advice(answer.error):
+    if advice := way.advice(answer.error, answer.detail):
         text = f"{advice}{said and f' (it said{said})'}"
     raise BadInput(way.target.redacted(text))

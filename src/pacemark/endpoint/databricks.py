@@ -11,7 +11,7 @@ from typing import NoReturn
 import msgspec
 
 from pacemark.dialects.dialect import spoken
-from pacemark.endpoint.description import caller_in, endpoint_in, principals_in
+from pacemark.endpoint.description import caller_in, chunk_in, endpoint_in, principals_in
 from pacemark.endpoint.served import Caller, Endpoint, exceeding
 from pacemark.endpoint.signon import DataPlane, Key, SignOn, signed_on
 from pacemark.endpoint.target import Target
@@ -33,7 +33,7 @@ class Serving:
         self._workspace = workspace
         self._name = name
         self._caller: Caller | None = None
-        self.endpoint = self._read()
+        self.endpoint = self._with_chunks(self._read())
         self._key: Key = workspace
         self.base, self._path = f"{workspace.host}/serving-endpoints", f"/{name}/invocations"
         if self.endpoint.route_optimized and self.endpoint.url:
@@ -106,24 +106,39 @@ class Serving:
             now_ns=monotonic_ns(),
             state=endpoint.state,
             ready=endpoint.ready,
+            bursts=endpoint.may_burst,
             capacity=metrics.get("provisioned_concurrent_requests_total"),
             version=endpoint.version,
             metrics=metrics,
             problem=problem,
         )
 
-    def advice(self, error: str) -> str | None:
+    def advice(self, error: str, detail: str) -> str | None:
         """What a failed first request means here."""
         name = self._name
         if error in ("http_401", "http_403"):
-            return f"{name} may not be queried with these credentials: ask its owner for the permission CAN QUERY"
+            return _by_address(self._workspace.host, detail) or (
+                f"{name} may not be queried with these credentials: ask its owner for the permission CAN QUERY"
+            )
+        if error in ("http_404", "http_503") and (state := self._unready()):
+            return f"{name} is {state}: wait until it is ready"
         if error == "http_404":
             return f"{name} is there, but its model does not answer as {self.endpoint.api or 'the API asked'} does"
         if error == "http_429":
             return f"{name} is at its rate limit before the run has begun: wait, or ask for a higher limit"
         if error in ("timeout", "http_503", "http_504") and self.endpoint.scales_to_zero:
             return f"{name} is starting from zero and did not answer yet: wait some minutes, or raise --timeout"
+        if error == "http_503":
+            return f"{name} has no room for a request, or none of its replicas is up: try again later, see --wait"
         return None
+
+    def _unready(self) -> str:
+        """How the workspace words it that the endpoint is not ready now; empty where it is: one that is not answers
+        with 404 or with 503."""
+        with contextlib.suppress(BadInput):
+            now = self._read()
+            return "" if now.ready else now.state
+        return ""
 
     # --- asking the workspace
 
@@ -139,11 +154,24 @@ class Serving:
         found = endpoint_in(told, self._caller)
         return found if found.name else msgspec.structs.replace(found, name=self._name)
 
+    def _with_chunks(self, endpoint: Endpoint) -> Endpoint:
+        """With what the throughput of its models is sold in, where the workspace tells."""
+        path, entities = "/api/2.0/serving-endpoints/get-model-optimization-info", []
+        for entity in endpoint.entities:
+            chunk = None
+            if entity.kind == "provisioned throughput":
+                with contextlib.suppress(Exception):  # as in SignOn; it is but a convenience
+                    chunk = chunk_in(self._workspace.get(f"{path}/{entity.name}/{entity.version}"))
+            entities.append(msgspec.structs.replace(entity, throughput_chunk=chunk) if chunk else entity)
+        return msgspec.structs.replace(endpoint, entities=tuple(entities))
+
     def _refuse(self, error: Exception) -> NoReturn:
         from databricks.sdk import errors
         from databricks.sdk.errors.base import DatabricksError
 
         name, host, said = self._name, self._workspace.host, self._workspace.said(error)
+        if refused := _by_address(host, said):
+            raise BadInput(refused) from None
         if isinstance(error, errors.NotFound):
             raise BadInput(f"no serving endpoint {name!r} in {host}{self._alike()}") from None
         if isinstance(error, errors.Unauthenticated) or "access token" in said.lower():
@@ -195,10 +223,13 @@ class Route:
         """Nothing but that it is asked: a route tells nothing of itself."""
         return Sight(monotonic_ns(), "not told", True)
 
-    def advice(self, error: str) -> str | None:
+    def advice(self, error: str, detail: str) -> str | None:
         """What a failed first request means here."""
         if error in ("http_401", "http_403"):
-            return f"{self._model} may not be queried at {self._path} with these credentials: ask for the permission"
+            return (
+                _by_address(self._workspace.host, detail)
+                or f"{self._model} may not be queried at {self._path} with these credentials: ask for the permission"
+            )
         if error == "http_404":
             return f"{self._path} of this workspace has no {self._model}: check the path, --model and --api"
         return None
@@ -223,6 +254,15 @@ def serving(name: str, profile: str = "", model: str = "") -> Serving | Route:
         raise BadInput(str(error)) from None
     _refuse_unusable(found.endpoint)
     return found
+
+
+def _by_address(host: str, said: str) -> str | None:
+    """What to do where a workspace refuses the place that one asks from, whoever asks."""
+    if not re.search(r"\bIP\b.{0,80}(?:access list|ACL|blocked|not allowed)", said, re.IGNORECASE | re.DOTALL):
+        return None
+    return (
+        f"{host} refuses this machine's address (IP access list): run where it is allowed, or ask its admins ({said})"
+    )
 
 
 def _refuse_unusable(endpoint: Endpoint) -> None:

@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pacemark.endpoint.served import PAY_PER_TOKEN, PROVISIONED, Billing, Caller, Endpoint, Entity, RateLimit, RateUnit
+from pacemark.endpoint.limits import RateLimit, RateUnit, documented
+from pacemark.endpoint.served import Billing, Caller, Endpoint, Entity
 
-__all__ = ["caller_in", "endpoint_in", "principals_in"]
+__all__ = ["caller_in", "chunk_in", "endpoint_in", "principals_in"]
 
 _UPDATES = {
     "IN_PROGRESS": "config update in progress",
@@ -61,6 +62,12 @@ def caller_in(raw: Any) -> Caller:
         names=frozenset(names - {""}),
         groups=frozenset(_text(group.get("display")) for group in _objects(told.get("groups"))) - {""},
     )
+
+
+def chunk_in(raw: Any) -> int | None:
+    """Tokens/s that a model's throughput is sold in, as get-model-optimization-info answers."""
+    told = _object(raw)
+    return _whole(told.get("throughput_chunk_size")) if told.get("optimizable") else None
 
 
 def principals_in(raw: Any) -> bool:
@@ -115,6 +122,7 @@ def _entity(raw: Mapping[str, Any], traffic: int | None) -> Entity:
     fields = (raw.get("entity_name"), raw.get("model_name"), external.get("name"), foundation.get("name"))
     state, burst = _object(raw.get("state")), raw.get("burst_scaling_enabled")
     return Entity(
+        version=_text(raw.get("entity_version")),
         name=next((name for x in (*fields, raw.get("name")) if (name := _text(x))), "unnamed"),
         kind=kind,
         traffic=traffic,
@@ -147,11 +155,8 @@ def _limits(told: Mapping[str, Any], entities: Sequence[Entity], caller: Caller 
                     f"set on the endpoint for {whom}" if whom else "set on the endpoint",
                     binds=not principal or caller is None or caller.known_as(principal),
                 )
-    kinds = {e.kind for e in entities}
-    if "pay per token" in kinds:
-        yield from PAY_PER_TOKEN
-    if kinds & {"provisioned throughput", "model units"}:
-        yield from PROVISIONED
+    shared = [e.name for e in entities if e.kind == "pay per token"]
+    yield from documented(shared, bool(shared), told.get("route_optimized") is True)
 
 
 # --- JSON without trust

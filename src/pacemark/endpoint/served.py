@@ -1,11 +1,8 @@
-"""What a served endpoint is and allows, whoever describes it, and what it means for the loads that are planned.
-
-The numbers are those of Databricks Model Serving.
-"""
+"""What a served endpoint is and allows, in the words of Databricks Model Serving, and what it means for the loads that
+are planned."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -13,67 +10,23 @@ from typing import Any, Literal
 import msgspec
 
 from pacemark.dialects.dialect import DIALECTS
+from pacemark.endpoint.limits import LONGEST_S, PAYLOAD_MB, UNSURE, WORKLOAD_SIZES, RateLimit, known_quotas
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Level
 
 __all__ = [
-    "LONGEST_S",
-    "PAYLOAD_MB",
-    "PAY_PER_TOKEN",
-    "PROVISIONED",
     "Endpoint",
     "Entity",
     "Billing",
     "Caller",
-    "RateLimit",
-    "RateUnit",
     "exceeding",
 ]
 
-PAYLOAD_MB = {"custom": 16.0}
-"""Largest request by kind of endpoint; 4 MB for every other kind."""
-LONGEST_S = 297.0
-"""The service ends a request that takes longer. Both: "Model Serving limits and regions" and "Foundation Model APIs
-limits and quotas" at docs.databricks.com, as they stood in September 2026."""
-
-RateUnit = Literal["input tokens", "output tokens", "tokens", "requests"]
 Billing = Literal["provisioned throughput", "model units", "pay per token", "external", "custom"]
 
-_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _TASK = "llm/v1/"
 """Before the name of a dialect."""
 _AGENTS = ("agent/v1/chat", "agent/v2/chat")
-
-
-class RateLimit(msgspec.Struct, frozen=True):
-    """A rate that the service is known to hold callers to."""
-
-    amount: float
-    unit: RateUnit
-    per: str
-    """second, minute or hour; another period is told, and no load is held against it."""
-    source: str
-    binds: bool = True
-    """Whether it holds for whoever asks, as far as is known."""
-
-    def __str__(self) -> str:
-        return f"{self.amount:,g} {self.unit} per {self.per}"
-
-    @property
-    def per_second(self) -> float:
-        """The same, per second; infinite where the period is not known or it is not the caller's."""
-        return self.amount / _PERIODS_S[self.per] if self.binds and self.per in _PERIODS_S else math.inf
-
-
-_USUAL = "what most models are allowed per workspace on the Enterprise tier, as of 2026-09-12"
-PAY_PER_TOKEN = (
-    RateLimit(200_000, "input tokens", "minute", _USUAL),
-    RateLimit(20_000, "output tokens", "minute", _USUAL),
-    RateLimit(360_000, "requests", "hour", _USUAL),
-)
-"""From "Foundation Model APIs limits and quotas" at docs.databricks.com; the page lists them model by model."""
-PROVISIONED = (RateLimit(200, "requests", "second", "per workspace with provisioned throughput, as of 2026-06-18"),)
-"""From the same page."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -92,11 +45,15 @@ class Entity(msgspec.Struct, frozen=True):
 
     name: str
     kind: Billing
+    version: str = ""
+    """Of the model."""
     traffic: int | None = None
     """Percent of the requests."""
     min_throughput: int | None = None
     max_throughput: int | None = None
     """Tokens/s: the range that was provisioned."""
+    throughput_chunk: int | None = None
+    """Tokens/s that its throughput is sold in."""
     model_units: int | None = None
     bursts: bool | None = None
     """Whether it may go beyond its model units for a while; None where that is not stated."""
@@ -111,24 +68,56 @@ class Entity(msgspec.Struct, frozen=True):
     message: str = ""
 
     @property
+    def concurrency(self) -> tuple[int, int] | None:
+        """Least and most requests in parallel that were provisioned, by number or by the name of a size."""
+        if self.max_concurrency is not None:
+            return self.min_concurrency or 0, self.max_concurrency
+        if (named := WORKLOAD_SIZES.get(self.workload_size.capitalize())) is not None:
+            return (0 if self.scale_to_zero else named[0]), named[1]
+        return None
+
+    @property
+    def may_burst(self) -> bool:
+        """Whether it may go beyond what was bought: so it does unless it is told not to (databricks-sdk 0.82)."""
+        return self.model_units is not None and self.bursts is not False
+
+    @property
     def capacity(self) -> str:
         """What was bought, in words."""
         if self.max_throughput is not None:
             return f"{self.min_throughput or 0:,} to {self.max_throughput:,} tokens/s provisioned"
         if self.model_units is not None:
-            return f"{self.model_units:,} model units"
-        if self.max_concurrency is not None:
-            return f"{self.min_concurrency or 0} to {self.max_concurrency} requests in parallel"
+            return f"{self.model_units:,} model units{' and bursts beyond them' if self.may_burst else ''}"
+        machine = "" if self.workload_type in ("", "CPU") else f" on {self.workload_type}"
+        if self.concurrency is not None:
+            least, most = self.concurrency
+            size = f" ({self.workload_size})" if self.workload_size else ""
+            return f"{f'{least} to ' if least != most else ''}{most} requests in parallel{size}{machine}"
+        if self.kind == "custom":
+            return f"custom model{machine}"
         external = f"external, by {self.provider}" if self.provider else "external"
         return {"pay per token": "pay per token, shared capacity", "external": external}.get(self.kind, "custom model")
 
     @property
     def scales(self) -> bool:
         """Whether its capacity follows the load."""
-        low, high = self.min_throughput, self.max_throughput
-        if high is None:
-            low, high = self.min_concurrency, self.max_concurrency
-        return high is not None and (low or 0) < high
+        if self.max_throughput is not None:
+            return (self.min_throughput or 0) < self.max_throughput
+        return self.concurrency is not None and self.concurrency[0] < self.concurrency[1]
+
+    @property
+    def sold(self) -> dict[str, Any]:
+        """What was bought, as numbers for `run.json`."""
+        least, most = self.concurrency or (None, None)
+        told = {
+            "model_units": self.model_units,
+            "may_burst": self.may_burst or None,
+            "max_tokens_per_s": self.max_throughput,
+            "throughput_chunk": self.throughput_chunk,
+            "min_concurrency": least,
+            "max_concurrency": most,
+        }
+        return {name: value for name, value in told.items() if value is not None}
 
     @property
     def at_zero(self) -> bool:
@@ -182,9 +171,31 @@ class Endpoint(msgspec.Struct, frozen=True):
                 + (f", {e.traffic}% of the traffic" if e.traffic not in (None, 100) else "")
                 for e in self.entities
             ],
-            "limits": [f"{limit} ({limit.source}{'' if limit.binds else ', not you'})" for limit in self.limits],
+            **(self.entities[0].sold if len(self.entities) == 1 else {}),
+            "limits": [
+                *(f"{limit} ({limit.source}{'' if limit.binds else ', not you'})" for limit in self.limits),
+                *([UNSURE] if self._unsure else []),
+            ],
             "permission": self.permission or None,
         }
+
+    @property
+    def _unsure(self) -> bool:
+        """Whether limits hold whose amounts are not known here."""
+        shared = [e.name for e in self.entities if e.kind == "pay per token"]
+        return bool(shared) and not known_quotas(shared)
+
+    @property
+    def may_burst(self) -> bool:
+        """Whether it may serve more than was bought."""
+        return any(e.may_burst for e in self.entities)
+
+    @property
+    def _payload_mb(self) -> float:
+        """The largest request that it takes."""
+        if self.task.startswith("agent/"):
+            return 4.0
+        return min((PAYLOAD_MB.get(e.kind, 4.0) for e in self.entities), default=4.0)
 
     def warnings(self, input_tokens: int) -> list[str]:
         """What to know before anything is sent and costs money."""
@@ -203,6 +214,7 @@ class Endpoint(msgspec.Struct, frozen=True):
                 f"{name} scales with the load: a level may start on less capacity than it ends with; "
                 "levels during which it scales are marked"
             )
+        yield from self._beyond()
         kinds = {e.kind for e in self.entities}
         if "pay per token" in kinds:
             yield f"{name} is paid per token and shares its capacity with others, so figures vary with their load too"
@@ -214,9 +226,24 @@ class Endpoint(msgspec.Struct, frozen=True):
         if self.detour:
             yield f"{name} is route-optimised, but asked through the workspace's URL, with more latency: {self.detour}"
         payload_mb = 4 * input_tokens / 1e6  # some four letters a token
-        most_mb = min((PAYLOAD_MB.get(kind, 4.0) for kind in kinds), default=4.0)
-        if payload_mb > most_mb:
-            yield f"a prompt of {input_tokens:,} tokens is about {payload_mb:.1f} MB, and {name} takes {most_mb:g} MB"
+        if payload_mb > self._payload_mb:
+            yield (
+                f"a prompt of {input_tokens:,} tokens is about {payload_mb:.1f} MB, and {name} takes "
+                f"{self._payload_mb:g} MB"
+            )
+
+    def _beyond(self) -> Iterator[str]:
+        """What may serve a request beside what was bought: the figures are then not those of what was bought."""
+        for entity in self.entities:
+            if entity.may_burst:
+                yield (
+                    f"{self.name} may burst beyond {entity.model_units:,} model units: a curve measured on the burst "
+                    "makes people buy too few; for the units' own set burst_scaling_enabled to false"
+                )
+        if {"provisioned throughput", "pay per token"} <= {e.kind for e in self.entities}:
+            yield f"{self.name} spills over to pay per token: beyond what was reserved the figures are of both"
+        if self.falls_back and len(self.entities) > 1:
+            yield f"{self.name} tries a request that fails with the next model it serves: slow answers may be two"
 
     def planned(self, loads: Sequence[Load], latency_s: float, input_tokens: float, output_tokens: float) -> list[str]:
         """What the planned loads would exceed, judged by one answer that took `latency_s`.

@@ -34,8 +34,8 @@ class Source(Protocol):
     def look(self) -> Sight:
         """Look once. Raises PacemarkError."""
 
-    def advice(self, error: str) -> str | None:
-        """What a first request that failed with `error` means here, and what to do about it."""
+    def advice(self, error: str, detail: str) -> str | None:
+        """What a first request that failed with `error`, and with these words, means here, and what to do about it."""
 
 
 class Watcher:

@@ -19,7 +19,15 @@ from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
 NOTES = frozenset(
-    {"no_interval", "event_count", "endpoint_unseen", "cached_template", "hidden_tokens", "uneven_connections"}
+    {
+        "no_interval",
+        "event_count",
+        "endpoint_unseen",
+        "endpoint_may_burst",
+        "cached_template",
+        "hidden_tokens",
+        "uneven_connections",
+    }
 )
 """Codes of what is worth knowing of a level and casts no doubt on it."""
 COUNTS = frozenset({"no_interval", "few_requests"})
@@ -153,6 +161,14 @@ def endpoint_unseen(e: Evidence) -> Finding | None:
     """What could not be asked of the endpoint while the level ran."""
     said = {s.problem for s in e.watch.during(e.window) if s.problem}
     return Finding("note", "endpoint_unseen", f"while the level ran: {'; '.join(sorted(said))}") if said else None
+
+
+def endpoint_may_burst(e: Evidence) -> Finding | None:
+    """The endpoint may have served with more than was bought: a curve on that makes people buy too little."""
+    if not any(s.bursts for s in e.watch.during(e.window)):
+        return None
+    text = "the endpoint may burst beyond what was bought, so this level need not be that size's own"
+    return Finding("note", "endpoint_may_burst", text)
 
 
 def beyond_capacity(e: Evidence) -> Finding | None:
@@ -415,4 +431,5 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     hidden_tokens,
     uneven_connections,
     endpoint_unseen,
+    endpoint_may_burst,
 )

@@ -176,7 +176,7 @@ class Bench:
         self._say_how()
 
     def _first_contact(self) -> Found:
-        advice = self._source.advice if self._source is not None else lambda error: None
+        advice = self._source.advice if self._source is not None else lambda error, detail: None
         settings = self.settings
         limits = (settings.stream, settings.ignore_eos, settings.wait_s, self._prepare_s)
         way = Way(self.target, self._ask, *limits, self.tell, self._pause, advice)

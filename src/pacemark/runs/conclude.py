@@ -14,7 +14,8 @@ from pacemark.answers.curve import operating_points
 from pacemark.answers.fit import fits
 from pacemark.answers.held import Answered, answer_of
 from pacemark.answers.lengths import slopes
-from pacemark.answers.planning import Demand, Plan, Size, plan_for
+from pacemark.answers.planning import Demand, Plan, plan_for
+from pacemark.answers.sizes import Size, sold_in
 from pacemark.answers.stored import find_from
 from pacemark.answers.weighing import comparable
 from pacemark.budget import Budget
@@ -83,10 +84,9 @@ def planned(
             raise BadInput("plan needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
         results = stored(folder, record)
         before = _found_before(folder, limits)
-    return plan_for(
-        results, demand, limits, burstiness=burstiness, price_per_hour=price, provisioned=size, find=before,
-        databricks=record.endpoint is not None,
-    )  # fmt: skip
+    sold = sold_in(record.endpoint) if record.endpoint or size else None
+    sold = msgspec.structs.replace(sold, size=size) if sold and size else sold
+    return plan_for(results, demand, limits, burstiness=burstiness, price_per_hour=price, sold=sold, find=before)
 
 
 def _for_budget(record: RunRecord, budget: Budget | None) -> RunRecord:

@@ -37,13 +37,17 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = "simulated"
     entity: str = "system.ai.simulated_model"
     """The model in Unity Catalog that the endpoint serves."""
-    task: Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "agent/v1/responses", ""] = "llm/v1/chat"
+    task: str = "llm/v1/chat"
     provisioned: Literal["throughput", "model_units", "none", "external"] = "throughput"
     """How its capacity was bought; none: pay per token; external: another provider's model."""
     min_throughput: int = 0
     max_throughput: int = 9500
     """Tokens per second, as the provisioned range states it."""
     model_units: int = 50
+    burst_scaling: bool = True
+    """Whether it may go beyond its model units, as those do that are not told otherwise. The engine does not."""
+    throughput_chunk: int = 950
+    """Tokens per second that throughput is sold in."""
     client_id: str = ""
     client_secret_env: str = ""
     """Environment variable with the service principal's secret; empty: no OAuth."""
@@ -234,6 +238,8 @@ class Databricks:
                 return response(200, self._endpoint() | {"permission_level": self._workspace.permission})
             if rest == f"{self._workspace.endpoint}/metrics":
                 return response(200, self._metrics(), content_type="text/plain; charset=utf-8")
+            if rest == f"get-model-optimization-info/{self._workspace.entity}/1":
+                return response(200, {"optimizable": True, "throughput_chunk_size": self._workspace.throughput_chunk})
             raise self._unknown(rest.removesuffix("/metrics"))
         if request.path == "/api/2.0/preview/scim/v2/Me":
             return response(200, {"id": "1", "userName": "somebody@example.com", "active": True})
@@ -262,6 +268,7 @@ class Databricks:
             entity["max_provisioned_throughput"] = workspace.max_throughput
         elif workspace.provisioned == "model_units":
             entity["provisioned_model_units"] = workspace.model_units
+            entity["burst_scaling_enabled"] = workspace.burst_scaling
         elif workspace.provisioned == "external":
             entity["external_model"] = {"name": preset.model, "provider": "openai", "task": workspace.task}
             del entity["entity_name"], entity["entity_version"]
