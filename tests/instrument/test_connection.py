@@ -573,12 +573,12 @@ def test_transfer_encoding_holds_where_a_length_is_given_too() -> None:
 def test_an_answer_that_stalls_is_cut_off_and_one_that_has_not_begun_is_not() -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-    async def stalled(port: int, limit_s: float, wait_s: float) -> tuple[bool, Answer]:
+    async def stalled(port: int, limit_s: float, wait_s: float, unanswered_s: float = 0.0) -> tuple[bool, Answer]:
         loop = asyncio.get_running_loop()
         connection = await opened(loop, address(port))
         asked = loop.create_task(connection.request(post(), 5.0))
         await asyncio.sleep(wait_s)
-        connection.cut_off_if_lost(int(limit_s * 1e9))
+        connection.cut_off_if_lost(limit_s, unanswered_s)
         await asyncio.sleep(0.05)
         cut = asked.done()
         connection.close()
@@ -591,6 +591,9 @@ def test_an_answer_that_stalls_is_cut_off_and_one_that_has_not_begun_is_not() ->
         assert play(stalled(port, 30.0, 0.3))[0] is False
     with listening(says(head, pause_s=0.01, stay=True)) as port:
         assert play(stalled(port, 0.2, 0.5))[0] is False
+        cut, answer = play(stalled(port, 0.0, 0.5, 0.3))
+        assert (cut, answer.error, answer.status) == (True, "unanswered", 200)
+        assert play(stalled(port, 0.0, 0.5, 30.0))[0] is False
     done = b"data: x\n\ndata: [DONE]\n\n"
     with listening(says(head, chunk(done), pause_s=0.01, stay=True)) as port:
         for limit_s in (0.0, 30.0):  # said to be over, and held open

@@ -17,6 +17,7 @@ from pacemark.figures.level import LevelResult
 from pacemark.instrument.commands import Asking, Begin, Hush, Patience, Setup
 from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency, Load, Rate
+from pacemark.runs import trouble
 from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.workload.words import Workload, estimated
@@ -398,3 +399,21 @@ def test_an_answer_that_stalls_ends_as_it_was_told_to() -> None:
     ended = next(b.exchanges[0] for b in batches if b.exchanges)
     assert ended.error == "stalled"
     assert (ended.ended_ns - ended.sent_ns) / 1e9 == pytest.approx(0.6, abs=0.5)
+
+
+def test_a_request_that_is_lost_does_not_hold_its_level_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each seventh is never answered; the others take 0.1 s."""
+
+    async def reply(writer: asyncio.StreamWriter, number: int) -> None:
+        if number > 20 and number % 7 == 0:
+            await asyncio.sleep(60)
+        await stream(writer, 5, 0.02)
+
+    monkeypatch.setattr(trouble, "LEAST_UNANSWERED_S", 1.0)
+    begun = time.monotonic()
+    result = run(Endpoint(reply), Concurrency(4), duration_s=4.0, timeout_s=50.0)
+    assert time.monotonic() - begun < 40
+    assert result.level.errors.keys() == {"unanswered"}
+    lost = result.trace.error == "unanswered"
+    assert (result.trace.ended_ns - result.trace.sent_ns)[lost].min() > 1e9
+    assert any(r.code == "errors" for r in result.level.verdict.reasons)

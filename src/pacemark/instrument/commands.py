@@ -61,9 +61,11 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
 
 
 class Patience(msgspec.Struct, frozen=True, tag=True):
-    """From now on, cut off an answer that has begun when nothing more of it comes for so long; 0: never."""
+    """From now on, cut off an answer that has begun when nothing more of it comes for so long, and a request that no
+    answer to begins for so long; 0: never."""
 
     stall_timeout_s: float
+    unanswered_s: float = 0.0
 
 
 class Hush(msgspec.Struct, frozen=True, tag=True):

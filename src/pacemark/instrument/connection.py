@@ -24,7 +24,7 @@ from pacemark.instrument.clock import ANCILLARY_BYTES, NO_STAMP, lag_of, stamp_r
 from pacemark.trace import ABSENT
 
 READ_BYTES = 65536
-HELD_OPEN_NS = 250_000_000
+HELD_OPEN_S = 0.25
 """An answer that said [DONE] is over after so much silence, whether or not the server ends it."""
 
 
@@ -247,18 +247,21 @@ class Connection:
         if self._answer is answer:
             self._end("timeout", f"no complete answer within {timeout_s:g} s")
 
-    def cut_off_if_lost(self, limit_ns: int) -> None:
+    def cut_off_if_lost(self, stall_s: float, unanswered_s: float = 0.0) -> None:
         """End the request in flight if its connection was reset; if its answer has begun and nothing more of it has
-        come for `limit_ns` (0: never); or if it has said that it is done and is held open."""
+        come for `stall_s`, or none has begun for `unanswered_s` (0: never); or if it has said that it is done and is
+        held open."""
         # A reset that came together with data is not heard of: libuv watches a socket in error no more.
         while self._answer is not None and self._readable():
             pass
-        if self._answer is None or not self._body:
+        if self._answer is None:
             return
-        silent_ns = monotonic_ns() - self._arrived_ns
-        held_open = silent_ns > HELD_OPEN_NS and self._body[-16:].rstrip().endswith(b"[DONE]")
-        if held_open or 0 < limit_ns < silent_ns:
-            self._end("stalled", f"nothing came for {silent_ns / 1e9:.1f} s after {len(self._body)} bytes of it")
+        silent_s = (monotonic_ns() - max(self._answer.sent_ns, self._arrived_ns)) / 1e9
+        held_open = silent_s > HELD_OPEN_S and self._body[-16:].rstrip().endswith(b"[DONE]")
+        if self._body and (held_open or 0 < stall_s < silent_s):
+            self._end("stalled", f"nothing came for {silent_s:.1f} s after {len(self._body)} bytes of it")
+        elif not self._body and 0 < unanswered_s < silent_s:
+            self._end("unanswered", f"no answer began within {silent_s:.0f} s, many times what the slowest took")
 
     def _finish(self, answer: Answer) -> None:
         answer.ended_ns = self._arrived_ns

@@ -64,7 +64,7 @@ class LoadGenerator:
         self._in_flight: dict[int, int] = {}
         self._asked: set[Connection] = set()
         """Connections with a request in flight."""
-        self._stall_timeout_ns = int(setup.stall_timeout_s * 1e9)
+        self._patience = Patience(setup.stall_timeout_s)
         self._looked_ns = 0
         self._held: dict[int, int] = {}
         self._running: set[int] = set()
@@ -94,7 +94,7 @@ class LoadGenerator:
         elif isinstance(command, Begin):
             await self._begin(command)
         elif isinstance(command, Patience):
-            self._stall_timeout_ns = int(command.stall_timeout_s * 1e9)
+            self._patience = command
         elif isinstance(command, Hush):
             self._stop_arrivals()
             self._streams = 0
@@ -249,7 +249,7 @@ class LoadGenerator:
             if due_ns - self._looked_ns > LOOK_NS:
                 self._looked_ns = due_ns
                 for connection in list(self._asked):
-                    connection.cut_off_if_lost(self._stall_timeout_ns)
+                    connection.cut_off_if_lost(self._patience.stall_timeout_s, self._patience.unanswered_s)
             self._ship()
             due_ns = max(due_ns, monotonic_ns() - BEAT_NS)
 

@@ -39,7 +39,7 @@ from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
 from pacemark.runs.looks import looks
 from pacemark.runs.status import Teller
-from pacemark.runs.trouble import Doubts, answered, stall_limit_s
+from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
 from pacemark.trace import ABSENT, Exchange, Sight, Window
@@ -209,11 +209,11 @@ class Bench:
         self._workers.send(Asking(self._head, self._template, self.workload, self.prompts, least))
 
     def _say_patience(self) -> None:
-        """Tell the workers how long an answer may be silent, if what has been seen has grown by much since."""
+        """Tell the workers how long a server may be silent, if what has been seen has grown by much since."""
         stall_s = self.settings.stall_timeout_s or stall_limit_s(self._gap_ns, self._slowest_ns)
         if not self._stall_s or stall_s > 1.5 * self._stall_s:
             self._stall_s = stall_s
-            self._workers.send(Patience(stall_s))
+            self._workers.send(Patience(stall_s, unanswered_s(stall_s, self._slowest_ns)))
 
     def _ask(self, body: bytes) -> Exchange:
         """Send one request outside any level, and tell the user of a long wait for its answer."""

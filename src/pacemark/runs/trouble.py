@@ -21,6 +21,7 @@ SILENT_NS = 10_000_000_000
 """An endpoint that has answered nothing for so long, and for ten times as long as any request took, is gone too."""
 STUCK_NS = 5_000_000_000
 LEAST_STALL_S = 10.0
+LEAST_UNANSWERED_S = 60.0
 _UNREACHED = {"refused", "connect", "connect_timeout"}
 IGNORE_EOS = "ignore_eos may be the cause: try --no-ignore-eos"
 
@@ -120,6 +121,12 @@ def stall_limit_s(gap_ns: int, slowest_ns: int) -> float:
     """How long an answer may be silent once it has begun: 20 times the longest gap seen so far, twice the longest
     answer, and never less than what a busy server may need."""
     return max(LEAST_STALL_S, 20 * gap_ns / 1e9, 2 * slowest_ns / 1e9)
+
+
+def unanswered_s(stall_s: float, slowest_ns: int) -> float:
+    """How long a request may wait for its answer to begin: ten times the longest that any took so far. In a queue that
+    grows the longest grows with it; a request that is lost does not end, and would hold its level up."""
+    return max(LEAST_UNANSWERED_S, stall_s, 10 * slowest_ns / 1e9)
 
 
 def _closed(reconnects: int, total: int) -> str | None:
