@@ -46,6 +46,11 @@ SHARED: dict[str, tuple[Any, Any]] = {
         Annotated[int | None, _flag(help="Documents a request, with the APIs rerank and score; 8 if not given.")],
         None,
     ),
+    "prefix_tokens": (Annotated[int, _flag(help="Tokens that prompts share, before their own --input-tokens.")], 0),
+    "prefix_groups": (Annotated[int, _flag(help="So many different prefixes.")], 1),
+    "prefix_zipf": (Annotated[float, _flag(help="How unevenly they are asked for: the k-th as 1/k^Z.")], 0.0),
+    "prime": (Annotated[bool, _flag("--prime", help="Send each prefix once before the first level.")], False),
+    "system_prompt": (Annotated[str, _flag(metavar="FILE", help="Text that opens every request.")], ""),
     "duration": (
         Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level, such as 20s or 2m.")],
         "20s",
@@ -141,7 +146,8 @@ SHARED: dict[str, tuple[Any, Any]] = {
 PLACE = "model api input_tokens output_tokens documents language stream ignore_eos timeout wait"
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
-RUNNING = f"{PLACE} stall_timeout workers seed out label {ACCESS} fresh_connections max_in_flight mlflow json"
+TRAFFIC = "prefix_tokens prefix_groups prefix_zipf prime system_prompt"
+RUNNING = f"{PLACE} {TRAFFIC} stall_timeout workers seed out label {ACCESS} fresh_connections max_in_flight mlflow json"
 """What every command takes that puts load on an endpoint."""
 SPEND = "max_requests max_tokens max_cost price_per_hour price_per_million"
 SEARCH = f"within most {SPEND}"

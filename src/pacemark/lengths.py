@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.errors import BadInput
+from pacemark.values import text_of
 
 __all__ = ["Draws", "Lengths", "lengths"]
 
@@ -186,13 +187,8 @@ def _weighted(flag: str, text: str) -> Lengths:
 
 def _numbers(flag: str, path: Path) -> list[int]:
     """Every number of a text file. Raises BadInput with the number's line."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise BadInput(f"{flag} @{path}: cannot be read ({why})") from None
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_of(flag, path).splitlines(), 1):
         for word in line.replace(",", " ").split():
             if not word.isdecimal() or not 1 <= int(word) < _MOST:
                 raise BadInput(

@@ -7,38 +7,31 @@ are not part of it, and a key is named by the variable that holds it.
 from __future__ import annotations
 
 import difflib
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal
 
 import msgspec
 
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.errors import BadInput
-from pacemark.lengths import Lengths, lengths
 from pacemark.machine import workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
-from pacemark.values import at_least, lasting, one_of, positive, seconds, share
+from pacemark.traffic import TrafficWords, workload_of
+from pacemark.traffic import Workload as Workload
+from pacemark.values import at_least, lasting, positive, seconds, share
 
-Language = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk"]
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 """The levels of a sweep that names none."""
 
 
-class Words(TypedDict, total=False):
+class Words(TrafficWords, total=False):
     """What may be given with any target. The flags of the CLI have these names."""
 
     model: str
     api: str
-    input_tokens: int | str | Sequence[int]
-    output_tokens: int | str | Sequence[int]
-    """A length or a distribution, such as `lognormal(1000, cv=0.8)` (`pacemark.lengths`). Several lengths of either
-    make a sweep a length grid: every pair of them, at one concurrency."""
-    language: str
-    """The script of made up prompts: latin, cyrillic, arabic, devanagari or cjk."""
     duration: float | str
     """Steady load to measure at each level: seconds, "20s" or "2m"; the ramp before it and the hold after it come on
     top."""
@@ -48,8 +41,6 @@ class Words(TypedDict, total=False):
     """Longest time to measure a level when `precision` is given."""
     repeats: int
     """Measure every level this many times, in turn."""
-    documents: int
-    """Documents that a request has judged, with the APIs rerank and score."""
     budget: str
     """Limits to count goodput against: `ttft p95 < 500ms, tpot p95 < 50ms`."""
     stream: bool
@@ -61,15 +52,12 @@ class Words(TypedDict, total=False):
     """How long to wait for an endpoint that is not ready: seconds, or "120s"."""
     ignore_eos: bool
     """Ask for answers of the whole length, where the server lets that be asked."""
-    seed: int | None
     api_key_env: str
     ca_file: str
     insecure: bool
     profile: str
     """A profile of ~/.databrickscfg, for targets in a Databricks workspace."""
     tokenizer: str | Path | None
-    extra_body: Mapping[str, Any]
-    """Further fields of every request. Those that pacemark sets itself are refused."""
     fresh_connections: bool
     max_in_flight: int
     labels: Mapping[str, str] | Sequence[str]
@@ -85,31 +73,6 @@ SEARCH: Words = {"duration": 10.0, "max_duration": 60.0}
 """The same for a search."""
 CHECK: Words = {"output_tokens": 16, "timeout": 60.0}
 """The same for a look at the endpoint."""
-
-
-class Workload(msgspec.Struct, frozen=True):
-    """Lengths and the seed that every prompt hangs on."""
-
-    input_tokens: int | str = 256
-    output_tokens: int | str = 128
-    """A length, or a distribution of lengths as `pacemark.lengths` reads it."""
-    seed: int = 0
-    extra: dict[str, Any] = {}
-    """Further fields of every request body."""
-    language: Language = "latin"
-    """The script that made up prompts are written in."""
-    documents: int | msgspec.UnsetType = msgspec.UNSET
-    """Of a request to rerank or score, where they were given; each counts as one token of output."""
-
-    @property
-    def input(self) -> Lengths:
-        """The lengths of the prompts."""
-        return lengths("--input-tokens", self.input_tokens)
-
-    @property
-    def output(self) -> Lengths:
-        """The lengths of the answers."""
-        return lengths("--output-tokens", self.output_tokens)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -266,14 +229,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     given = words.get("seed")
     # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
     longest = _cells(words)[-1] if isinstance(goal, Grid) else None
-    workload = Workload(
-        input_tokens=longest.input_tokens if longest else _length(words, "input_tokens"),
-        output_tokens=longest.output_tokens if longest else _length(words, "output_tokens"),
-        seed=at_least("--seed", given, 0) if given is not None else secrets.randbits(32),
-        documents=at_least("--documents", words["documents"], 1) if "documents" in words else msgspec.UNSET,
-        extra=_extra(words.get("extra_body", {})),
-        language=one_of("--language", words.get("language", "latin"), get_args(Language)),
-    )
+    workload = workload_of(words, longest)
     stall = words.get("stall_timeout")
     settings = Settings(
         duration_s=lasting("--duration", words.get("duration", 20.0)),
@@ -320,15 +276,6 @@ def _open(value: float, arrivals: Arrivals, burstiness: float) -> Rate:
     return Rate(positive("--rate", value), arrivals, cv)
 
 
-def _length(words: Words, name: Literal["input_tokens", "output_tokens"]) -> int | str:
-    """The one length that is given, or the distribution as it is written. Raises BadInput for several, and for none."""
-    value: Any = words.get(name, getattr(Workload(), name))
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
-        value = value[0]
-    found = lengths(f"--{name.replace('_', '-')}", value)
-    return str(value).strip() if found.fixed is None else found.fixed
-
-
 def _cells(words: Words) -> tuple[Asked, ...]:
     """Every pair of an input with an output length, shortest first; none of a distribution. Raises BadInput."""
     each: list[list[int]] = []
@@ -342,42 +289,6 @@ def _cells(words: Words) -> tuple[Asked, ...]:
             return ()
         each.append(sorted({at_least(flag, length, 1) for length in values}))
     return tuple(Asked(i, o) for i in each[0] for o in each[1])
-
-
-_OWN = {
-    "model": "use --model",
-    **dict.fromkeys(
-        ("messages", "prompt", "input", "inputs", "contents"),
-        "the prompts are pacemark's; choose their length: --input-tokens",
-    ),
-    "stream": "use --stream or --no-stream",
-    **dict.fromkeys(
-        ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "min_tokens"),
-        "use --output-tokens",
-    ),
-    "ignore_eos": "use --ignore-eos or --no-ignore-eos",
-}
-"""Fields of a request that pacemark sets, by whatever name servers know them, and what to use instead."""
-
-
-def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Further fields of every request, as JSON holds them. Raises BadInput for those that would change what a run
-    says of itself: its model, prompts, lengths, streaming, or how many answers a request has."""
-    if not isinstance(fields, Mapping):
-        raise BadInput("--extra-body is not a JSON object: give fields such as '{\"temperature\": 0}'")
-    for name, instead in _OWN.items():
-        if name in fields:
-            raise BadInput(f"--extra-body: {name} is set by pacemark; {instead}")
-    if fields.get("n", 1) not in (1, None):
-        raise BadInput(
-            f"--extra-body: n = {fields['n']!r} asks for several answers to a request, which have no one time to first "
-            "token; leave n out, and raise the load instead"
-        )
-    try:
-        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(fields)))
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"--extra-body cannot be written as JSON: {error}") from None
-    return plain
 
 
 def _workers(value: int | str, loads: Sequence[Load]) -> int:

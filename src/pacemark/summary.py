@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from pacemark.laws import Fits as Fits
+from pacemark.laws import Scalability as Scalability
+from pacemark.laws import StepTime as StepTime
 from pacemark.pace import Load, Rate
 
 SCHEMA = "pacemark/summary/1"
@@ -166,6 +169,19 @@ class Sizes(msgspec.Struct, frozen=True):
     p95: float | None = None
 
 
+class Cached(msgspec.Struct, frozen=True):
+    """What of the input was in the server's prompt cache, as shares of it: what should have been, and what is told."""
+
+    state: Literal["cold", "warm", "mixed"]
+    """Of what the requests share with earlier ones: none, (nearly) all or a part was known when they were sent."""
+    expected: float
+    """By a cache without an end, from what was sent."""
+    usage: float | None = None
+    """By `cached_tokens` in the answers; None where the server does not tell, which is not 0."""
+    server: float | None = None
+    """By the counters that the server exports."""
+
+
 class Traffic(msgspec.Struct, frozen=True):
     """What the requests of a level's window were like: as they were made, and as the server counted them."""
 
@@ -174,6 +190,8 @@ class Traffic(msgspec.Struct, frozen=True):
     asked_output: Sizes = Sizes()
     counted_output: Sizes = Sizes()
     """What was streamed and what was hidden."""
+    cached: Cached | msgspec.UnsetType = msgspec.UNSET
+    """There where requests were made to share their beginnings."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -290,47 +308,6 @@ class Spent(msgspec.Struct, frozen=True):
     seconds: float
     tokens: int = 0
     """Input and output."""
-
-
-class Scalability(msgspec.Struct, frozen=True):
-    """The universal scalability law fitted to a closed-loop curve: X(n) = rate n / (1 + s (n - 1) + k n (n - 1))."""
-
-    rate: float
-    """Output tokens/s of one stream."""
-    contention: float
-    """s: the share of the work that streams do one after the other."""
-    coherency: float
-    """k: what each pair of streams costs; above 0 throughput falls in the end."""
-    error: float
-    """How far it is from a level that it was not fitted to (leave-one-out), root mean square, as a share."""
-    most: float | None
-    """The throughput it comes to in the end; None where it has no end."""
-    knee: float | None
-    """Streams at the knee of the curve between the least and the largest load (Kneedle)."""
-
-
-class StepTime(msgspec.Struct, frozen=True):
-    """The step of a continuous-batching engine: TPOT = base + per_stream x streams that decode."""
-
-    base_ms: float
-    """A step's fixed cost: reading the weights, scheduling."""
-    per_stream_ms: float
-    """What a further stream adds to every step: its own decoding, and its share of prefill."""
-    prefill_ms: float | None
-    """What the prefill of one prompt adds to the step it falls into; None where no level shows it without a queue."""
-    error: float
-    """How far it is from a level that it was not fitted to, root mean square, as a share."""
-    streams: float
-    """The most streams that decoded at once in the levels."""
-
-
-class Fits(msgspec.Struct, frozen=True):
-    """Laws fitted to the levels: to interpolate and to warn, never instead of a measurement."""
-
-    scalability: Scalability | None = None
-    step_time: StepTime | None = None
-    warning: str | None = None
-    """Why the sweep should have gone further, where it should have."""
 
 
 class Confirmation(msgspec.Struct, frozen=True):

@@ -205,6 +205,8 @@ class Trace:
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()
     """What the server said with each 429."""
+    known_origins: frozenset[int] = frozenset()
+    """Origins of which a request was answered before the first of these was sent."""
 
     def __post_init__(self) -> None:
         for name, column in _LEFT_OUT.items():
@@ -228,6 +230,10 @@ class Trace:
             lo_ns=hi_ns if self.exact else self.lo_ns[events],
             tokens=self.tokens[events],
         )
+
+    def origins(self) -> frozenset[int]:
+        """Those of which a request was answered by now."""
+        return self.known_origins | frozenset(self.origin[self.error == ""].tolist()) - {ABSENT}
 
     def in_order(self) -> Trace:
         """The same, sorted by the time the requests were sent."""
@@ -253,10 +259,11 @@ class Trace:
             exact=exact,
             lag_ns=np.concatenate([p.lag_ns for p in parts]),
             refusals=tuple(said for p in parts for said in p.refusals),
+            known_origins=parts[0].known_origins,
         )
 
 
-_ELSE = ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop", "exact", "lag_ns", "refusals")
+_ELSE = ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop", "exact", "lag_ns", "refusals", "known_origins")
 PER_REQUEST = tuple(f.name for f in fields(Trace) if f.name not in _ELSE)
 """The columns of a trace that have one entry per request."""
 
@@ -344,7 +351,7 @@ def trace_of(exchanges: Sequence[Exchange], open_loop: bool = False) -> Trace:
     A level that grows is built of the traces of its batches: `Trace.joined(batches).in_order()`.
     """
     rows = sorted(exchanges, key=lambda x: x.sent_ns)
-    plain = {
+    plain: dict[str, Any] = {
         name: np.asarray([getattr(x, name) for x in rows], dtype=TYPES[name]) for name in PER_REQUEST if name in TYPES
     }
     hi_ns = np.concatenate([x.hi_ns for x in rows]) if rows else _NONE

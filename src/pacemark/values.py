@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pacemark.errors import BadInput
 
-__all__ = ["at_least", "lasting", "one_of", "positive", "seconds", "share"]
+__all__ = ["at_least", "lasting", "one_of", "positive", "seconds", "share", "text_of"]
 
 
 def at_least(flag: str, value: object, least: int) -> int:
@@ -45,6 +46,15 @@ def share(flag: str, value: float | str | None) -> float | None:
     if not 0 < share < 1:
         raise BadInput(f"{flag} {value}: give a share between 0 and 1, or a percentage such as 5%")
     return share
+
+
+def text_of(flag: str, path: Path) -> str:
+    """The text of a file. Raises BadInput where it cannot be read as one."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadInput(f"{flag} {path}: cannot be read ({why})") from None
 
 
 _SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?\s*", re.IGNORECASE)

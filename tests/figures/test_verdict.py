@@ -48,7 +48,9 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
     return Evidence(msgspec.structs.replace(EMPTY, load=load, **figures), trace, **(given | fields))
 
 
-TOLD = "longer_than_asked input_length in_one_piece held_open tokens_uneven hidden_tokens".split()
+TOLD = (
+    "longer_than_asked input_length in_one_piece held_open tokens_uneven hidden_tokens mixed_cache cache_told".split()
+)
 """Checks with tests of their own below."""
 GOOD = requests()
 

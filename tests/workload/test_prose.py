@@ -11,11 +11,11 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from pacemark.scenario import Language
 from pacemark.simulator.server.tokens import count
+from pacemark.traffic import Language
 from pacemark.workload.prose import prose
 from pacemark.workload.scripts import SCRIPTS
-from pacemark.workload.words import learn, probe_prompt, probe_sizes, prompt
+from pacemark.workload.words import learn, probe_prompt, probings, prompt
 
 
 def test_the_scripts_are_those_that_can_be_ordered() -> None:
@@ -58,8 +58,10 @@ def test_another_process_draws_the_same() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_lengths_hold_within_one_percent_on_average(script: str) -> None:
     """By the embedded endpoint's own tokenizer, of which a word costs one to three tokens."""
-    sizes = probe_sizes(1000, script)[0]
-    line = learn(sizes, [count(probe_prompt(3, i, n, script)) + 7 for i, n in enumerate(sizes)], 1000, 3, script)
+    probes = probings(1000, script)[0]
+    counts = [count(probe_prompt(3, i, p.words, script, p.salts)) + 7 for i, p in enumerate(probes)]
+    line = learn(probes, counts, 1000, 3, script)
+    assert line.salt_tokens == pytest.approx(3)
     got = [count(prompt(3, 0, i, line.words_for(1000), script)) + 7 for i in range(300)]
     assert np.mean(got) == pytest.approx(1000, rel=0.01)
     assert np.std(got) < 30

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,8 +15,20 @@ from pacemark.workload.words import Prompts
 LINE = Prompts(0, 7, "usage", 1.25, 10.0)
 
 
-def written(text: str, tokens: int) -> bytes:
-    return f"{tokens}:{text}".encode()
+class Plain:
+    """Bodies that are easily read back."""
+
+    def text(self, prompt: str, tokens: int) -> bytes:
+        return f"{tokens}:{prompt}".encode()
+
+    def messages(self, messages: list[bytes], tokens: int) -> bytes:
+        return b"%d:[%b]" % (tokens, b",".join(messages))
+
+    def recorded(self, body: dict[str, Any], tokens: int | None) -> bytes:
+        return f"{tokens}:{body}".encode()
+
+
+written = Plain()
 
 
 def test_a_source_gives_the_same_request_for_the_same_place() -> None:

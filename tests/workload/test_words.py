@@ -12,10 +12,12 @@ from pacemark.workload.prose import prose
 from pacemark.workload.words import (
     PROBES,
     SALT_LETTERS,
+    Probing,
+    Prompts,
     estimated,
     learn,
     probe_prompt,
-    probe_sizes,
+    probings,
     prompt,
     tokenized,
 )
@@ -23,8 +25,16 @@ from pacemark.workload.words import (
 
 def pieces(text: str, template: int = 11) -> int:
     """A made-up tokenizer: each word costs 1 to 3 tokens by its spelling; the salt costs about a token a letter."""
-    salt, *words = text.split()
-    return template + 6 + zlib.crc32(salt.encode()) % 7 + sum(1 + (zlib.crc32(w.encode()) % 10) // 8 for w in words)
+    words = text.split()
+    return template + sum(
+        6 + zlib.crc32(w.encode()) % 7 if len(w) == SALT_LETTERS else 1 + (zlib.crc32(w.encode()) % 10) // 8
+        for w in words
+    )
+
+
+def learned(probes: list[Probing], wanted: int, seed: int, template: int = 11) -> Prompts:
+    counts = [pieces(probe_prompt(seed, i, p.words, salts=p.salts), template) for i, p in enumerate(probes)]
+    return learn(probes, counts, wanted, seed)
 
 
 def test_every_prompt_opens_with_a_word_of_its_own() -> None:
@@ -55,31 +65,28 @@ def test_a_prompt_hangs_on_its_place_alone(seed: int, level: int, index: int, wo
 def test_the_learned_length_is_within_one_percent(wanted: int, seed: int, template: int) -> None:
     if wanted < template + 60:
         return
-    sizes = probe_sizes(wanted)[0]
-    counts = [pieces(probe_prompt(seed, i, n), template) for i, n in enumerate(sizes)]
-    p = learn(sizes, counts, wanted, seed)
+    p = learned(probings(wanted)[0], wanted, seed, template)
     got = np.mean([pieces(prompt(seed, 0, i, p.words), template) for i in range(200)])
     assert abs(got - wanted) <= max(0.01 * wanted, 5)
     assert p.source == "usage"
 
 
 def test_a_small_context_is_probed_with_less() -> None:
-    whole, less = probe_sizes(512)
-    assert max(whole) == prose().balanced == 640
-    assert max(less) == 256
-    counts = [pieces(probe_prompt(9, i, n)) for i, n in enumerate(less)]
-    p = learn(less, counts, 512, 9)
+    whole, less = probings(512)
+    assert max(whole)[0] == prose().balanced == 640
+    assert max(less)[0] == 256
+    p = learned(less, 512, 9)
     assert np.mean([pieces(prompt(9, 0, i, p.words)) for i in range(200)]) == pytest.approx(512, rel=0.01)
 
 
 def test_a_template_longer_than_the_prompt_leaves_no_words() -> None:
-    p = learn([0, 0, 0, 100], [500, 500, 500, 600], 256, 0)
+    p = learn([Probing(0), Probing(0), Probing(0, 9), Probing(100)], [500, 500, 540, 600], 256, 0)
     assert p.words == 0
-    assert (p.tokens_per_word, p.overhead_tokens) == pytest.approx((1, 500))
+    assert (p.tokens_per_word, p.overhead_tokens, p.salt_tokens) == pytest.approx((1, 500, 5))
 
 
 def test_counts_that_make_no_sense_fall_back_to_the_estimate() -> None:
-    assert learn([0, 0, 0, 100], [9, 9, 9, 9], 256, 0).source == "estimate"
+    assert learn([Probing(0), Probing(0), Probing(0, 9), Probing(100)], [9, 9, 9, 9], 256, 0).source == "estimate"
     assert estimated(256, 0).words == pytest.approx(216, abs=1)
 
 

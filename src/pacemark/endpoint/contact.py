@@ -11,14 +11,17 @@ import secrets
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
 import msgspec
 
+from pacemark.dialects.bodies import with_system
 from pacemark.dialects.dialect import DIALECTS, Options, best_options, fill, first_options, next_options, template
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
 from pacemark.trace import ABSENT, Exchange
+from pacemark.values import text_of
 from pacemark.workload.words import (
     PROBES,
     Prompts,
@@ -26,7 +29,7 @@ from pacemark.workload.words import (
     estimated,
     learn,
     probe_prompt,
-    probe_sizes,
+    probings,
     prompt,
     tokenized,
 )
@@ -107,12 +110,14 @@ def first_contact(
     """
     options, form, answer = negotiate(way, workload)
     prompts, probed = learn_prompts(way, form, workload, answer, count_tokens)
+    if workload.system_prompt:
+        prompts = _with_system_tokens(way, workload, options, prompts)
     text = prompt(workload.seed, PROBES, 100, prompts.words, workload.language)
     whole = way.patiently(fill(form, text, workload.output.typical))
     if options.ignore_eos and may_be_ignore_eos(whole.error):
         # Past the end of its text a model may write what its server's parser cannot read.
         tamer = msgspec.structs.replace(options, ignore_eos=False, min_tokens=False)
-        plainer = template(DIALECTS[way.target.api], way.target.model, tamer, workload.extra)
+        plainer = _form(way, workload, tamer)
         again = way.patiently(fill(plainer, text, workload.output.typical))
         if not again.error:
             why = way.target.redacted(f"{whole.error}: {whole.detail}")
@@ -132,7 +137,7 @@ def first_contact(
 def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, prompts: Prompts) -> None:
     """Raise BadInput where the longest prompt that is likely is not taken, before others are sent for nothing."""
     longest = workload.input.longest
-    text = prompt(workload.seed, PROBES, 101, prompts.words_for(longest), workload.language)
+    text = prompt(workload.seed, PROBES, 101, prompts.words_for(longest + prompts.system_tokens), workload.language)
     answer = way.patiently(fill(form, text, min(LEAST_TOKENS, workload.output.typical)))
     if answer.status in (400, 413, 422):
         said = way.target.redacted(f": {answer.detail}" if answer.detail else "")
@@ -141,6 +146,28 @@ def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, pro
             f"makes likely (one in a thousand is longer, or it is its max=){said}; set a lower max="
         )
     refuse_if_bad(way, answer)
+
+
+def _form(way: Way, workload: Workload, options: Options, *, bare: bool = False) -> bytes:
+    """The body of every request, with holes; `bare`: without its system prompt."""
+    form = template(DIALECTS[way.target.api], way.target.model, options, workload.extra)
+    if bare or not workload.system_prompt:
+        return form
+    return with_system(form, text_of("--system-prompt", Path(workload.system_prompt)), way.target.api)
+
+
+def _with_system_tokens(way: Way, workload: Workload, options: Options, prompts: Prompts) -> Prompts:
+    """What is known of lengths, with what the system prompt has of them, and words for the prompts themselves."""
+    bare = way.patiently(
+        fill(_form(way, workload, options, bare=True), probe_prompt(workload.seed, 300, 0), LEAST_TOKENS)
+    )
+    tokens = max(0.0, prompts.overhead_tokens - bare.input_tokens)
+    if bare.input_tokens <= 0 or prompts.source != "usage":
+        tokens = len(text_of("--system-prompt", Path(workload.system_prompt)).encode()) / 4  # some four letters each
+        overhead = prompts.overhead_tokens + tokens
+        prompts = msgspec.structs.replace(prompts, overhead_tokens=overhead)
+    words = prompts.words_for(workload.input.mean + tokens)
+    return msgspec.structs.replace(prompts, system_tokens=tokens, words=words)
 
 
 class Moved(Exception):
@@ -162,7 +189,7 @@ def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
     options: Options | None = first_options(dialect, way.stream, way.ignore_eos)
     while options is not None:
         text = prompt(workload.seed, PROBES, 200 + len(tried), 4)
-        body = fill(template(dialect, way.target.model, options, workload.extra), text, workload.output.typical)
+        body = fill(_form(way, workload, options), text, workload.output.typical)
         tried.append((options, way.patiently(body)))
         options = next_options(tried)
     options, answer = best_options(tried) or tried[-1]
@@ -171,7 +198,7 @@ def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
     if answer.status in (307, 308) and answer.detail:
         raise Moved(answer.detail)
     refuse_if_bad(way, answer)
-    return options, template(dialect, way.target.model, options, workload.extra), answer
+    return options, _form(way, workload, options), answer
 
 
 def learn_prompts(
@@ -193,10 +220,10 @@ def learn_prompts(
     # Every document costs tokens of the input too, so that no probe may have fewer.
     least = workload.output.typical if DIALECTS[way.target.api].documents else PROBE_TOKENS
     short = min(least, workload.output.typical)
-    for sizes in probe_sizes(wanted, script):
+    for probes in probings(wanted, script):
         answers: list[Exchange] = []
-        for i, n in enumerate(sizes):
-            text = probe_prompt(seed, i, n, script)
+        for i, probe in enumerate(probes):
+            text = probe_prompt(seed, i, probe.words, script, probe.salts)
             answer = way.patiently(fill(form, text, short))
             if (answer.error or answer.input_tokens <= 0) and short < workload.output.typical:
                 # That is less than some servers give; a whole answer was given before.
@@ -205,9 +232,9 @@ def learn_prompts(
             if answer.input_tokens <= 0:
                 break
             answers.append(answer)
-        if len(answers) == len(sizes):
-            prompts = learn(sizes, [a.input_tokens for a in answers], wanted, seed, script)
-            return prompts, (sizes[-1], short, answers[-1])
+        if len(answers) == len(probes):
+            prompts = learn(probes, [a.input_tokens for a in answers], wanted, seed, script)
+            return prompts, (probes[-1].words, short, answers[-1])
     way.tell("the server did not count probes of the prompt's length, so that lengths are an estimate")
     return estimated(wanted, seed, script), None
 

@@ -24,7 +24,7 @@ from pacemark.figures.evidence import Evidence
 from pacemark.figures.health import Health
 from pacemark.figures.rates import Stretch
 from pacemark.figures.steadiness import change_of, growth_of, settled
-from pacemark.figures.traffic import traffic_of
+from pacemark.figures.traffic import traffic_of, with_counters
 from pacemark.figures.verdict import judge
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import LATENCIES, Basis, Distribution, EndedBy, Level, Requests, Verdict
@@ -82,6 +82,7 @@ def sum_up(
     growth = growth_of(trace, started(stretch)) if isinstance(load, Rate) else None
     beyond = growth is not None and growth.beyond
     level, gaps = figures_of(load, [stretch], health, beyond=beyond, budget=budget)
+    level = with_counters(level, (watch or Watch()).during(window))
     evidence = Evidence(
         level=level,
         trace=trace,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.summary import Sizes, Traffic
-from pacemark.trace import Trace
+from pacemark.figures.caching import cached_of, counted_share
+from pacemark.summary import Cached, Level, Sizes, Traffic
+from pacemark.trace import Sight, Trace
 
-__all__ = ["traffic_of"]
+__all__ = ["traffic_of", "with_counters"]
 
 
 def traffic_of(trace: Trace, good: NDArray[np.bool_]) -> Traffic | None:
@@ -21,6 +23,7 @@ def traffic_of(trace: Trace, good: NDArray[np.bool_]) -> Traffic | None:
         asked_input=_sizes(asked),
         counted_input=_sizes(trace.input_tokens[told & (trace.input_tokens > 0)]),
         asked_output=_sizes(trace.asked_tokens[good]),
+        cached=cached_of(trace, good) or msgspec.UNSET,
         counted_output=_sizes((trace.output_tokens + trace.hidden_tokens)[good]),
     )
 
@@ -29,3 +32,12 @@ def _sizes(tokens: NDArray[np.int64]) -> Sizes:
     if not len(tokens):
         return Sizes()
     return Sizes(float(tokens.mean()), float(np.quantile(tokens, 0.95, method="higher")))
+
+
+def with_counters(level: Level, sights: tuple[Sight, ...]) -> Level:
+    """The level with what the server's own counters say of its cache."""
+    traffic = level.traffic
+    if not isinstance(traffic, Traffic) or not isinstance(traffic.cached, Cached):
+        return level
+    cached = msgspec.structs.replace(traffic.cached, server=counted_share(sights))
+    return msgspec.structs.replace(level, traffic=msgspec.structs.replace(traffic, cached=cached))

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pacemark.figures import client
+from pacemark.figures import caching, client
 from pacemark.figures.connections import uneven_connections
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.pace import Rate
@@ -27,6 +26,7 @@ NOTES = frozenset(
         "cached_template",
         "hidden_tokens",
         "uneven_connections",
+        "cache",
     }
 )
 """Codes of what is worth knowing of a level and casts no doubt on it."""
@@ -346,59 +346,6 @@ def token_count(e: Evidence) -> Finding | None:
     )
 
 
-def cached_prompts(e: Evidence) -> Finding | None:
-    """Every prompt is new: a cache that knows it shows that it was not."""
-    known = e.good & (e.trace.cached_tokens >= 0) & (e.trace.input_tokens > 0)
-    if not known.any():
-        return None
-    cached, asked = e.trace.cached_tokens[known], e.trace.input_tokens[known]
-    # The chat template and a start token open every prompt; no salt can come before them.
-    share = _share_beyond(_START, cached, asked)
-    if share <= 0.01:
-        return None
-    opening = e.template_tokens
-    if _prefix_alone(cached, asked) if opening is None else _share_beyond(opening, cached, asked) <= 0.01:
-        text = f"the server took {np.median(cached):.0f} tokens of each prompt from its cache: the chat template that "
-        return Finding("note", "cached_template", text + "opens them all; the prompts were new to it")
-    return Finding(
-        "invalid", "cached_prompts", f"the server took {share:.1%} of the input from its prompt cache; use a new --seed"
-    )
-
-
-_START = 8.0
-"""Tokens that may open a prompt without any template."""
-
-
-def _share_beyond(opening: float, cached: NDArray[np.int64], asked: NDArray[np.int64]) -> float:
-    """The share of `asked` (n,) that came from the cache beyond the first `opening` tokens of each."""
-    return float(np.maximum(cached - max(opening, _START), 0).sum() / asked.sum())
-
-
-BLOCK = 16
-"""Tokens in the smallest block of a prefix cache."""
-
-
-def _prefix_alone(cached: NDArray[np.int64], asked: NDArray[np.int64]) -> bool:
-    """Whether what was cached (n,) is a prefix common to all: as long in each, whole blocks, and not most of `asked`.
-
-    Of prompts known whole, all but the last block is cached.
-    """
-    same = len(cached) > 1 and int(cached.min()) == int(cached.max()) and int(cached[0]) % BLOCK == 0
-    return same and 2 * int(cached[0]) <= int(asked.min())
-
-
-def suspected_cache(e: Evidence) -> Finding | None:
-    """A server that does not tell of its cache still answers sooner what it was asked before."""
-    if e.known_prompts is None or e.known_prompts >= 0.7:
-        return None
-    return Finding(
-        "suspect",
-        "suspected_cache",
-        f"the first token of a prompt of this seed came in {e.known_prompts:.0%} of the time that a new prompt takes: "
-        "the server seems to know the prompts from an earlier run; use a new --seed",
-    )
-
-
 CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     no_window,
     worker_died,
@@ -418,8 +365,9 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     held_open,
     tokens_uneven,
     token_count,
-    cached_prompts,
-    suspected_cache,
+    caching.cached_prompts,
+    caching.suspected_cache,
+    caching.mixed_cache,
     client.client_starved,
     client.client_throttled,
     client.client_busy,
@@ -430,6 +378,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     event_count,
     hidden_tokens,
     uneven_connections,
+    caching.cache_told,
     endpoint_unseen,
     endpoint_may_burst,
 )

@@ -12,13 +12,12 @@ import itertools
 import math
 import random
 from collections.abc import Coroutine
-from functools import partial
 from time import monotonic_ns
 from typing import Any
 
 from numpy.random import default_rng
 
-from pacemark.dialects.dialect import fill
+from pacemark.dialects.bodies import Bodies
 from pacemark.endpoint.address import WireError
 from pacemark.instrument.clock import Alarm
 from pacemark.instrument.commands import (
@@ -85,8 +84,8 @@ class LoadGenerator:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
             self._head = command.head
-            written = partial(fill, command.template)
-            self._source = Synthetic(command.workload, command.prompts, written, command.least_tokens)
+            bodies = Bodies(command.template)
+            self._source = Synthetic(command.workload, command.prompts, bodies, command.least_tokens)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)

@@ -38,6 +38,7 @@ from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
 from pacemark.runs.looks import looks
+from pacemark.runs.priming import primed
 from pacemark.runs.status import Teller
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
@@ -106,6 +107,7 @@ class Bench:
         self._unfinished: dict[int, Callable[[], LevelResult]] = {}
         self._prepared = False
         self._probed: list[Exchange] = []
+        self._known: frozenset[int] = frozenset()
         setup = Setup(
             worker=0,
             workers=settings.workers,
@@ -174,6 +176,8 @@ class Bench:
         self._prepared = True
         self._say_patience()
         self._say_how()
+        if self.workload.prime:
+            self._known = primed(self.workload, self.prompts, self._template, self._ask, self.tell)
 
     def _first_contact(self) -> Found:
         advice = self._source.advice if self._source is not None else lambda error, detail: None
@@ -339,6 +343,7 @@ class Bench:
     def _conclude(self, level: _Level, window: Window, ended_by: EndedBy) -> LevelResult:
         result = self._sum_up(level, window, ended_by)
         self.results.append(result)
+        self._known = result.trace.origins()
         if ended_by == "interrupted":
             self._unfinished[level.number] = lambda: self._sum_up(level, window, ended_by)
         else:
@@ -352,7 +357,7 @@ class Bench:
         health = level.page.health(self._workers.died)
         result = sum_up(
             level.load,
-            level.page.trace(),
+            dataclasses.replace(level.page.trace(), known_origins=self._known),
             window,
             health,
             budget=self._budget,

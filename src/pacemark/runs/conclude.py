@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -117,8 +118,11 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     results = []
     settings, learned = record.scenario.settings, record.learned
     sights = folder.sights()
+    workload = record.scenario.workload
+    known = frozenset(range(workload.prefix_groups)) if workload.prime else frozenset[int]()
     for level, load, window, ended_by, died in folder.levels():
-        trace = folder.trace(level, open_loop=isinstance(load, Rate))
+        trace = replace(folder.trace(level, open_loop=isinstance(load, Rate)), known_origins=known)
+        known = trace.origins()
         if record.ended is None:  # it was killed, so the window may not have come to its planned end
             window = Window(window.start_ns, min(window.end_ns, _known_until(trace, settings.workers)))
         results.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pacemark.trace import ABSENT
 
@@ -23,6 +23,14 @@ class Ask(NamedTuple):
     origin: int = ABSENT
     turn: int = ABSENT
     """See `pacemark.trace.RawExchange`, for these four."""
+
+
+class Written(Protocol):
+    """How the API wants a body; see `pacemark.dialects.bodies.Bodies`."""
+
+    def text(self, prompt: str, tokens: int) -> bytes: ...
+    def messages(self, messages: list[bytes], tokens: int) -> bytes: ...
+    def recorded(self, body: dict[str, Any], tokens: int | None) -> bytes: ...
 
 
 class Source(Protocol):

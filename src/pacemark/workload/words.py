@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,14 +29,29 @@ class Prompts(msgspec.Struct, frozen=True):
     overhead_tokens: float
     """Tokens that every prompt costs before its first drawn word: chat template and salt."""
 
-    def words_for(self, tokens: float) -> int:
-        """How many words make a prompt of `tokens` tokens."""
-        return max(0, round((tokens - self.overhead_tokens) / self.tokens_per_word))
+    salt_tokens: float = 6.0
+    """Tokens of a salt, of which one is in `overhead_tokens`."""
+    system_tokens: float = 0.0
+    """Of `overhead_tokens`, those of the system prompt."""
+
+    def words_for(self, tokens: float, before: float | None = None) -> int:
+        """How many words make a prompt of `tokens` tokens, or a text of as many after `before` others of its own."""
+        rest = tokens - (self.overhead_tokens if before is None else before)
+        return max(0, round(rest / self.tokens_per_word))
 
     @property
     def counted_overhead(self) -> float | None:
         """`overhead_tokens` where the server itself counted them."""
         return self.overhead_tokens if self.source == "usage" else None
+
+
+def salt(*place: int) -> str:
+    """Letters that nothing else opens with, drawn from `place`."""
+    return _salt(np.random.default_rng(place))
+
+
+def _salt(rng: np.random.Generator) -> str:
+    return "".join(string.ascii_lowercase[i] for i in rng.integers(0, 26, SALT_LETTERS).tolist())
 
 
 def prompt(seed: int, level: int, index: int, words: int, script: str = "latin") -> str:
@@ -45,36 +61,50 @@ def prompt(seed: int, level: int, index: int, words: int, script: str = "latin")
     (seed, level, index) alone: the same request has the same text whichever worker sends it.
     """
     rng = np.random.default_rng([seed, level, index])
-    opening = "".join(string.ascii_lowercase[i] for i in rng.integers(0, 26, SALT_LETTERS).tolist())
+    opening = _salt(rng)
     return f"{opening} {prose(script).text(rng, words)}" if words > 0 else opening
 
 
-def probe_prompt(seed: int, index: int, words: int, script: str = "latin") -> str:
-    """A salt and `words` words that hold every word equally often, so that the longest probe is the exact mean."""
-    opening = prompt(seed, PROBES, index, 0)
-    return f"{opening} {prose(script).evenly(words)}" if words else opening
+def probe_prompt(seed: int, index: int, words: int, script: str = "latin", salts: int = 1) -> str:
+    """Salts, and `words` words that hold every word equally often, so that the longest probe is the exact mean."""
+    parts = [prompt(seed, PROBES, index, 0), *(salt(seed, PROBES, index, n) for n in range(1, salts))]
+    return " ".join([*parts, prose(script).evenly(words)] if words else parts)
 
 
-def probe_sizes(input_tokens: int, script: str = "latin") -> list[list[int]]:
-    """Numbers of words to probe with: every word equally often; less, where the context is too small for that."""
-    near = max(8, input_tokens // 2)
-    return [[0, 0, 0, prose(script).balanced], [0, 0, 0, near, near]]
+class Probing(NamedTuple):
+    """What a probe consists of."""
+
+    words: int
+    salts: int = 1
 
 
-def learn(words: Sequence[int], tokens: Sequence[int], input_tokens: int, seed: int, script: str = "latin") -> Prompts:
-    """Fit tokens = overhead + ratio x words by least squares and solve it for the wanted length."""
-    ratio, overhead = np.polyfit(np.asarray(words, float), np.asarray(tokens, float), 1)
+SALTS = 9
+"""In the probe that tells what a salt costs."""
+
+
+def probings(input_tokens: int, script: str = "latin") -> list[list[Probing]]:
+    """What to probe with: every word equally often; less, where the context is too small for that."""
+    near, none = Probing(max(8, input_tokens // 2)), [Probing(0), Probing(0), Probing(0, SALTS)]
+    return [[*none, Probing(prose(script).balanced)], [*none, near, near]]
+
+
+def learn(
+    probes: Sequence[Probing], tokens: Sequence[int], input_tokens: int, seed: int, script: str = "latin"
+) -> Prompts:
+    """Fit tokens = overhead + ratio x words + salt x further salts by least squares; solve it for the wanted length."""
+    design = np.asarray([(1.0, words, salts - 1) for words, salts in probes])
+    overhead, ratio, each = np.linalg.lstsq(design, np.asarray(tokens, float), rcond=None)[0].tolist()
     if not ratio > 0.1:  # no tokenizer packs ten words into a token: these counts are made up
         return estimated(input_tokens, seed, script)
     count = max(0, round((input_tokens - overhead) / ratio))
-    return Prompts(count, seed, "usage", float(ratio), float(overhead))
+    return Prompts(count, seed, "usage", ratio, overhead, max(1.0, each))
 
 
 def tokenized(count_tokens: Callable[[str], int], input_tokens: int, seed: int, script: str = "latin") -> Prompts:
     """The same line, from a tokenizer the user has. The chat template is not counted."""
-    sizes = probe_sizes(input_tokens, script)[0]
-    counts = [count_tokens(probe_prompt(seed, i, n, script)) for i, n in enumerate(sizes)]
-    return msgspec.structs.replace(learn(sizes, counts, input_tokens, seed, script), source="tokenizer")
+    probes = probings(input_tokens, script)[0]
+    counts = [count_tokens(probe_prompt(seed, i, p.words, script, p.salts)) for i, p in enumerate(probes)]
+    return msgspec.structs.replace(learn(probes, counts, input_tokens, seed, script), source="tokenizer")
 
 
 _ROUGHLY = {"latin": 1.15, "cyrillic": 2.2, "arabic": 2.2, "devanagari": 3.0, "cjk": 1.6}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.errors import BadInput
+from pacemark.lengths import Lengths
 from pacemark.pace import Concurrency, Load, Rate, schedule
 from pacemark.simulator.engine.engine import EngineSpec
 from pacemark.simulator.engine.model import FixedSpec, Job, Model
 from pacemark.simulator.engine.presets import Preset, build, named
 from pacemark.simulator.engine.theory import capacity
 from pacemark.trace import ABSENT, Trace
+from pacemark.workload.synthetic import popularity
 
 __all__ = ["TokenCounts", "simulate"]
 
@@ -37,6 +39,8 @@ def simulate(
     requests: int | None = None,
     turnaround_ms: float = 0.3,
     shared_tokens: int = 0,
+    groups: int = 1,
+    zipf: float = 0.0,
 ) -> Trace:
     """What a perfect client would record of `preset` under `load`, times in virtual ns from 0.
 
@@ -48,7 +52,8 @@ def simulate(
     0 on a network, and it costs more than it looks: the engine's next step has already begun, without it.
     In closed loop stream i of n sends its first request i/n of a request's latency at that load after the start.
     Lengths are drawn in the order of sending, so two loads under one seed ask for the same requests.
-    `shared_tokens` open every prompt alike, for presets with a prefix cache; no more of a prompt is ever cached.
+    `shared_tokens` open all prompts of one of `groups` alike, for presets with a prefix cache; no more of a prompt is
+    ever cached. Group k is asked for as often as 1 / k^zipf says.
 
     Raises BadInput for a load or lengths that make no sense.
     """
@@ -57,7 +62,7 @@ def simulate(
         raise BadInput(f"duration_s must be positive, not {duration_s:g}")
     if requests is not None and requests < 1:
         raise BadInput(f"requests must be at least 1, not {requests}")
-    run = _Run(chosen, input_tokens, output_tokens, seed, shared_tokens)
+    run = _Run(chosen, input_tokens, output_tokens, seed, _Shared(shared_tokens, popularity(groups, zipf)))
     source: _Source
     if isinstance(load, Concurrency):
         if load.value < 1:
@@ -159,20 +164,29 @@ class _Draw:
         return np.maximum(drawn, 1)
 
 
+class _Shared(NamedTuple):
+    """What prompts have in common."""
+
+    tokens: int
+    groups: Lengths
+    """Which group a request is of, from 1."""
+
+
 class _Run:
     """One simulation: the loop over moments, and the columns it fills."""
 
-    def __init__(self, preset: Preset, prompt: TokenCounts, output: TokenCounts, seed: int, shared: int) -> None:
+    def __init__(self, preset: Preset, prompt: TokenCounts, output: TokenCounts, seed: int, shared: _Shared) -> None:
         self._preset, self._seed = preset, seed
         self._prompt = _Draw(prompt, np.random.default_rng([seed, 2]))
         self._output = _Draw(output, np.random.default_rng([seed, 3]))
         self._model: Model = build(preset, seed=seed)
         self._block = preset.timeline.block_tokens if isinstance(preset.timeline, EngineSpec) else 1
-        self._prefix = range(shared // self._block)  # Blocks that hold shared tokens only; any hashes will do.
+        self._shared = shared
+        self._group = _Draw(shared.groups, np.random.default_rng([seed, 4]))
         # One entry per request, in the order of sending, which numbers them.
         self._scheduled, self._sent, self._ended = array("q"), array("q"), array("q")
         self._prompts, self._outputs, self._cached = array("q"), array("q"), array("q")
-        self._streams = array("i")
+        self._streams, self._groups = array("i"), array("q")
         # One entry per event, in the order of time; and per moment, when it was and how many events it had.
         self._event_ids, self._event_tokens = array("q"), array("q")
         self._moments, self._moment_events = array("q"), array("q")
@@ -223,6 +237,8 @@ class _Run:
             error=np.full(n, "", dtype=np.str_),
             asked_tokens=ints(self._outputs),
             asked_input=ints(self._prompts),
+            shared_tokens=np.minimum(ints(self._prompts), self._shared.tokens),
+            origin=ints(self._groups),
             input_tokens=ints(self._prompts),
             cached_tokens=ints(self._cached),
             output_tokens=ints(self._outputs),
@@ -246,7 +262,10 @@ class _Run:
 
     def _send(self, stream: int, scheduled: int, at: int) -> None:
         prompt = self._prompt()
-        job = Job(len(self._sent), at, prompt, self._output(), self._prefix[: prompt // self._block])
+        group = self._group() if self._shared.tokens else ABSENT
+        # Blocks that hold shared tokens only; any hashes will do.
+        blocks = [(group, n) for n in range(min(prompt, self._shared.tokens) // self._block)]
+        job = Job(len(self._sent), at, prompt, self._output(), blocks)
         self._model.submit(job)
         self._scheduled.append(scheduled)
         self._sent.append(at)
@@ -255,6 +274,7 @@ class _Run:
         self._outputs.append(job.output_tokens)
         self._cached.append(0)
         self._streams.append(stream)
+        self._groups.append(group)
 
     def _advance(self) -> list[int]:
         """Record what comes out next; returns the requests it finishes."""

@@ -1,0 +1,157 @@
+"""What is asked, as it was ordered: lengths, what prompts share, and the seed that every prompt hangs on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, get_args
+
+import msgspec
+
+from pacemark.errors import BadInput
+from pacemark.lengths import Lengths, lengths
+from pacemark.summary import Asked
+from pacemark.values import at_least, one_of, positive, text_of
+
+__all__ = ["Language", "TrafficWords", "Workload", "workload_of"]
+
+Language = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk"]
+
+
+class TrafficWords(TypedDict, total=False):
+    """What may be said of the requests. The flags of the CLI have these names."""
+
+    input_tokens: int | str | Sequence[int]
+    output_tokens: int | str | Sequence[int]
+    """A length or a distribution, such as `lognormal(1000, cv=0.8)` (`pacemark.lengths`). Several lengths of either
+    make a sweep a length grid: every pair of them, at one concurrency."""
+    documents: int
+    """Documents that a request has judged, with the APIs rerank and score."""
+    language: str
+    """The script of made up prompts: latin, cyrillic, arabic, devanagari or cjk."""
+    prefix_tokens: int
+    """Tokens that prompts of a group share, before those of `input_tokens`."""
+    prefix_groups: int
+    prefix_zipf: float
+    """How unevenly the groups are asked for: group k as often as 1 / k to this power; 0 is evenly."""
+    prime: bool
+    """Send each prefix once before the first level, so that none is measured cold."""
+    system_prompt: str | Path
+    """A file whose text opens every request."""
+    seed: int | None
+    extra_body: Mapping[str, Any]
+    """Further fields of every request. Those that pacemark sets itself are refused."""
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """Lengths and the seed that every prompt hangs on."""
+
+    input_tokens: int | str = 256
+    output_tokens: int | str = 128
+    """A length, or a distribution of lengths as `pacemark.lengths` reads it."""
+    seed: int = 0
+    extra: dict[str, Any] = {}
+    """Further fields of every request body."""
+    language: Language = "latin"
+    """The script that made up prompts are written in."""
+    documents: int | msgspec.UnsetType = msgspec.UNSET
+    """Of a request to rerank or score, where they were given; each counts as one token of output."""
+    prefix_tokens: int = 0
+    """Tokens that open a prompt before those of `input_tokens`, the same in all of a group."""
+    prefix_groups: int = 1
+    prefix_zipf: float = 0.0
+    """Group k is asked for as often as 1 / k to this power says; 0: all alike."""
+    prime: bool = False
+    """Send each prefix once before the first level."""
+    system_prompt: str = ""
+    """File of a system prompt, which opens every request."""
+
+    @property
+    def input(self) -> Lengths:
+        """The lengths of the prompts."""
+        return lengths("--input-tokens", self.input_tokens)
+
+    @property
+    def output(self) -> Lengths:
+        """The lengths of the answers."""
+        return lengths("--output-tokens", self.output_tokens)
+
+
+def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
+    """The workload that `words` order, with the lengths `asked` where they are a grid's. Raises BadInput."""
+    seed = words.get("seed")
+    return Workload(
+        input_tokens=asked.input_tokens if asked else _length(words, "input_tokens"),
+        output_tokens=asked.output_tokens if asked else _length(words, "output_tokens"),
+        seed=at_least("--seed", seed, 0) if seed is not None else secrets.randbits(32),
+        documents=at_least("--documents", words["documents"], 1) if "documents" in words else msgspec.UNSET,
+        extra=_extra(words.get("extra_body", {})),
+        language=one_of("--language", words.get("language", "latin"), get_args(Language)),
+        **_prefixes(words),
+    )
+
+
+def _prefixes(words: TrafficWords) -> dict[str, Any]:
+    """What the prompts share. Raises BadInput."""
+    tokens = at_least("--prefix-tokens", words.get("prefix_tokens", 0), 0)
+    groups = at_least("--prefix-groups", words.get("prefix_groups", 1), 1)
+    zipf = words.get("prefix_zipf", 0.0)
+    for flag, given in (("--prefix-groups", groups > 1), ("--prefix-zipf", zipf), ("--prime", words.get("prime"))):
+        if given and not tokens:
+            raise BadInput(f"{flag} needs a prefix: give its length with --prefix-tokens")
+    path = words.get("system_prompt") or ""
+    if path and not text_of("--system-prompt", Path(path)).strip():
+        raise BadInput(f"--system-prompt {path}: there is nothing in it")
+    return {
+        "prefix_tokens": tokens,
+        "prefix_groups": groups,
+        "prefix_zipf": positive("--prefix-zipf", zipf) if zipf else 0.0,
+        "prime": words.get("prime", False),
+        "system_prompt": str(path),
+    }
+
+
+def _length(words: TrafficWords, name: Literal["input_tokens", "output_tokens"]) -> int | str:
+    """The one length that is given, or the distribution as it is written. Raises BadInput for several, and for none."""
+    value: Any = words.get(name, getattr(Workload(), name))
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
+        value = value[0]
+    found = lengths(f"--{name.replace('_', '-')}", value)
+    return str(value).strip() if found.fixed is None else found.fixed
+
+
+_OWN = {
+    "model": "use --model",
+    **dict.fromkeys(
+        ("messages", "prompt", "input", "inputs", "contents"),
+        "the prompts are pacemark's; choose their length: --input-tokens",
+    ),
+    "stream": "use --stream or --no-stream",
+    **dict.fromkeys(
+        ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "min_tokens"),
+        "use --output-tokens",
+    ),
+    "ignore_eos": "use --ignore-eos or --no-ignore-eos",
+}
+"""Fields of a request that pacemark sets, by whatever name servers know them, and what to use instead."""
+
+
+def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Further fields of every request, as JSON holds them. Raises BadInput for those that would change what a run
+    says of itself: its model, prompts, lengths, streaming, or how many answers a request has."""
+    if not isinstance(fields, Mapping):
+        raise BadInput("--extra-body is not a JSON object: give fields such as '{\"temperature\": 0}'")
+    for name, instead in _OWN.items():
+        if name in fields:
+            raise BadInput(f"--extra-body: {name} is set by pacemark; {instead}")
+    if fields.get("n", 1) not in (1, None):
+        raise BadInput(
+            f"--extra-body: n = {fields['n']!r} asks for several answers to a request, which have no one time to first "
+            "token; leave n out, and raise the load instead"
+        )
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(fields)))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"--extra-body cannot be written as JSON: {error}") from None
+    return plain
