@@ -146,7 +146,7 @@ def demo_command(context: typer.Context, **given: Any) -> None:
         from pacemark import api as face
 
         done = face.demo(**options)
-    _done(done, given)
+    _done(done, given, curve=False)
 
 
 @app.command("show")
@@ -385,9 +385,9 @@ def _process(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given.pop(name) for name in PROCESS.split()}
 
 
-def _done(done: Run, given: dict[str, Any], *, written: bool = True) -> None:
+def _done(done: Run, given: dict[str, Any], *, written: bool = True, curve: bool = True) -> None:
     """Show a run. One that was stopped has told what it has; its exit code says that it is not whole."""
-    showing.tell(done, given["json"], mlflow=given.get("mlflow", False), written=written)
+    showing.tell(done, given["json"], mlflow=given.get("mlflow", False), written=written, curve=curve)
     if done.interrupted:
         raise Stopped(f"stopped; what had finished is in {done.path}")
     if done.levels and all(level.verdict.status == "invalid" for level in done.levels):

@@ -90,17 +90,18 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 80)
 
 
-def tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True) -> None:
+def tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True, curve: bool = True) -> None:
     """The figures of a run and where its report is; with `mlflow` it is logged there too."""
     if json:
         print_json(run.summary)
     else:
         from pacemark.reporting import terminal
 
+        typer.echo(terminal.headline(run.summary))
         console().print(terminal.table(run.summary))
-        if len(run.levels) > 1 and run.levels[0].asked is None:
-            typer.echo(terminal.ascii_curve(run.summary))
-        typer.echo(terminal.answer(run.summary))
+        if curve and len(run.levels) > 1 and run.levels[0].asked is None:
+            typer.echo(terminal.ascii_curve(run.summary, height=10))
+        typer.echo(terminal.conclusion(run.summary))
         where = f"report: {run.path / 'report.html'}" if written else f"from {run.path}; nothing was sent or written"
         typer.echo(where)
     if mlflow:

@@ -51,7 +51,7 @@ def test_a_note_is_shown_as_one_whatever_the_verdict() -> None:
     console = Console(width=200)
     with console.capture() as capture:
         console.print(table(summary))
-    assert f"note: {few.message}" in capture.get()
+    assert "concurrency 4: too few requests for an interval of p95; --duration 25s would do" in capture.get()
     assert f"note: {few.message}" in html(summary)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pacemark.figures import metrics
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.health import Health, spread_ms
+from pacemark.figures.remedy import keep_up
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Client
 from pacemark.trace import Trace
@@ -94,7 +95,7 @@ def client_busy(e: Evidence) -> Finding | None:
     share = max(e.health.worker_cpu_share, default=0.0)
     if share <= 0.85:
         return None
-    text = f"a worker of this client was busy {share:.0%} of the time; use more --workers"
+    text = f"a worker of this client was busy {share:.0%} of the time; {keep_up(e.health.idle_share)}"
     return Finding("suspect", "client_busy", text)
 
 
@@ -110,7 +111,7 @@ def client_lag(e: Evidence) -> Finding | None:
         "suspect",
         "client_lag",
         f"this client read answers up to {lag_ms:.1f} ms after they arrived (p99), where tokens come every "
-        f"{typical:.1f} ms; use more --workers, or a machine with free cores",
+        f"{typical:.1f} ms; {keep_up(e.health.idle_share)}",
     )
 
 
@@ -121,12 +122,11 @@ def coalesced(e: Evidence) -> Finding | None:
         return None
     if most - least <= max(1.0, 0.1 * least):
         return None
-    return Finding(
-        "suspect",
-        "coalesced",
-        f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: the server "
-        "or a proxy sends several at once, or this client read late; find what buffers, or use more --workers",
-    )
+    text = f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: "
+    late_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6 if len(e.health.lag_ns) else 0.0
+    if late_ms > 0.5 * (most - least):
+        return Finding("suspect", "coalesced", f"{text}this client read late; {keep_up(e.health.idle_share)}")
+    return Finding("suspect", "coalesced", f"{text}the server or a proxy sends several at once; find what buffers")
 
 
 def late_sends(e: Evidence) -> Finding | None:
@@ -139,11 +139,12 @@ def late_sends(e: Evidence) -> Finding | None:
     typical = float(np.nanmedian(ttft)) if np.isfinite(ttft).any() else 100.0
     if p99 <= max(1.0, 0.01 * typical):
         return None
+    remedy = f"raise --max-in-flight, which is {e.max_in_flight}" if e.max_in_flight else keep_up(e.health.idle_share)
     return Finding(
         "invalid" if p99 > 0.05 * typical and p50 > 10.0 else "suspect",
         "late_sends",
         f"this client sent requests up to {p99:.1f} ms after they were due (p99); latencies count from the due time, "
-        "so they hold, but the arrivals were less even than asked; use more --workers or raise --max-in-flight",
+        f"so they hold, but the arrivals were less even than asked; {remedy}",
     )
 
 
@@ -156,9 +157,12 @@ def underfilled(e: Evidence) -> Finding | None:
     used = float((end - begin).sum()) / 1e9 / e.window.seconds / e.level.load.value
     if used >= 0.95:
         return None
+    failed = int(e.sample.sum() - e.good.sum()) > 0.01 * int(e.sample.sum())
+    why = f"the client kept slots empty; {keep_up(e.health.idle_share)}"
+    if failed:
+        why = "requests that failed left slots empty for a while; mend the failures"
     return Finding(
         "suspect",
         "underfilled",
-        f"on average {used * e.level.load.value:.1f} of {e.level.load.value} requests were in flight: the client "
-        "or failures kept slots empty; use more --workers, or mend the failures",
+        f"on average {used * e.level.load.value:.1f} of {e.level.load.value} requests were in flight: {why}",
     )

@@ -42,7 +42,16 @@ def basis(known: Floats, estimates: dict[str, Estimate]) -> Basis:
     phi = max(1.0, len(known) / max(high.n_eff, 1e-9))
     certified = {name: quantiles.certified_quantile(known, q, phi=phi) for name, q in _QUANTILES.items() if q > 0.5}
     scatter = {name: e.scatter for name, e in estimates.items() if e.scatter is not None}
-    return Basis(len(known), high.n_eff, certified, median.message() or high.message(), scatter)
+    return Basis(len(known), high.n_eff, certified, _lacking(median, high), scatter)
+
+
+def _lacking(median: Estimate, high: Estimate) -> str | None:
+    """Which of the two has no interval, and what it would take."""
+    refused = {"p50": median, "p95": high}
+    if not (messages := {name: said for name, x in refused.items() if (said := x.message())}):
+        return None
+    worst = max((refused[name] for name in messages), key=Estimate.needed)
+    return f"{' and '.join(messages)}: {(worst.message() or '').removeprefix('insufficient: ')}"
 
 
 def _pointed(known: Floats, q: float, figure: Figure) -> Figure:

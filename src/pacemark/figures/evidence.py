@@ -36,6 +36,8 @@ class Evidence:
     watch: Watch = field(default_factory=Watch)
     asked_input: float | None = None
     """Input tokens that each request asked for; None where that is not known."""
+    max_in_flight: int = 0
+    """Most requests that an open loop may have in flight; 0: no limit."""
     template_tokens: float | None = None
     """Tokens that open every prompt, as the server counts them: chat template and salt; None where nobody knows."""
 

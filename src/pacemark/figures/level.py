@@ -68,6 +68,7 @@ def sum_up(
     known_prompts: float | None = None,
     asked_input: float | None = None,
     template_tokens: float | None = None,
+    max_in_flight: int = 0,
 ) -> LevelResult:
     """Figures of one level from its trace.
 
@@ -99,6 +100,7 @@ def sum_up(
         known_prompts=known_prompts,
         asked_input=asked_input,
         template_tokens=template_tokens,
+        max_in_flight=max_in_flight,
     )
     level = msgspec.structs.replace(level, verdict=judge(evidence), ended_by=ended_by)
     return LevelResult(load=load, level=level, trace=trace, window=window, health=health)

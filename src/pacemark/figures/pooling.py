@@ -214,7 +214,8 @@ def _verdict(whole: Level, levels: Sequence[Level], good: int, *, beyond: bool) 
         for level in levels
     ]
     reasons = {r.code: r for level in levels for r in level.verdict.reasons if r.code not in COUNTS}
-    few = too_few(whole, good, beyond=beyond)
+    whole = msgspec.structs.replace(whole, repeats=len(levels))
+    few = too_few(whole, good, beyond=beyond, ended_by=_ended_by(levels))
     if few is not None:
         reasons[few.code] = Reason(few.code, few.message)
         statuses.append("suspect" if few.status == "suspect" else "valid")

@@ -14,6 +14,7 @@ import numpy as np
 from pacemark.figures import caching, client
 from pacemark.figures.connections import uneven_connections
 from pacemark.figures.evidence import Evidence, Finding
+from pacemark.figures.remedy import FEW, longer
 from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
@@ -93,21 +94,20 @@ def _failures(e: Evidence) -> tuple[float, float]:
 
 def few_requests(e: Evidence) -> Finding | None:
     """Too few for intervals; far too few for any quantile."""
-    return too_few(e.level, int(e.good.sum()), beyond=e.beyond)
+    return too_few(e.level, int(e.good.sum()), beyond=e.beyond, ended_by=e.ended_by)
 
 
-def too_few(level: Level, count: int, *, beyond: bool) -> Finding | None:
+def too_few(level: Level, count: int, *, beyond: bool, ended_by: str) -> Finding | None:
     """The same of a level whose figures stand on `count` answers; `beyond` capacity it has no latency."""
     lacking = {} if beyond else {LATENCIES[n]: b.note for n, b in level.basis.items() if b.n and b.note}
-    if count == 0 or (count >= 10 and not lacking):
+    if count == 0 or (count >= FEW and not lacking):
         return None
-    if count < 10:
-        text = f"only {count} requests in the window"
-    else:
-        text = "no interval: " + ", ".join(f"{metric} ({note})" for metric, note in lacking.items())
-    status: Literal["note", "suspect"] = "suspect" if count < 10 else "note"
-    code = "few_requests" if count < 10 else "no_interval"
-    return Finding(status, code, f"{text}; run longer (--duration or --precision)")
+    remedy = longer([level], "--max-duration" if ended_by == "max_duration" else "--duration")
+    if count < FEW:
+        text = f"only {count} request{'' if count == 1 else 's'} in the window; {remedy} would do"
+        return Finding("suspect", "few_requests", text)
+    text = ", ".join(f"{metric} {note}" for metric, note in lacking.items())
+    return Finding("note", "no_interval", f"no interval yet: {text}; {remedy} would do")
 
 
 def interrupted(e: Evidence) -> Finding | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pacemark.answers.curve import flat_from, named, number_of
 from pacemark.answers.held import closest
 from pacemark.answers.lengths import counted
-from pacemark.figures.verdict import NOTES
 from pacemark.pace import Load, Rate
+from pacemark.reporting.reasons import main_reason
 from pacemark.reporting.words import between, level_in_words, plain, with_interval
 from pacemark.summary import Confirmation, Figure, Find, Fits, Held, Level, Line, Slopes, Summary
 from pacemark.units import duration, number
@@ -69,9 +69,7 @@ def _reasoned(summary: Summary, name: str, why: str) -> str:
 
 def _doubt(level: Level) -> str:
     """The main reason why a level is suspect; empty where it is not."""
-    if level.verdict.status != "suspect":
-        return ""
-    return next((plain(r.message) for r in level.verdict.reasons if r.code not in NOTES), "suspect").rstrip(".")
+    return main_reason(level) if level.verdict.status == "suspect" else ""
 
 
 def recommended(summary: Summary) -> Load | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import floor, log10
 
@@ -12,15 +13,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pacemark.reporting.answer import Statement, recommended
 from pacemark.reporting.answer import answer as statements
-from pacemark.reporting.answer import recommended
 from pacemark.reporting.progress import Progress
+from pacemark.reporting.reasons import lines, together
 from pacemark.reporting.traffic import traffic_in_words
-from pacemark.reporting.words import ended, errors, open_loop, plain, reasons
+from pacemark.reporting.words import open_loop
 from pacemark.summary import Distribution, Figure, Held, Level, Summary
 from pacemark.units import number
 
-__all__ = ["Progress", "answer", "ascii_curve", "table"]
+__all__ = ["Progress", "answer", "ascii_curve", "conclusion", "headline", "table"]
 
 WIDTH = 80
 _STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}
@@ -28,14 +30,34 @@ _STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 
 def answer(summary: Summary) -> str:
     """The recommended operating point and the others, in words, in lines of at most 80 columns."""
-    paragraphs = []
-    for n, said in enumerate(statements(summary)):
-        name = f"{'doubtful' if said.doubt else 'recommended'} ({said.name})" if said.recommended else said.name
-        head = f"{name[:1].upper()}{name[1:]}: {said.text}{f'; suspect: {said.doubt}' if said.doubt else ''}."
-        paragraphs.append(textwrap.fill(head, WIDTH, initial_indent="" if n == 0 else "  ", subsequent_indent="  "))
-        if said.why:
-            paragraphs.append(textwrap.fill(said.why, WIDTH, initial_indent="    ", subsequent_indent="    "))
-    return "\n".join(paragraphs)
+    first, *others = statements(summary)
+    return "\n".join([_paragraph(first), *(_paragraph(said, "  ") for said in others)])
+
+
+def headline(summary: Summary) -> str:
+    """The answer alone, without what it rests on."""
+    return _paragraph(replace(statements(summary)[0], why=""))
+
+
+def conclusion(summary: Summary) -> str:
+    """The other points, a line each, and last the answer with what it rests on. What was fitted is in the report."""
+    first, *others = statements(summary)
+    short = [replace(said, why="") if _of_points(said) else said for said in others if said.name != "fitted"]
+    return "\n".join(_paragraph(said) for said in (*short, first))
+
+
+def _of_points(said: Statement) -> bool:
+    """Whether this is an operating point, whose figures stand in the table."""
+    return said.name.split(",")[0] in ("lowest latency", "balanced", "highest throughput")
+
+
+def _paragraph(said: Statement, indent: str = "") -> str:
+    name = f"{'doubtful' if said.doubt else 'recommended'} ({said.name})" if said.recommended else said.name
+    head = f"{name[:1].upper()}{name[1:]}: {said.text}{f'; suspect: {said.doubt}' if said.doubt else ''}."
+    lines = [textwrap.fill(head, WIDTH, initial_indent=indent, subsequent_indent="  ")]
+    if said.why:
+        lines.append(textwrap.fill(said.why, WIDTH, initial_indent="    ", subsequent_indent="    "))
+    return "\n".join(lines)
 
 
 def table(summary: Summary) -> RenderableType:
@@ -65,7 +87,7 @@ def table(summary: Summary) -> RenderableType:
     for n, level in enumerate(levels):
         *figures, verdict = (cells[n] for _, cells in columns.values())
         rows.add_row(*figures, Text(verdict, style=_STYLES[level.verdict.status]))
-    return Group(rows, *(Text(note, style="dim") for note in _notes(levels)))
+    return Group(rows, *(Text(note, style="dim") for note in _notes(summary)))
 
 
 def _budget(levels: Sequence[Level]) -> dict[str, tuple[str, list[str]]]:
@@ -106,7 +128,7 @@ def ascii_curve(summary: Summary, width: int = WIDTH, height: int = 16) -> str:
     axis = f"{'':{margin}} +{'-' * columns}"
     ticks = _tick_line(x_max, columns)
     name = "arrivals, requests/s" if rated else "output tokens/s"
-    key = ("*: recommended; " if best else "") + ("numbers: requests/s" if rated else "numbers: parallel requests")
+    key = ("*: recommended; " if best else "") + ("numbers: requests/s" if rated else "numbers: concurrency")
     gap = columns - len(name) - len(key)
     foot = f"{name}{'':{gap}}{key}" if gap > 0 else f"{name:>{columns}}"
     return "\n".join([f"median latency, {unit}", *body, axis, f"{'':{margin + 2}}{ticks}", f"{'':{margin + 2}}{foot}"])
@@ -159,29 +181,18 @@ def _quantiles(name: str, spreads: Sequence[Distribution], *which: str) -> dict[
     }
 
 
-def _notes(levels: Sequence[Level]) -> list[str]:
+def _notes(summary: Summary) -> list[str]:
     """What the rows have no room for; what holds for several levels is said once."""
-    said: dict[str, list[str]] = {}
-    for level in levels:
-        notes = reasons(level) + traffic_in_words(level)
-        if level.ended_by in ("precision", "max_duration"):
-            notes.append(f"ended by {ended(level)}")
-        if level.requests.failed:
-            notes.append(f"failed: {errors(level)}")
-        if level.requests.short:
-            notes.append(f"{level.requests.short:,} of {level.requests.in_window:,} answers shorter than asked for")
-        for note in notes:
-            said.setdefault(note, []).append(plain(level.asked or level.load))
-    return [f"{_together(loads)}: {note}" for note, loads in said.items()]
-
-
-def _together(loads: Sequence[str]) -> str:
-    """`concurrency 1, 2, 4` for three loads of a kind."""
-    first, *rest = loads
-    if first.endswith(" out"):  # the lengths of a grid
-        return "; ".join(loads)
-    kind = first.split()[0]
-    return ", ".join([first, *(load.removeprefix(f"{kind} ") for load in rest)])
+    levels, said = summary.levels, lines(summary)
+    if len(levels) == 1:
+        said += traffic_in_words(levels[0])
+    if not summary.find and any(level.ended_by == "max_duration" for level in levels):
+        cut = [level for level in levels if level.ended_by == "max_duration"]
+        said.append(f"{together(cut, levels)}: --max-duration came before the intervals were as tight as asked for")
+    bounds = [f for x in levels for m in (x.ttft_ms, x.tpot_ms, x.latency_ms) for f in (m.p50, m.p95)]
+    if any(figure.value is None and figure.low is not None for figure in bounds):
+        said.append(">: at least that; the requests are too few to say more")
+    return said
 
 
 def _x(level: Level) -> float | None:

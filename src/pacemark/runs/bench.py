@@ -366,6 +366,7 @@ class Bench:
             known_prompts=self.known_prompts,
             asked_input=self.workload.input.mean,
             template_tokens=self.prompts.counted_overhead,
+            max_in_flight=self.settings.max_in_flight,
         )
         if self.folder is not None:
             self.folder.set_window(level.number, window, ended_by, health.died)

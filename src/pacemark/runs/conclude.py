@@ -137,6 +137,7 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
                 known_prompts=learned.known_prompts if learned else None,
                 asked_input=None if isinstance(record.scenario.goal, Grid) else record.scenario.workload.input.mean,
                 template_tokens=learned.prompts.counted_overhead if learned else None,
+                max_in_flight=settings.max_in_flight,
             )
         )
     if not results:
