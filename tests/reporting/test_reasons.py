@@ -7,7 +7,7 @@ import pytest
 
 from pacemark.figures.remedy import keep_up, longer
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.reporting.reasons import lines, main_reason, together
+from pacemark.reporting.reasons import lines, loads_of, main_reason
 from pacemark.runs.simulated import virtual_measure
 from pacemark.summary import Basis, Client, Distribution, Figure, Level, Reason, Requests, Summary, Verdict
 from support import samples
@@ -52,12 +52,12 @@ def test_more_than_five_reasons_are_counted() -> None:
 
 def test_loads_are_named_together() -> None:
     levels = [level(Concurrency(n)) for n in (1, 2, 4, 8, 16)]
-    assert together(levels, levels) == "all levels"
-    assert together(levels[1:4], levels) == "concurrency 2 to 8"
-    assert together([levels[0], levels[2]], levels) == "concurrency 1, 4"
-    assert together(levels[:1], levels) == "concurrency 1"
+    assert loads_of(levels, levels) == "all levels"
+    assert loads_of(levels[1:4], levels) == "concurrency 2 to 8"
+    assert loads_of([levels[0], levels[2]], levels) == "concurrency 1, 4"
+    assert loads_of(levels[:1], levels) == "concurrency 1"
     rates = [level(Rate(n)) for n in (1, 2, 3, 4)]
-    assert together(rates[:3], rates) == "1 to 3 requests/s"
+    assert loads_of(rates[:3], rates) == "1 to 3 requests/s"
 
 
 @pytest.mark.parametrize(("idle", "remedy"), [(0.0, "a machine with free cores"), (0.6, "use more --workers")])

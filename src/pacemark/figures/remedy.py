@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from pacemark.summary import Level
 
-__all__ = ["FEW", "keep_up", "longer", "needed"]
+__all__ = ["LEAST_REQUESTS", "keep_up", "longer", "needed"]
 
-FEW = 10
+LEAST_REQUESTS = 10
 """With fewer requests than this nothing can be said of a level."""
 SPARE = 0.1
 """Below this share of idle time a core has no room for a further worker."""
@@ -25,10 +25,10 @@ def keep_up(idle_share: float | None) -> str:
 
 
 def needed(level: Level) -> int:
-    """How many more requests its p50 and p95 need for an interval, about, and to be `FEW` at the least."""
+    """How many more requests its p50 and p95 need for an interval, about, and to be `LEAST_REQUESTS` at the least."""
     notes = [found for basis in level.basis.values() if basis.n and (found := _MORE.search(basis.note or ""))]
     most = max((int(found.group(1).replace(",", "")) for found in notes), default=0)
-    return max(most, FEW - level.requests.in_window)
+    return max(most, LEAST_REQUESTS - level.requests.in_window)
 
 
 def longer(levels: Iterable[Level], flag: str = "--duration") -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from pacemark.figures import caching, client
 from pacemark.figures.connections import uneven_connections
 from pacemark.figures.evidence import Evidence, Finding
-from pacemark.figures.remedy import FEW, longer
+from pacemark.figures.remedy import LEAST_REQUESTS, longer
 from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
 
@@ -100,10 +100,10 @@ def few_requests(e: Evidence) -> Finding | None:
 def too_few(level: Level, count: int, *, beyond: bool, ended_by: str) -> Finding | None:
     """The same of a level whose figures stand on `count` answers; `beyond` capacity it has no latency."""
     lacking = {} if beyond else {LATENCIES[n]: b.note for n, b in level.basis.items() if b.n and b.note}
-    if count == 0 or (count >= FEW and not lacking):
+    if count == 0 or (count >= LEAST_REQUESTS and not lacking):
         return None
     remedy = longer([level], "--max-duration" if ended_by == "max_duration" else "--duration")
-    if count < FEW:
+    if count < LEAST_REQUESTS:
         text = f"only {count} request{'' if count == 1 else 's'} in the window; {remedy} would do"
         return Finding("suspect", "few_requests", text)
     text = ", ".join(f"{metric} {note}" for metric, note in lacking.items())

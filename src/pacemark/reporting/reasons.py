@@ -13,7 +13,7 @@ from pacemark.pace import Rate
 from pacemark.reporting.words import errors, plain
 from pacemark.summary import LATENCIES, Level, Summary
 
-__all__ = ["lines", "main_reason", "together"]
+__all__ = ["lines", "main_reason", "loads_of"]
 
 _MOST = 5
 """Lines that a run's reasons take; what is left over is in the report."""
@@ -29,7 +29,7 @@ def lines(summary: Summary) -> list[str]:
     if summary.find:  # a search measures a level for as long as its answer needs
         found.pop("no_interval", None)
     order = [*(code for code in found if code not in NOTES), *(code for code in found if code in NOTES)]
-    said = [f"{together(found[code], levels)}: {_phrase(code, found[code])}" for code in order]
+    said = [f"{loads_of(found[code], levels)}: {_phrase(code, found[code])}" for code in order]
     if summary.find:
         said = [line.partition("; --duration")[0] for line in said]
     if len(said) > _MOST:
@@ -43,7 +43,7 @@ def main_reason(level: Level) -> str:
     return "" if level.verdict.status == "valid" else _phrase(codes[0], [level]) if codes else level.verdict.status
 
 
-def together(some: Sequence[Level], levels: Sequence[Level]) -> str:
+def loads_of(some: Sequence[Level], levels: Sequence[Level]) -> str:
     """`concurrency 1 to 8` for neighbours among the levels of a run, else `concurrency 1, 4, 16`."""
     if len(some) == len(levels) > 2:
         return "all levels"
@@ -132,7 +132,7 @@ def _counts(summary: Summary) -> list[str]:
     levels, said = summary.levels, []
     failed = [level for level in levels if level.requests.failed]
     if failed:
-        loads = together(failed, levels)
+        loads = loads_of(failed, levels)
         said.append(f"{loads}: failed: {'; '.join(errors(level) for level in failed[:3])}")
         if len(failed) > 3:
             said[-1] += " ..."

@@ -16,7 +16,7 @@ from rich.text import Text
 from pacemark.reporting.answer import Statement, recommended
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.progress import Progress
-from pacemark.reporting.reasons import lines, together
+from pacemark.reporting.reasons import lines, loads_of
 from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import open_loop
 from pacemark.summary import Distribution, Figure, Held, Level, Summary
@@ -188,7 +188,7 @@ def _notes(summary: Summary) -> list[str]:
         said += traffic_in_words(levels[0])
     if not summary.find and any(level.ended_by == "max_duration" for level in levels):
         cut = [level for level in levels if level.ended_by == "max_duration"]
-        said.append(f"{together(cut, levels)}: --max-duration came before the intervals were as tight as asked for")
+        said.append(f"{loads_of(cut, levels)}: --max-duration came before the intervals were as tight as asked for")
     bounds = [f for x in levels for m in (x.ttft_ms, x.tpot_ms, x.latency_ms) for f in (m.p50, m.p95)]
     if any(figure.value is None and figure.low is not None for figure in bounds):
         said.append(">: at least that; the requests are too few to say more")
