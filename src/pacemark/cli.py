@@ -230,7 +230,7 @@ def find_command(
     allowance = Allowance(longest_s, *spending(given | {"max_duration": longest_s}))
     most, within = given["most"], given["within"]
     if from_run is None and not rate and (room := most_streams(int(min(most, 1e9)))) < most:
-        note(f"warning: this machine can hold {room} parallel requests; no more than that are tried (ulimit -n)")
+        note(f"warning: this machine can hold a concurrency of {room}; no more than that is tried (ulimit -n)")
         most = room
     search: Any = {"rate": rate, "most": most, "from_run": from_run, "confirm": confirm} | _process(given)
     search |= {"within": face.share("--within", within) or 0.05, "allowance": allowance}

@@ -7,7 +7,7 @@ import pytest
 
 from pacemark.figures.remedy import keep_up, longer
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.reporting.reasons import lines, loads_of, main_reason
+from pacemark.reporting.reasons import loads_of, main_reason
 from pacemark.runs.simulated import virtual_measure
 from pacemark.summary import Basis, Client, Distribution, Figure, Level, Reason, Requests, Summary, Verdict
 from support import samples
@@ -20,7 +20,7 @@ def level(load: Load, *codes: str, status: Any = "suspect", **fields: Any) -> Le
 
 
 def of(*levels: Level) -> list[str]:
-    return lines(Summary(target={}, workload={}, levels=list(levels)))
+    return run_reasons(Summary(target={}, workload={}, levels=list(levels)))
 
 
 LACKING = {
@@ -77,7 +77,7 @@ def test_a_search_is_not_told_of_a_duration_that_it_does_not_take() -> None:
     find = samples.found().find
     few = level(Concurrency(1), "few_requests", requests=Requests(5, 0, 5))
     summary = Summary(target={}, workload={}, levels=[few, level(Concurrency(2), "no_interval", **LACKING)], find=find)
-    assert lines(summary) == ["concurrency 1: only 5 requests"]
+    assert run_reasons(summary) == ["concurrency 1: only 5 requests"]
 
 
 @pytest.mark.parametrize("streams", [2, 8, 32])

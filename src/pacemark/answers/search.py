@@ -219,7 +219,7 @@ class _Search:
         if not over:
             return self.climb(levels, belief)
         if len(levels) == 1:
-            return self.step(2), "one stream misses the budget; a second can show whether that is a slow start"
+            return self.step(2), "concurrency 1 misses the budget; 2 can show whether that is a slow start"
         middle = self.step(belief.middle)
         low, high = (self.step(v) for v in belief.interval())
         if not within and high < 1:

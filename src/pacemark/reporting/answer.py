@@ -229,11 +229,11 @@ def _fitted(fits: Fits) -> list[Statement]:
     law, step, said = fits.scalability, fits.step_time, []
     if law is not None:
         most = "" if law.most is None else f", {number(law.most)} at most"
-        text = f"{number(law.rate)} output tokens/s for one stream{most}"
+        text = f"{number(law.rate)} output tokens/s at concurrency 1{most}"
         said.append(f"{text} (universal scalability law, off by {law.error:.1%})")
     if step is not None:
         prefill = "" if step.prefill_ms is None else f", a prefill adds {duration(step.prefill_ms)} to a step"
-        text = f"TPOT = {duration(step.base_ms)} + {duration(step.per_stream_ms)} x streams{prefill}"
+        text = f"TPOT = {duration(step.base_ms)} + {duration(step.per_stream_ms)} x requests being decoded{prefill}"
         said.append(f"{text} (off by {step.error:.1%})")
     warning = fits.warning or ""
     why = f"{_sentence(warning)}." if warning else ""

@@ -13,13 +13,13 @@ from pacemark.pace import Rate
 from pacemark.reporting.words import errors, plain
 from pacemark.summary import LATENCIES, Level, Summary
 
-__all__ = ["lines", "main_reason", "loads_of"]
+__all__ = ["run_reasons", "main_reason", "loads_of"]
 
 _MOST = 5
 """Lines that a run's reasons take; what is left over is in the report."""
 
 
-def lines(summary: Summary) -> list[str]:
+def run_reasons(summary: Summary) -> list[str]:
     """One for each reason, doubts first; and what failed, and answers that were too short."""
     levels = summary.levels
     found: dict[str, list[Level]] = {}

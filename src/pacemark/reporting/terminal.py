@@ -16,7 +16,7 @@ from rich.text import Text
 from pacemark.reporting.answer import Statement, recommended
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.progress import Progress
-from pacemark.reporting.reasons import lines, loads_of
+from pacemark.reporting.reasons import loads_of, run_reasons
 from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import open_loop
 from pacemark.summary import Distribution, Figure, Held, Level, Summary
@@ -183,7 +183,7 @@ def _quantiles(name: str, spreads: Sequence[Distribution], *which: str) -> dict[
 
 def _notes(summary: Summary) -> list[str]:
     """What the rows have no room for; what holds for several levels is said once."""
-    levels, said = summary.levels, lines(summary)
+    levels, said = summary.levels, run_reasons(summary)
     if len(levels) == 1:
         said += traffic_in_words(levels[0])
     if not summary.find and any(level.ended_by == "max_duration" for level in levels):

@@ -150,7 +150,7 @@ def warning(loads: Sequence[Load], tls: bool) -> str:
     limit = known.tls if tls else known.plain
     if known.host != platform.node() or most <= limit:
         return ""
-    return f"{most} streams are more than the {limit} that this machine was calibrated for: see the client's verdict"
+    return f"concurrency {most} is more than the {limit} that this machine was calibrated for: see the client's verdict"
 
 
 def _memory() -> Path:

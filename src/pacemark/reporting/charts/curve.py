@@ -107,7 +107,7 @@ def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
     # Rings lie below: a point must stay under the pointer for its tooltip.
     drawn = _layers(rows, x_axis, y_axis, (width, height))
     layers = [*_law_layers(law), *_ring_layers(rings), *drawn, *_label_layers(labels)]
-    remarks = [f"one point per level, with its {'output tokens/s' if rated else 'number of parallel requests'}"]
+    remarks = [f"one point per level, with its {'output tokens/s' if rated else 'concurrency'}"]
     if law and summary.fits.scalability:
         remarks.append(f"thin line: the universal scalability law, off by {summary.fits.scalability.error:.1%}")
     return _layered(rows, layers, heading, remarks + _remarks(summary.levels, levels), width, height)
@@ -135,7 +135,7 @@ def _by_load(
     step = summary.fits.step_time
     law = _law_of_tpot(step, levels, 1e-3 if unit == "s" else 1.0) if metric == "tpot_ms" and step else []
     layers = [*_law_layers(law), *_layers(rows, x_axis, y_axis, (width, height))]
-    remarks = [f"thin line: a + b x streams, off by {step.error:.1%}"] if law and step else []
+    remarks = [f"thin line: a + b x requests being decoded, off by {step.error:.1%}"] if law and step else []
     return _layered(rows, layers, heading, remarks + _remarks(summary.levels, levels), width, height)
 
 
