@@ -63,7 +63,7 @@ def test_what_was_found_is_remembered_for_this_machine(memory: Path) -> None:
     loads: list[Load] = [Concurrency(8), Concurrency(100), Rate(1e6)]
     assert warning(loads, tls=False) == ""
     assert remember(Calibration(64, 32, 1, platform.node(), [POINT])) == memory
-    assert "100 streams are more than the 64" in warning(loads, tls=False)
+    assert "concurrency 100 is more than the 64" in warning(loads, tls=False)
     assert "more than the 32" in warning(loads, tls=True)
     assert warning(loads[:1], tls=True) == ""
     assert warning([Rate(1e6)], tls=True) == ""
