@@ -7,7 +7,7 @@ import pytest
 
 from pacemark.figures.remedy import keep_up, longer
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.reporting.reasons import loads_of, main_reason
+from pacemark.reporting.reasons import loads_of, main_reason, run_reasons
 from pacemark.runs.simulated import virtual_measure
 from pacemark.summary import Basis, Client, Distribution, Figure, Level, Reason, Requests, Summary, Verdict
 from support import samples
