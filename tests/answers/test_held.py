@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import pacemark as face
 from pacemark.answers.curve import flat_from
@@ -22,13 +24,16 @@ from pacemark.figures.level import Enough, LevelResult
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.answer import recommended, unmet
+from pacemark.reporting.charts.curve import parts
+from pacemark.reporting.terminal import table
+from pacemark.runs import tables
 from pacemark.runs.conclude import summary_of
 from pacemark.runs.record import RunRecord
 from pacemark.runs.run import Run
 from pacemark.runs.simulated import virtual_measure
-from pacemark.scenario import Levels, Scenario, Settings
+from pacemark.scenario import Grid, Levels, Scenario, Settings
 from pacemark.simulator import customised, named
-from pacemark.summary import Find, Held
+from pacemark.summary import Asked, Find, Held, Summary
 from support.cli_tools import assert_refused
 from support.inside import inside
 from support.samples import known
@@ -40,6 +45,33 @@ UNMET, MET = "ttft p95 < 1ms", "ttft p95 < 2s"
 def swept() -> list[LevelResult]:
     measure = virtual_measure("demo", duration_s=10.0, seed=2, input_tokens=(256, 0.3), output_tokens=(64, 0.3))
     return [measure(Concurrency(n)) for n in (1, 2, 4, 8, 16, 32)]
+
+
+def test_each_level_of_a_length_grid_has_its_mark() -> None:
+    results, cells = [], []
+    for tokens in (16, 64, 256):
+        measure = virtual_measure("demo", duration_s=6.0, seed=2, input_tokens=64, output_tokens=tokens)
+        results.append(measure(Concurrency(2)))
+        cells.append(Asked(64, tokens))
+    limits = Settings(budget=parse("latency p95 < 1s"))
+    order = Scenario("sim:demo", Grid(Concurrency(2), tuple(cells)), settings=limits)
+    record = RunRecord(scenario=order, target={"model": "m", "url": "u", "api": "chat"})
+    summary = summary_of(results, record, None)
+    marks = {known(level.asked).output_tokens: level.budget for level in summary.levels}
+    assert [isinstance(mark, Held) and mark.status for mark in marks.values()] == ["met", "met", "missed"]
+    assert tables.levels(summary, "r").columns["budget"] == ["met", "met", "missed"]
+    assert "Budget" in printed(summary)
+    assert "missed" in printed(summary)
+    (drawn,) = parts(summary, 600, 400)
+    assert "Circle: meets the budget, triangle: misses it" in str(drawn.to_dict()["title"])
+
+
+def printed(summary: Summary) -> str:
+    """The table in the terminal."""
+    console = Console(width=80, file=io.StringIO())
+    console.print(table(summary))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def test_a_level_is_met_by_the_figure_shown_missed_by_it_or_too_close_to_tell(swept: list[LevelResult]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pacemark.answers.curve import operating_points
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.charts import labels, theme
-from pacemark.summary import Figure, Level, Summary
+from pacemark.summary import Figure, Held, Level, Summary
 from support import samples
 
 Chart = alt.LayerChart | alt.VConcatChart
@@ -83,6 +83,32 @@ def rows_of(chart: alt.LayerChart) -> list[dict[str, Any]]:
     spec = chart.to_dict()
     rows: list[dict[str, Any]] = spec["datasets"][spec["data"]["name"]]
     return rows
+
+
+def with_marks(summary: Summary) -> Summary:
+    """The run with a level that meets the budget, one that is open, and others that miss it."""
+    marks: list[Any] = ["met", "open", *["missed"] * len(summary.levels)]
+    levels = [
+        msgspec.structs.replace(level, budget=Held(mark, "ttft p95", 1.0, f"why {mark}"))
+        for level, mark in zip(summary.levels, marks, strict=False)
+    ]
+    return msgspec.structs.replace(summary, levels=levels)
+
+
+@pytest.mark.parametrize("draw", [charts.curve_chart, charts.ttft_chart, charts.tpot_chart])
+def test_how_a_level_stands_to_the_budget_is_a_shape_with_its_meaning_beside_it(draw: Any) -> None:
+    bare, marked = draw(samples.sweep()), draw(with_marks(samples.sweep()))
+    assert {row["budget"] for row in rows_of(bare)} == {"none"}
+    assert [row["budget"] for row in rows_of(marked) if row["series"] == "median"] == ["met", "open", *["missed"] * 5]
+    shapes = [layer["encoding"]["shape"] for layer in marked.to_dict()["layer"] if "shape" in layer["encoding"]]
+    scale = shapes[0]["scale"]
+    assert shapes == [shapes[0]] * 3
+    assert len(set(scale["range"][:3])) == 3, "told apart without colour"
+    said, before = (str(chart.to_dict()["title"]) for chart in (marked, bare))
+    assert "triangle: misses it" in said
+    assert "budget" not in before
+    tips = [tip["title"] for layer in marked.to_dict()["layer"] for tip in layer["encoding"].get("tooltip", [])]
+    assert "Budget" in tips
 
 
 def test_values_and_intervals_are_those_of_the_summary() -> None:

@@ -46,7 +46,7 @@ class TestLevels:
     def test_the_columns_are_those_of_every_run(self) -> None:
         kinds = [tables.levels(x(), "r").types for x in (sweep, troubled, single, open_loop, found)]
         assert all(types == kinds[0] for types in kinds)
-        assert len(kinds[0]) == 100
+        assert len(kinds[0]) == 101
 
     def test_every_value_is_of_its_columns_type(self) -> None:
         for summary in (sweep(), troubled(), single(), open_loop()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from pacemark.answers.boundary import Reading
 from pacemark.answers.stored import find_from
 from pacemark.answers.weighing import comparable, in_words, weighed
@@ -14,7 +16,7 @@ from pacemark.figures.level import LevelResult
 from pacemark.pace import Load
 from pacemark.summary import Find, Held, Level
 
-__all__ = ["Answered", "answer_of", "closest"]
+__all__ = ["Answered", "answer_of", "closest", "marked"]
 
 SURE = 0.9
 """How likely it must be for a level to count as met, or as missed."""
@@ -45,6 +47,13 @@ def answer_of(results: Sequence[LevelResult], budget: Budget, *, find: Find | No
     met = [load for load, reading in readings.items() if reading.holds and load.value <= most]
     held = {load: _held(reading) for load, reading in readings.items()}
     return Answered(find, held, max(met, key=lambda load: load.value, default=None))
+
+
+def marked(level: Level, results: Sequence[LevelResult], budget: Budget) -> Level:
+    """A level of a length grid with how it stands to `budget`, by its `results` alone; as it is where they tell
+    nothing."""
+    held = answer_of(results, budget).held.get(level.load)
+    return level if held is None else msgspec.structs.replace(level, budget=held)
 
 
 def _held(reading: Reading) -> Held:

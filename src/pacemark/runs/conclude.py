@@ -13,7 +13,7 @@ import msgspec
 from pacemark.answers.confirmation import confirmed
 from pacemark.answers.curve import operating_points
 from pacemark.answers.fit import fits
-from pacemark.answers.held import Answered, answer_of
+from pacemark.answers.held import Answered, answer_of, marked
 from pacemark.answers.lengths import slopes
 from pacemark.answers.planning import Demand, Plan, plan_for
 from pacemark.answers.sizes import Size, sold_in
@@ -222,4 +222,6 @@ def _levels(results: Sequence[LevelResult], record: RunRecord, find: Find | None
         asked = cells[n % len(cells)] if cells else None
         groups.setdefault((result.load, asked, 0 if together else n), []).append(result)
     levels = [msgspec.structs.replace(pooled(same), asked=asked) for (_, asked, _), same in groups.items()]
+    if cells and (budget := record.scenario.settings.budget) is not None:
+        levels = [marked(level, same, budget) for level, same in zip(levels, groups.values(), strict=True)]
     return sorted(levels, key=lambda level: level.load.value) if find is not None else levels

@@ -105,6 +105,7 @@ def _level(level: Level | None, summary: Summary, name: str) -> dict[str, tuple[
         "clock": (str, of("client.clock")),
         "lag_ms_p99": (float, of("client.lag_ms.p99")),
         "bound_ms": (float, of("client.bound_ms")),
+        "budget": (str, of("budget.status")),
         "verdict": (str, of("verdict.status")),
         "reasons": (str, "; ".join(reason.message for reason in verdict.reasons) if verdict else None),
         "ended_by": (str, of("ended_by")),

@@ -17,7 +17,19 @@ from pacemark.pace import Concurrency
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.charts import lengths as grid
 from pacemark.reporting.charts.labels import Box, along, around, free_box
-from pacemark.reporting.charts.theme import GREY, WIDTH, Axis, Datum, theme, themed, top
+from pacemark.reporting.charts.theme import (
+    GREY,
+    WIDTH,
+    Axis,
+    Datum,
+    mark,
+    shapes,
+    shapes_in_words,
+    sized,
+    theme,
+    themed,
+    top,
+)
 from pacemark.reporting.charts.time import time_part
 from pacemark.reporting.words import errors, open_loop, plain, with_interval
 from pacemark.summary import Figure, Level, Scalability, StepTime, Summary
@@ -40,7 +52,8 @@ def curve_chart(summary: Summary, width: int = WIDTH) -> alt.LayerChart:
     """Latency (median and p95) over output tokens/s, a point a level; over requests/s in open loop.
 
     Intervals are drawn where there are any; operating points are ringed and named; a level that is not valid
-    is hollow, and an invalid one is off the line. `width` is that of the plot, in pixels.
+    is hollow, and an invalid one is off the line. A level's shape says whether it meets the budget. `width` is that of
+    the plot, in pixels.
     """
     return themed(_curve(summary, width))
 
@@ -145,10 +158,14 @@ def _one_kind(levels: Sequence[Level]) -> list[Level]:
 
 
 def _remarks(levels: Sequence[Level], drawn: Sequence[Level]) -> list[str]:
-    """What hollow points mean, and how many levels could not be drawn, where there are any."""
+    """What shapes and hollow points mean, and how many levels could not be drawn, where there are any."""
     doubts = [x for x in ("suspect", "invalid") if any(level.verdict.status == x for level in drawn)]
     hollow = [f"hollow: {' or '.join(doubts)}"] if doubts else []
-    return hollow + ([f"not drawn: {len(levels) - len(drawn)}"] if len(levels) > len(drawn) else [])
+    return (
+        shapes_in_words(drawn)
+        + hollow
+        + ([f"not drawn: {len(levels) - len(drawn)}"] if len(levels) > len(drawn) else [])
+    )
 
 
 def _has_x(level: Level) -> bool:
@@ -193,6 +210,7 @@ def _rows(levels: Sequence[Level], metric: str, series: int) -> tuple[list[Datum
                 "requests": with_interval(level.requests_per_s),
                 "failed": errors(level),
                 "verdict": f"{level.verdict.status}: {why}" if why else level.verdict.status,
+                **mark(level),
             }
         )
     return rows, unit
@@ -216,8 +234,11 @@ def _layers(rows: list[Datum], x_axis: Axis, y_axis: Axis, size: tuple[int, int]
         alt.Tooltip("failed:N", title="Failed"),
         alt.Tooltip("verdict:N", title="Verdict"),
     ]
+    if any(row["budget"] != "none" for row in rows):
+        tips.insert(-1, alt.Tooltip("held:N", title="Budget"))
+    shape = shapes()
     # The median's points are the largest: where series meet, each can still be seen.
-    size_of = alt.SizeValue(24, condition={"test": alt.datum.series == "median", "value": 60})
+    size_of = alt.SizeValue(sized(rows, 24), condition={"test": alt.datum.series == "median", "value": sized(rows, 60)})
     base = alt.Chart()  # on the data of the whole, see _layered
     bars = [
         base.transform_filter(f"datum.{axis}_low != null && datum.status != 'invalid'").mark_rule(
@@ -233,13 +254,13 @@ def _layers(rows: list[Datum], x_axis: Axis, y_axis: Axis, size: tuple[int, int]
         bars[1].encode(x=alt.X("x_low:Q"), x2=alt.X2("x_high:Q"), y=y, color=colour),
         base.transform_filter(alt.datum.status == "valid")
         .mark_point(filled=True, opacity=1)
-        .encode(x=x, y=y, color=colour, size=size_of, tooltip=tips),
+        .encode(x=x, y=y, color=colour, size=size_of, shape=shape, tooltip=tips),
         base.transform_filter(alt.datum.status == "suspect")
         .mark_point(style="hollow", filled=True, strokeWidth=2, opacity=1)
-        .encode(x=x, y=y, stroke=outline, size=size_of, tooltip=tips),
+        .encode(x=x, y=y, stroke=outline, size=size_of, shape=shape, tooltip=tips),
         base.transform_filter(alt.datum.status == "invalid")
         .mark_point(style="hollow", filled=True, stroke=GREY, strokeWidth=1.5, opacity=1)
-        .encode(x=x, y=y, size=size_of, tooltip=tips),
+        .encode(x=x, y=y, size=size_of, shape=shape, tooltip=tips),
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from pacemark.answers.lengths import counted
-from pacemark.reporting.charts.theme import GREY, Datum
+from pacemark.reporting.charts.theme import GREY, Datum, mark, shapes, shapes_in_words, sized
 from pacemark.reporting.words import between
 from pacemark.summary import Figure, Level, Line, Slopes, Summary
 from pacemark.units import duration
@@ -50,7 +50,9 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
     what = "Input tokens" if by_input else "Output tokens"
     x = alt.X("x:Q", axis=alt.Axis(title=what, format=",~r", tickCount=max(3, width // 85)))
     y = alt.Y("y:Q", axis=alt.Axis(title=f"{'TTFT' if by_input else 'Latency'}, median ({unit})"))
-    tips = [alt.Tooltip(f"{field}:N", title=name) for field, name in _TIPS.items()]
+    marked = any(row["budget"] != "none" for row in points)
+    told = _TIPS | ({"held": "Budget"} if marked else {})
+    tips = [alt.Tooltip(f"{field}:N", title=name) for field, name in told.items()]
     base, drawn = alt.Chart(alt.InlineData(values=points)), alt.Chart(alt.InlineData(values=lines))
     dashed = drawn.mark_line(strokeWidth=1.5, strokeDash=[6, 4]).encode(
         x=x, y=y, color=alt.ColorValue(GREY) if by_input else colour
@@ -61,13 +63,13 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
         .mark_rule(strokeWidth=1.5, opacity=0.55)
         .encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour),
         base.transform_filter(alt.datum.status != "invalid")
-        .mark_point(filled=True, opacity=1, size=60)
-        .encode(x=x, y=y, color=colour, tooltip=tips),
+        .mark_point(filled=True, opacity=1, size=sized(points, 60))
+        .encode(x=x, y=y, color=colour, shape=shapes(), tooltip=tips),
         base.transform_filter(alt.datum.status == "invalid")
-        .mark_point(style="hollow", filled=True, stroke=GREY, strokeWidth=1.5, opacity=1, size=60)
-        .encode(x=x, y=y, tooltip=tips),
+        .mark_point(style="hollow", filled=True, stroke=GREY, strokeWidth=1.5, opacity=1, size=sized(points, 60))
+        .encode(x=x, y=y, shape=shapes(), tooltip=tips),
     ]
-    heading = alt.TitleParams(title, subtitle=[subtitle])
+    heading = alt.TitleParams(title, subtitle=[subtitle, *(text.capitalize() for text in shapes_in_words(known))])
     return alt.LayerChart(layer=layers, title=heading, width=width, height=280)
 
 
@@ -94,6 +96,7 @@ def _point(level: Level, metric: str, by_input: bool, scale: float) -> Datum:
         "time": duration(figure.value),
         "status": level.verdict.status,
         "verdict": level.verdict.status,
+        **mark(level),
     }
 
 

@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import altair as alt
+from msgspec import UnsetType
+
+from pacemark.reporting.words import plain
+from pacemark.summary import Level
 
 WIDTH = 640
 """Of a plot, in pixels."""
 GREY = "#8a8f98"
 
 Datum = dict[str, Any]
+_MARKS = {
+    "met": ("circle", "meets the budget"),
+    "missed": ("triangle-down", "misses it"),
+    "open": ("square", "too close to tell"),
+}
+"""How a level stands to the budget: the shape of its points, and what that means."""
 _Top = TypeVar("_Top", alt.LayerChart, alt.VConcatChart)
 
 
@@ -97,3 +107,29 @@ def top(rows: Sequence[Datum], field: str, room: float) -> float:
     most = max(row[field] for row in rows)
     high = max((row[f"{field}_high"] for row in rows if row.get(f"{field}_high") is not None), default=most)
     return max(most, min(high, 1.4 * most)) * room or 1.0
+
+
+def mark(level: Level) -> Datum:
+    """How a level stands to the budget, for its row: `budget` is a key of `shapes`, `held` says it in words."""
+    held = level.budget
+    if isinstance(held, UnsetType):
+        return {"budget": "none", "held": "-"}
+    return {"budget": held.status, "held": f"{held.status}: {plain(held.why)}"}
+
+
+def shapes() -> alt.Shape:
+    """The shape of a point by `mark`; a round one where there is no budget."""
+    kinds = {kind: shape for kind, (shape, _) in _MARKS.items()} | {"none": "circle"}
+    return alt.Shape("budget:N", scale=alt.Scale(domain=list(kinds), range=list(kinds.values())), legend=None)
+
+
+def sized(rows: Sequence[Datum], least: int) -> int:
+    """The size of a point in square pixels: larger where its shape means something."""
+    return 2 * least if any(row["budget"] != "none" for row in rows) else least
+
+
+def shapes_in_words(levels: Sequence[Level]) -> list[str]:
+    """What the shapes mean, of those that there are; nothing without a budget."""
+    there = {mark(level)["budget"] for level in levels}
+    said = [f"{shape.partition('-')[0]}: {meaning}" for kind, (shape, meaning) in _MARKS.items() if kind in there]
+    return [", ".join(said)] if said else []
