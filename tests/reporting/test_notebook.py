@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,39 @@ class TestBundle:
         jobs = needed("databricks.sdk.service.jobs")
         (job,) = yaml.safe_load((BUNDLE / "resources" / "benchmark.job.yml").read_text())["resources"]["jobs"].values()
         assert jobs.JobSettings.from_dict(job).as_dict() == job  # a field it does not know would be lost
+
+    def test_its_environment_is_pinned_and_holds_the_wheel(self) -> None:
+        (job,) = self.resource()["resources"]["jobs"].values()
+        (environment,) = job["environments"]
+        assert job["tasks"][0]["environment_key"] == environment["environment_key"]
+        assert int(environment["spec"]["environment_version"]) >= 3  # the first whose numpy will do
+        wheels, _ = environment["spec"]["dependencies"]
+        place = (BUNDLE / "resources" / wheels).resolve()
+        assert (place.parent, place.name) == (ROOT / "dist", "*.whl")
+        bundle = needed("yaml").safe_load((BUNDLE / "databricks.yml").read_text())
+        assert place.parent in [(BUNDLE / path).resolve() for path in bundle["sync"]["paths"]]
+
+    def resource(self) -> Any:
+        return needed("yaml").safe_load((BUNDLE / "resources" / "benchmark.job.yml").read_text())
+
+    @pytest.mark.slow
+    def test_the_classes_of_the_clis_schema_take_it(self, tmp_path: Path) -> None:
+        """`databricks-bundles` is made from the schema of the Databricks CLI and refuses what that does not know."""
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)]
+        if subprocess.run([*install, "databricks-bundles"], check=False, timeout=200).returncode:
+            pytest.skip("no registry to install databricks-bundles from")
+        read = (
+            "import json, sys; from databricks.bundles.jobs import Job; job = json.load(sys.stdin); "
+            "print(json.dumps(Job.from_dict(job).as_dict()))"
+        )
+        (job,) = self.resource()["resources"]["jobs"].values()
+        for given, taken in ((job, True), (job | {"environment": []}, False)):
+            done = subprocess.run(
+                [sys.executable, "-c", read], input=json.dumps(given), capture_output=True, text=True, check=False,
+                env=os.environ | {"PYTHONPATH": str(tmp_path)}, timeout=60,
+            )  # fmt: skip
+            assert (done.returncode == 0) == taken, done.stderr
+            assert not taken or json.loads(done.stdout) == job
 
     def test_it_runs_the_notebook_with_parameters_that_it_has(self) -> None:
         yaml = needed("yaml")
