@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -254,11 +255,12 @@ class _Prefix:
     def _pieces(self, text: bytes) -> None:
         self._weight += len(text)
         self._blocks += -(-len(text) // PIECE)
-        chain = hashlib.blake2b(digest_size=8)
+        crc, adler = 0, 1
         for start in range(0, len(text), PIECE):
-            chain.update(text[start : start + PIECE])
-            rest = min(PIECE, len(text) - start)
-            self._known.add(int.from_bytes(chain.digest(), "little"), rest)
+            piece = text[start : start + PIECE]
+            # Both are of all the text up to here, and together seldom the same for two texts.
+            crc, adler = zlib.crc32(piece, crc), zlib.adler32(piece, adler)
+            self._known.add(adler << 32 | crc, len(piece))
 
     def shared(self) -> SharedPrefix | None:
         if not self._blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -53,7 +54,9 @@ class Keys(msgspec.Struct):
 
     def __call__(self, line: bytes, number: int) -> Row:
         """The row that a line of the file is, read again."""
-        return self.row(line.decode("utf-8-sig").rstrip("\r\n") if self.lines else parsed(_unmarked(line)), number)
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        return self.row(line.decode().rstrip("\r\n") if self.lines else parsed(line), number)
 
     def row(self, value: Any, number: int) -> Row:
         """The row that `value` is; a conversation with all its messages. Raises BadInput for what cannot be one."""
@@ -267,7 +270,3 @@ def whole(value: Any, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise BadInput(f"{name} is no length in tokens")
     return int(value)
-
-
-def _unmarked(line: bytes) -> bytes:
-    return line.removeprefix(b"\xef\xbb\xbf")

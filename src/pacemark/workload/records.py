@@ -327,7 +327,8 @@ def _numbered(values: Iterable[Any]) -> Iterator[Record]:
         for value in values:
             number += 1
             yield Record(number, value)
-    except (ValueError, OSError, NotImplementedError) as error:  # Arrow's errors are ValueErrors or OSErrors
+    except (ArithmeticError, LookupError, NotImplementedError, OSError, SystemError, TypeError, ValueError) as error:
+        # Arrow's errors, which are of all these kinds
         raise BadInput(f"row {number + 1}: it cannot be read: {str(error).splitlines()[0][:200]}") from None
 
 
@@ -344,7 +345,7 @@ def _needed() -> Any:
 def _parquet(path: Path) -> Iterator[Any]:
     with _needed().parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+            yield from _sliced(batch)
 
 
 def _arrow(path: Path, *, stream: bool) -> Iterator[Any]:
@@ -360,6 +361,7 @@ def _arrow(path: Path, *, stream: bool) -> Iterator[Any]:
 
 
 def _sliced(batch: Any) -> Iterator[Any]:
+    batch.validate(full=True)  # damaged offsets would be read beyond the end
     for start in range(0, batch.num_rows, 256):
         yield from batch.slice(start, 256).to_pylist()
 
