@@ -198,13 +198,18 @@ def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
 @app.command("export")
 def export_command(
     run: RunPath = Path("runs"),
-    format: Annotated[str, typer.Option("--format", metavar="csv|parquet", help="File format.")] = "csv",
+    format: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="csv, parquet, openmetrics, junit or markdown.")
+    ] = "csv",
+    rows: Annotated[
+        str, typer.Option(metavar="requests|levels", help="Of csv and parquet: what is a row.")
+    ] = "requests",
     output: Annotated[Path | None, typer.Option(help="File to write; in the run folder if not given.")] = None,
 ) -> None:
-    """Write a run's requests as CSV or Parquet."""
+    """Write a run's requests or levels for other tools: as a table, OpenMetrics, JUnit or Markdown."""
     from pacemark.runs.export import export
 
-    typer.echo(export(run, format, output))
+    typer.echo(export(run, format, output, rows))
 
 
 @app.command("find")
@@ -286,11 +291,13 @@ def compare_command(
     ] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every figure, not only those that differ.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gate's conditions as JUnit.")] = None,
     **given: Any,
 ) -> None:
     """Compare two stored runs, or a target with a stored run, level by level; exit code 1 where a --fail-if condition
     surely holds, 4 where that cannot be told."""
     from pacemark import api as face
+    from pacemark.reporting.junit import of_gate
 
     if undecided not in ("", "pass", "fail"):
         raise BadInput(f"--undecided {undecided!r}: say pass or fail")
@@ -302,6 +309,8 @@ def compare_command(
     else:
         found = face.compare(a or "", b or "", **wanted)
     _told_apart(found, given["json"], markdown=markdown, everything=everything, gate=bool(fail_if) > even_if_different)
+    if junit is not None:
+        junit.write_text(of_gate(found, undecided), encoding="utf-8")
     if target and found.b and found.b.ended == "interrupted":
         raise Stopped(f"stopped; what had finished is in {found.b.run}")
     _judged(found, undecided)
