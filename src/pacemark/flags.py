@@ -52,8 +52,12 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "prime": (Annotated[bool, _flag("--prime", help="Send each prefix once before the first level.")], False),
     "system_prompt": (Annotated[str, _flag(metavar="FILE", help="Text that opens every request.")], ""),
     "duration": (
-        Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level, such as 20s or 2m.")],
-        "20s",
+        Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level: 2m; 20s if not given.")],
+        "",
+    ),
+    "requests": (
+        Annotated[int | None, _flag(metavar="N", help="End a level after N requests, or after --duration if sooner.")],
+        None,
     ),
     "precision": (
         Annotated[str, _flag(metavar="5%", help="Measure each level until its intervals are this tight.")],
@@ -154,7 +158,7 @@ SEARCH = f"within most {SPEND}"
 READING = "key unit block_tokens spans"
 """How a file of requests or a trace is to be read, where it cannot tell."""
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
-LEVELS = "duration precision max_duration repeats budget no_fail_budget"
+LEVELS = "duration requests precision max_duration repeats budget no_fail_budget"
 
 _NOT_OPTIONS = {"mlflow", "json", "no_fail_budget", *PROCESS.split(), *SEARCH.split()}
 
@@ -197,8 +201,9 @@ def options_of(given: Mapping[str, Any]) -> Options:
             options["extra_body"] = msgspec.json.decode(text, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise BadInput(f"--extra-body is not a JSON object: {error}") from None
-    if not options.get("wait"):
-        options.pop("wait", None)
+    for name in ("wait", "duration"):
+        if not options.get(name):
+            options.pop(name, None)
     if "label" in options:
         options["labels"] = options.pop("label")
     if options.get("insecure"):

@@ -35,6 +35,9 @@ class Words(TrafficWords, total=False):
     duration: float | str
     """Steady load to measure at each level: seconds, "20s" or "2m"; the ramp before it and the hold after it come on
     top."""
+    requests: int | None
+    """End a level once so many requests of its window have ended, or by `duration`, if that is given too and is over
+    first."""
     precision: float | str | None
     """Measure each level until its intervals are this tight: 0.05 or "5%"."""
     max_duration: float | str
@@ -80,6 +83,10 @@ class Settings(msgspec.Struct, frozen=True):
 
     duration_s: float = 20.0
     max_duration_s: float = 120.0
+    requests: int | None = None
+    """End a level once so many requests of its window have ended."""
+    timed: bool = True
+    """Whether `duration_s` ends a level; not where `requests` alone was given."""
     precision: float | None = None
     """Measure until the intervals are this tight (0.05: 5%), for `max_duration_s` at most."""
     budget: Budget | None = None
@@ -230,10 +237,12 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
     longest = _cells(words)[-1] if isinstance(goal, Grid) else None
     workload = workload_of(words, longest)
-    stall = words.get("stall_timeout")
+    stall, most = words.get("stall_timeout"), words.get("requests")
     settings = Settings(
         duration_s=lasting("--duration", words.get("duration", 20.0)),
         max_duration_s=lasting("--max-duration", words.get("max_duration", 120.0)),
+        requests=None if most is None else at_least("--requests", most, 1),
+        timed=most is None or "duration" in words,
         precision=share("--precision", words.get("precision")),
         budget=parse_budget(text) if (text := words.get("budget", "")) else None,
         workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)]),

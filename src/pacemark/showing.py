@@ -96,8 +96,10 @@ def tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True, cu
         print_json(run.summary)
     else:
         from pacemark.reporting import terminal
+        from pacemark.reporting.answer import budget_answer
 
-        typer.echo(terminal.headline(run.summary))
+        if len(run.levels) != 1 or budget_answer(run.summary):
+            typer.echo(terminal.headline(run.summary))
         console().print(terminal.table(run.summary))
         if curve and len(run.levels) > 1 and run.levels[0].asked is None:
             typer.echo(terminal.ascii_curve(run.summary, height=10))

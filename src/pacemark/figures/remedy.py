@@ -31,17 +31,29 @@ def needed(level: Level) -> int:
     return max(most, LEAST_REQUESTS - level.requests.in_window)
 
 
-def longer(levels: Iterable[Level], flag: str = "--duration") -> str:
+_FLAGS = {"requests": "--requests", "max_duration": "--max-duration"}
+
+
+def longer(levels: Iterable[Level], ended_by: str = "duration") -> str:
     """The flag that makes each of these levels long enough: `--duration 60s`. Without a value where none is known.
 
-    What is needed is an estimate, so a fifth is added.
+    `ended_by` is what ended them. What is needed is an estimate, so a fifth is added.
     """
+    flag = _FLAGS.get(ended_by, "--duration")
     spans = [
-        level.window_s / level.repeats * (1 + 1.2 * max(0, needed(level)) / level.requests.in_window)
+        (level.window_s / level.repeats, level.requests.in_window / level.repeats, _growth(level))
         for level in levels
         if level.window_s and level.requests.in_window
     ]
-    return f"{flag} {_rounded(max(spans))}" if spans else f"a longer {flag}"
+    if not spans:
+        return f"a longer {flag}"
+    if ended_by == "requests":
+        return f"{flag} {math.ceil(max(requests * growth for _, requests, growth in spans) / 10) * 10}"
+    return f"{flag} {_rounded(max(seconds * growth for seconds, _, growth in spans))}"
+
+
+def _growth(level: Level) -> float:
+    return 1 + 1.2 * max(0, needed(level)) / level.requests.in_window
 
 
 def _rounded(seconds: float) -> str:

@@ -102,7 +102,7 @@ def too_few(level: Level, count: int, *, beyond: bool, ended_by: str) -> Finding
     lacking = {} if beyond else {LATENCIES[n]: b.note for n, b in level.basis.items() if b.n and b.note}
     if count == 0 or (count >= LEAST_REQUESTS and not lacking):
         return None
-    remedy = longer([level], "--max-duration" if ended_by == "max_duration" else "--duration")
+    remedy = longer([level], ended_by)
     if count < LEAST_REQUESTS:
         text = f"only {count} request{'' if count == 1 else 's'} in the window; {remedy} would do"
         return Finding("suspect", "few_requests", text)

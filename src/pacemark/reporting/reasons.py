@@ -31,7 +31,7 @@ def run_reasons(summary: Summary) -> list[str]:
     order = [*(code for code in found if code not in NOTES), *(code for code in found if code in NOTES)]
     said = [f"{loads_of(found[code], levels)}: {_phrase(code, found[code])}" for code in order]
     if summary.find:
-        said = [line.partition("; --duration")[0] for line in said]
+        said = [line.partition("; --")[0] for line in said]
     if len(said) > _MOST:
         said[_MOST - 1 :] = [f"and {len(said) - _MOST + 1} more reasons: see the report, or pacemark show --detail"]
     return said + _counts(summary)
@@ -65,7 +65,8 @@ def _phrase(code: str, levels: Sequence[Level]) -> str:
 
 
 def _flag(levels: Sequence[Level]) -> str:
-    return longer(levels, "--max-duration" if any(x.ended_by == "max_duration" for x in levels) else "--duration")
+    by = {level.ended_by for level in levels}
+    return longer(levels, next((way for way in ("max_duration", "requests") if way in by), "duration"))
 
 
 def _few(levels: Sequence[Level]) -> str:

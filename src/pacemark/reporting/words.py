@@ -74,6 +74,7 @@ def ended(level: Level) -> str:
     """What ended a level, in words."""
     return {
         "duration": "its duration",
+        "requests": "its number of requests",
         "precision": "its precision: its figures are as sure as was asked for",
         "max_duration": "its longest duration, before the intervals were as tight as asked for",
         "interrupted": "an interruption",

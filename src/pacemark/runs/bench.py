@@ -37,7 +37,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
-from pacemark.runs.looks import looks
+from pacemark.runs.looks import WindowEnd
 from pacemark.runs.priming import primed
 from pacemark.runs.status import Teller
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
@@ -95,7 +95,7 @@ class Bench:
         self._watcher = Watcher(source, target.headers) if source is not None else None
         self.sights: list[Sight] = []
         self._ledger = Ledger(lambda text: self.target.redacted(text))
-        self._teller = Teller(settings.duration_s)
+        self._teller = Teller(settings.duration_s if settings.timed else None)
         self.known_prompts: float | None = None
         """See `pacemark.figures.evidence.Evidence`."""
         self._level = PROBE_LEVEL
@@ -249,7 +249,8 @@ class Bench:
     # --- levels
 
     def measure(self, load: Load, enough: Enough | None = None) -> LevelResult:
-        """Run one level to its end: for `duration_s`, or until it is `enough` and for `max_duration_s` at most.
+        """Run one level to its end: for `duration_s` or so many `requests`, or until it is `enough` and for
+        `max_duration_s` at most.
 
         Raises RunFailed where every request fails or a worker dies; the level's part is then kept, as invalid.
         """
@@ -260,16 +261,14 @@ class Bench:
         start_ns = end_ns = 0
         try:
             self._pump_until(lambda: self._ramped(level), level, "ramp")
-            start_ns = monotonic_ns()
-            longest_s = self.settings.max_duration_s if enough else self.settings.duration_s
-            end_ns = start_ns + int(longest_s * 1e9)
+            end = WindowEnd(self.settings, level.page, enough)
+            start_ns, end_ns = end.start_ns, end.end_ns
             if self.folder is not None:
                 self.folder.set_window(level.number, Window(start_ns, end_ns))
-            ended_early = looks(level.page, start_ns, enough) if enough else lambda: False
-            self._pump_until(lambda: monotonic_ns() >= end_ns or ended_early(), level, "measuring", end_ns)
-            early, end_ns = monotonic_ns() < end_ns, min(end_ns, monotonic_ns())
+            self._pump_until(end.over, level, "measuring", end.expected_ns)
+            end_ns = min(end_ns, monotonic_ns())
             self._hold(level, end_ns)
-            ended_by = "duration" if enough is None else "precision" if early else "max_duration"
+            ended_by = end.by
         finally:
             # Whatever ended the level, what was measured of it is kept.
             window = Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0)
@@ -402,9 +401,12 @@ class Bench:
             self._slowest_ns = max(self._slowest_ns, level.page.slowest_ns)
             self._say_patience()
 
-    def _pump_until(self, done: Callable[[], bool], level: _Level, phase: Phase, end_ns: int = 0) -> None:
+    def _pump_until(
+        self, done: Callable[[], bool], level: _Level, phase: Phase, expected_ns: Callable[[], int] = lambda: 0
+    ) -> None:
         while not done():
             self._doubt(level, phase)
+            end_ns = expected_ns()
             left_s = (end_ns - monotonic_ns()) / 1e9 if end_ns else 0.05
             self._pump(min(0.05, max(0.001, left_s)))
             beats = self._workers.beats

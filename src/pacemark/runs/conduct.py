@@ -331,11 +331,13 @@ def _opened(
 def _greeting(where: str, scenario: Scenario) -> str:
     """What is told in the first second: who is asked, and for how long."""
     levels, settings = len(scenario.loads), scenario.settings
-    most = settings.duration_s if settings.precision is None else settings.max_duration_s
+    most = f"{settings.duration_s:g} s" if settings.precision is None else f"at most {settings.max_duration_s:g} s"
+    if settings.requests is not None:
+        most = f"{settings.requests:,} requests" + (f" or {most}" if settings.timed or settings.precision else "")
     if not levels:
         return f"{where}: a search; getting ready"
     what = "a level" if levels == 1 else f"{levels} levels"
-    return f"{where}: {what} of {'' if settings.precision is None else 'at most '}{most:g} s; getting ready"
+    return f"{where}: {what} of {most}; getting ready"
 
 
 def _spoken(scenario: Scenario, api: str) -> Scenario:

@@ -43,12 +43,21 @@ class Page:
         """Longest time of a success from when it was due."""
         self.gap_ns = 0
         """Longest silence inside an answer."""
+        self.counted = 0
+        """Requests that began after `count_from` and have ended."""
+        self._from_ns: int | None = None
         self._new: list[Exchange] = []
         self._trace = trace_of([], open_loop)
+
+    def count_from(self, start_ns: int) -> None:
+        """Count requests from now on, whatever becomes of them: those that begin after `start_ns`."""
+        self._from_ns, self.counted = start_ns, 0
 
     def add(self, exchange: Exchange) -> None:
         """Take in a request that ended."""
         self._new.append(exchange)
+        if self._from_ns is not None:
+            self.counted += (exchange.scheduled_ns if self._trace.open_loop else exchange.sent_ns) > self._from_ns
         self.last_ns = monotonic_ns()
         if exchange.status > 0:
             self.reached_ns = self.last_ns

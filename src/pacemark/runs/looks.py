@@ -1,4 +1,4 @@
-"""Looks at a level that runs: whether it has enough."""
+"""When the window of a level is over: after its time, after its requests, or once it is known well enough."""
 
 from __future__ import annotations
 
@@ -7,14 +7,52 @@ from time import monotonic_ns
 
 from pacemark.figures.level import Enough
 from pacemark.runs.ledger import Page
+from pacemark.scenario import Settings
+from pacemark.summary import EndedBy
 from pacemark.trace import Window
 
-__all__ = ["looks"]
+__all__ = ["WindowEnd"]
 
 _EVERY_NS = 200_000_000
+_DAY_S = 86_400.0
+"""The longest that a window can last that only its requests end."""
 
 
-def looks(page: Page, start_ns: int, enough: Enough) -> Callable[[], bool]:
+class WindowEnd:
+    """The end of a window that begins now."""
+
+    def __init__(self, settings: Settings, page: Page, enough: Enough | None) -> None:
+        longest_s = settings.max_duration_s if enough else settings.duration_s if settings.timed else _DAY_S
+        self.start_ns = monotonic_ns()
+        self.end_ns = self.start_ns + int(longest_s * 1e9)
+        """The latest that it can end."""
+        self.by: EndedBy = "max_duration" if enough else "duration"
+        """What has ended it, once it is over."""
+        self._page, self._requests = page, settings.requests
+        self._enough = _looks(page, self.start_ns, enough) if enough else lambda: False
+        page.count_from(self.start_ns)
+
+    def over(self) -> bool:
+        """Whether it has ended."""
+        if monotonic_ns() >= self.end_ns:
+            return True
+        if self._requests is not None and self._page.counted >= self._requests:
+            self.by = "requests"
+        elif self._enough():
+            self.by = "precision"
+        else:
+            return False
+        return True
+
+    def expected_ns(self) -> int:
+        """When it will end, as far as can be told: by the requests so far, where their number ends it."""
+        if self._requests is None or not self._page.counted:
+            return self.end_ns
+        now = monotonic_ns()
+        return min(self.end_ns, self.start_ns + (now - self.start_ns) * self._requests // self._page.counted)
+
+
+def _looks(page: Page, start_ns: int, enough: Enough) -> Callable[[], bool]:
     """Ask `enough` now and then: a look sorts in what is new and goes over all of it, so looks get rarer as a level
     grows."""
     due_ns = start_ns

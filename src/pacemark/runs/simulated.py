@@ -16,6 +16,7 @@ from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
 from pacemark.pace import Concurrency, Load
 from pacemark.simulator.engine.presets import Preset
 from pacemark.simulator.engine.virtual import TokenCounts, simulate
+from pacemark.summary import EndedBy
 from pacemark.trace import Trace, Window
 
 __all__ = ["kept", "virtual_measure"]
@@ -31,12 +32,14 @@ def virtual_measure(
     output_tokens: TokenCounts = 64,
     duration_s: float = 20.0,
     max_duration_s: float = 120.0,
+    requests: int | None = None,
     seed: int = 0,
 ) -> Measure:
     """A measuring step on `preset`. Every level has random numbers of its own, drawn from `seed`.
 
     The result's trace holds every request that was sent until the level ended, so that its length is what the level
-    cost. Windows last `duration_s`, or with `enough` until that is satisfied, `max_duration_s` at most.
+    cost. Windows last `duration_s`, or with `enough` until that is satisfied, `max_duration_s` at most; or until so
+    many `requests` of them have ended.
     """
     levels = 0
 
@@ -50,7 +53,10 @@ def virtual_measure(
         while enough is not None and (at := at + max(LOOK_NS, (at - start_ns) // 10)) < end_ns:
             if enough(run.until(at), Window(start_ns, at)):
                 end_ns = at
-        return sum_up(load, run.answered(end_ns), Window(start_ns, end_ns), Health())
+        by: EndedBy = "duration" if enough is None else "precision" if end_ns == at else "max_duration"
+        if requests is not None and (counted_ns := run.counted_ns(start_ns, requests, end_ns)) < end_ns:
+            end_ns, by = counted_ns, "requests"
+        return sum_up(load, run.answered(end_ns), Window(start_ns, end_ns), Health(), ended_by=by)
 
     return measure
 
@@ -82,6 +88,17 @@ class _Level:
                 at = min(at, max(round(2e9 * duration_s), 5 * int(trace.ended_ns[0] - trace.sent_ns[0])))
             if at <= known_ns:
                 return at
+            self._extend()
+
+    def counted_ns(self, start_ns: int, requests: int, end_ns: int) -> int:
+        """When so many of the requests that began after `start_ns` have ended; `end_ns` if that is no later."""
+        while True:
+            trace = self._trace
+            begun = trace.scheduled_ns if trace.open_loop else trace.sent_ns
+            ended = np.sort(trace.ended_ns[begun > start_ns])
+            at = int(ended[requests - 1]) if len(ended) >= requests else end_ns
+            if min(at, end_ns) <= int(trace.sent_ns[-1]):
+                return min(at, end_ns)
             self._extend()
 
     def until(self, at_ns: int) -> Trace:

@@ -21,7 +21,8 @@ _SPAN_NS = 2_000_000_000
 class Teller:
     """Makes the `Status` of each moment. Times are of the whole run."""
 
-    def __init__(self, duration_s: float) -> None:
+    def __init__(self, duration_s: float | None) -> None:
+        """`duration_s` is what a window lasts; None where its requests end it, and nobody knows."""
         self._begun = time.monotonic()
         self._duration_s = duration_s
         self._reads: deque[tuple[int, int]] = deque()
@@ -33,17 +34,19 @@ class Teller:
     ) -> Status:
         """This moment of a level; `end_ns` is when its window ends, 0 where that is not known yet."""
         now = monotonic_ns()
-        left_s = max(0.0, (end_ns - now) / 1e9) if end_ns else self._duration_s * (phase != "finishing")
+        each_s = self._duration_s or 0.0
+        left_s = max(0.0, (end_ns - now) / 1e9) if end_ns else each_s * (phase != "finishing")
+        rest = 0 if self.levels is None else self.levels - level - 1
         if self.levels is not None:
-            rest = self.levels - level - 1
-            left_s += rest * (self._duration_s + 3 * latency_s) + latency_s
+            left_s += rest * (each_s + 3 * latency_s) + latency_s
+        known = self._duration_s is not None or (rest == 0 and (page.counted > 0 or phase == "finishing"))
         return Status(
             level_index=level,
             levels=self.levels,
             load=load,
             phase=phase,
             elapsed_s=time.monotonic() - self._begun,
-            remaining_s=left_s,
+            remaining_s=left_s if known else None,
             tokens_per_s=self._speed(now, sum(b.reads for b in beats)),
             in_flight=sum(b.in_flight for b in beats),
             completed=page.completed,
