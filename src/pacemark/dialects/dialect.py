@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from pacemark.dialects import embeddings, gemini, messages, ollama, openai, rerank, responses, score, tgi
+from pacemark.dialects import agent, embeddings, gemini, messages, ollama, openai, rerank, responses, score, tgi
 from pacemark.dialects.documents import DOCUMENTS_HOLE, deal
 from pacemark.dialects.said import Said
 
@@ -58,6 +58,11 @@ class Dialect(NamedTuple):
     documents: bool = False
     """It judges documents against a query: as many as output tokens are asked for, for each is one."""
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether an answer is as long as it happens to be: nobody can ask for a length."""
+        return not self.limit and self.output_tokens is None and not self.documents
+
     def output_of(self, asked: int | str) -> int | str:
         """How many tokens an answer has where `asked` are asked for."""
         return asked if self.output_tokens is None else self.output_tokens
@@ -86,6 +91,7 @@ DIALECTS = {
                 limit="options.num_predict", takes=()),
         Dialect("ollama-generate", "/api/generate", ollama.generate_body, ollama.read, lines=True, beside_v1=True,
                 models="/api/tags", limit="options.num_predict", takes=()),
+        Dialect("agent", "/invocations", agent.body, agent.read, limit="", takes=()),
         Dialect("rerank", "/rerank", rerank.body, rerank.read, streams=False, limit="", documents=True),
         Dialect("score", "/score", score.body, score.read, streams=False, limit="", documents=True),
         Dialect("gemini", _GEMINI[0], gemini.body, gemini.read, whole_path=_GEMINI[1], root="/v1beta", bare=True,

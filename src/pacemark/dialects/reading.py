@@ -61,7 +61,7 @@ def understand(
         error=error,
         detail=detail,
         finish_reason=said.finish_reason,
-        asked_tokens=raw.asked_tokens,
+        asked_tokens=0 if spoken.unlimited else raw.asked_tokens,
         asked_input=raw.asked_input,
         shared_tokens=raw.shared_tokens,
         origin=raw.origin,

@@ -26,7 +26,8 @@ Billing = Literal["provisioned throughput", "model units", "pay per token", "ext
 
 _TASK = "llm/v1/"
 """Before the name of a dialect."""
-_AGENTS = ("agent/v1/chat", "agent/v2/chat")
+_AGENTS = {"agent/v1/chat": "chat", "agent/v2/chat": "agent", "agent/v1/responses": "responses"}
+"""The dialects of agents, by their task."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -157,7 +158,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def api(self) -> str | None:
         """The dialect that its task speaks; None where it states no task."""
-        api = "chat" if self.task in _AGENTS else self.task.removeprefix(_TASK)
+        api = _AGENTS.get(self.task) or self.task.removeprefix(_TASK)
         return api if api in DIALECTS else None
 
     def described(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _DEFAULT_HEADERS = {
     "User-Agent": f"pacemark/{__version__}",
 }
 _ENDINGS = [(path, d.name) for d in DIALECTS.values() for path in (d.path, d.whole_path) if path and "{" not in path]
-_WHERE = sorted([*_ENDINGS, ("/invocations", "")], key=lambda ending: -len(ending[0]))
+_WHERE = sorted([("/invocations", ""), *_ENDINGS], key=lambda ending: -len(ending[0]))
 """How a path ends that is whole, longest first, and the API behind it; empty: whichever was asked for."""
 _GEMINI = re.compile(r"/models/[^/]+:(?:streamG|g)enerateContent$")
 

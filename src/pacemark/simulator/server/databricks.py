@@ -15,6 +15,7 @@ import msgspec
 
 from pacemark.simulator.engine.replicas import Scaling
 from pacemark.simulator.server.access import Access
+from pacemark.simulator.server.agents import AGENTS, AgentAnswer, ResponsesAnswer, read_agent, refuse_fields
 from pacemark.simulator.server.answers import Answer, ChatAnswer, Plan, Usage, answer
 from pacemark.simulator.server.asks import Ask, Refusal, read_chat, read_completion, read_embeddings, read_task
 from pacemark.simulator.server.http import Connection, Request, response
@@ -60,6 +61,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     config_update: Literal["NOT_UPDATING", "IN_PROGRESS", "UPDATE_FAILED", "UPDATE_CANCELED"] = "NOT_UPDATING"
     route_optimized: bool = False
     """Asked by its own URL only, with a token of the data plane, as those made since 2025-09-22 are."""
+    strict_fields: bool = True
+    """Refuse fields of a request that endpoints of the task do not know, as the service does."""
     calls_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Rate limits set on the endpoint (AI Gateway)."""
@@ -113,6 +116,9 @@ class _WorkspaceChat(ChatAnswer):
 
     def _thinking(self, text: str) -> dict[str, Any]:
         return {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}]}
+
+
+_MAKERS = {"agent/v1/responses": ResponsesAnswer, "agent/v2/chat": AgentAnswer}
 
 
 def _answer(plan: Plan) -> Answer:
@@ -195,7 +201,8 @@ class Databricks:
             if rest in readers:
                 self._service.serve(connection, request, readers[rest], _answer, name=endpoint)
             elif rest == f"{endpoint}/invocations":
-                self._service.serve(connection, request, self._read_task, _answer, name=None)
+                make = _MAKERS.get(self._workspace.task, _answer)
+                self._service.serve(connection, request, self._read_task, make, name=None)
             else:
                 raise self._unknown(rest.removesuffix("/invocations"))
         except Refusal as refusal:
@@ -213,7 +220,10 @@ class Databricks:
 
     def _read_task(self, request: Request, *, strict: bool = False) -> Ask:
         """Any request to a chat endpoint, which is the default and answers all; to others those of their task."""
-        ask, task = read_task(request, strict=strict), self._workspace.task
+        task = self._workspace.task
+        if self._workspace.strict_fields:
+            refuse_fields(request, task)
+        ask = read_agent(request) if task in AGENTS else read_task(request, strict=strict)
         if task in ("llm/v1/completions", "llm/v1/embeddings") and not task.endswith(ask.task):
             raise Refusal(400, f"this endpoint is of task {task}")
         return ask

@@ -37,6 +37,14 @@ class Quota:
             left, wait_ns = left - spent, float(at_ns)
         return (wait_ns - horizon) / 1e9 if left + amount <= self.most else self.window_s
 
+    def give_back(self, at_ns: int, amount: int) -> None:
+        """Take `amount` off what was counted at `at_ns`, if that still counts."""
+        for n, (then_ns, spent) in enumerate(self._spent):
+            if then_ns == at_ns and spent >= amount:
+                self._spent[n] = (then_ns, spent - amount)
+                self._sum -= amount
+                return
+
     def spend(self, now_ns: int, amount: int) -> None:
         """Count `amount`."""
         self._spent.append((now_ns, amount))
@@ -83,6 +91,12 @@ class Limits:
                 raise Refusal(429, quota.says, kind="requests", code="rate_limit_exceeded", headers=(after,))
         for quota in self._quotas:
             quota.spend(now_ns, amounts[quota.counts])
+
+    def give_back(self, at_ns: int, output: int) -> None:
+        """Give back what a request that was admitted at `at_ns` did not use of the output it had asked for."""
+        for quota in self._quotas:
+            if quota.counts in ("output", "tokens") and output > 0:
+                quota.give_back(at_ns, output)
 
     def _refusal(self, wait_s: float, why: str) -> Refusal:
         seconds = max(1, math.ceil(wait_s))

@@ -198,6 +198,7 @@ class Service:
         del self._open[done.id]
         ask, answer = request.ask, request.answer
         reason = "stop" if request.natural else "length"
+        self._limits.give_back(request.arrived_ns, (ask.limit or request.output) - request.output)
         usage = Usage(ask.prompt_tokens, request.output, done.cached_tokens, answer.plan.reasoning)
         ttft_s, latency_s = (request.first_ns - request.arrived_ns) / 1e9, (at - request.arrived_ns) / 1e9
         self.meter.served(reason, ask.prompt_tokens, done.cached_tokens, request.output, ttft_s, latency_s)
