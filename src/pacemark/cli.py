@@ -184,14 +184,14 @@ def list_command(
 
 
 @app.command("report")
-@flags("budget no_fail_budget mlflow json")
+@flags("budget no_fail_budget join mlflow json")
 def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
     """Compute summary and report anew from a stored run, for another --budget if you like."""
     from pacemark import api as face
 
     with storing(str(run)):
         done = face.report(run, budget=given["budget"])
-    showing.tell(done, given["json"], mlflow=given["mlflow"])
+    showing.tell(done, given["json"], mlflow=given["mlflow"], join=given["join"])
     _gated(done, given)
 
 

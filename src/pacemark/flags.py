@@ -142,6 +142,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "certfile": (Annotated[str, _flag(metavar="FILE", help="Certificate to serve with.")], ""),
     "keyfile": (Annotated[str, _flag(metavar="FILE", help="The certificate's key.")], ""),
     "strict": (Annotated[bool, _flag("--strict", help="Refuse fields that OpenAI does not know.")], False),
+    "join": (
+        Annotated[Path | None, _flag(metavar="FILE", help="Show the service's usage table (Parquet, CSV) beside it.")],
+        None,
+    ),
     "mlflow": (Annotated[bool, _flag("--mlflow", help="Log the run to MLflow, where its own settings say.")], False),
     "json": (Annotated[bool, _flag("--json", help="Print the result as JSON on standard output.")], False),
 }

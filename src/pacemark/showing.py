@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -66,6 +67,17 @@ def checked(found: dict[str, Any]) -> None:
                 row("" if n else inner, line)
 
 
+def beside_table(run: Path, file: Path, json: bool) -> None:
+    """A stored run beside a table of its service."""
+    from pacemark.runs.usage import beside, beside_in_words
+
+    found = beside(run, file)
+    if json:
+        print_json(found)
+    else:
+        typer.echo("\n".join(beside_in_words(found)))
+
+
 def row(name: str, value: Any) -> None:
     """A name and its value, wrapped where the terminal ends."""
     shown = "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
@@ -90,9 +102,14 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 80)
 
 
-def tell(run: Run, json: bool, *, mlflow: bool = False, written: bool = True, curve: bool = True) -> None:
-    """The figures of a run and where its report is; with `mlflow` it is logged there too."""
-    if json:
+def tell(
+    run: Run, json: bool, *, mlflow: bool = False, written: bool = True, curve: bool = True, join: Path | None = None
+) -> None:
+    """The figures of a run and where its report is; with `mlflow` it is logged there too, with `join` they stand beside
+    those of its service."""
+    if join:
+        beside_table(run.path, join, json)
+    elif json:
         print_json(run.summary)
     else:
         from pacemark.reporting import terminal

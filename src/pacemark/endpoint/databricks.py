@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 from time import monotonic_ns
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -14,6 +14,7 @@ from pacemark.dialects.dialect import spoken
 from pacemark.endpoint.description import caller_in, chunk_in, endpoint_in, principals_in
 from pacemark.endpoint.served import Caller, Endpoint, exceeding
 from pacemark.endpoint.signon import DataPlane, Key, SignOn, signed_on
+from pacemark.endpoint.tags import body_tags, header_tags
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.trace import Sight
@@ -79,6 +80,10 @@ class Serving:
             path=self._path,
             endpoint=self._name,
         )
+
+    def tags(self, run: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Fields and headers by which a request says that it is of `run`: only models know the fields."""
+        return (body_tags(run) if self.endpoint.task.startswith("llm/") else {}), {}
 
     # --- what a Source does
 
@@ -210,6 +215,10 @@ class Route:
         """The route as a target, with what `plain` says besides."""
         opening = self.headers() | {"User-Agent": self._workspace.agent}
         return msgspec.structs.replace(plain, headers=plain.headers | opening, past=self._workspace.secrets)
+
+    def tags(self, run: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Fields and headers by which a request says that it is of `run`."""
+        return {}, header_tags(run) if self._path.startswith("/ai-gateway/") else {}
 
     def headers(self) -> dict[str, str]:
         """What opens the workspace now."""

@@ -17,7 +17,13 @@ from pacemark.errors import BadInput
 from pacemark.version import __version__
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_OPEN_HEADERS = {"x-databricks-workspace-id", "host", "user-agent", "anthropic-version"}
+_OPEN_HEADERS = {
+    "x-databricks-workspace-id",
+    "host",
+    "user-agent",
+    "anthropic-version",
+    "databricks-ai-gateway-request-tags",
+}
 """Headers whose values are no secret, and part of many a message."""
 _OPEN_QUERY = {"api-version"}
 """Fields of a query whose values are no secret."""

@@ -245,10 +245,20 @@ def _ready(
 ) -> Iterator[Bench]:
     """A bench that has met the endpoint, and writes to `folder`."""
     count_tokens = _counter(scenario.access.tokenizer)
-    with Bench(place, scenario.workload, scenario.settings, count_tokens, observe, serving) as bench:
-        bench.folder = folder
-        bench.prepare()
-        yield bench
+    tags, marked = serving.tags(folder.path.name) if serving is not None else ({}, {})
+    place = place.renewed(marked) if marked else place
+    for extra in (tags, {}):
+        workload = msgspec.structs.replace(scenario.workload, extra=extra | scenario.workload.extra)
+        with Bench(place, workload, scenario.settings, count_tokens, observe, serving) as bench:
+            bench.folder = folder
+            try:
+                bench.prepare()
+            except BadInput as error:
+                if any(name in str(error) for name in extra):  # the endpoint does not know them
+                    continue
+                raise
+            yield bench
+            return
 
 
 _AGAIN = "Ctrl-C again leaves at once, and `pacemark report` makes up for it"

@@ -7,6 +7,7 @@ import datetime
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Literal
@@ -48,6 +49,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
     started: str = ""
     """UTC, as ISO 8601."""
+    began: tuple[int, int] | None = None
+    """The same moment on the monotonic and the wall clock, in ns: what joins a run to tables of its service."""
     header_names: list[str] = []
     host: dict[str, Any] = {}
     versions: dict[str, str] = {}
@@ -75,6 +78,7 @@ def begun(
         target=place.described(),
         command=shlex.join(place.redacted(word) for word in command),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        began=(time.monotonic_ns(), time.time_ns()),
         header_names=sorted(place.headers),
         host={
             "system": platform.platform(),
@@ -108,6 +112,7 @@ def written(record: RunRecord) -> dict[str, Any]:
         "schema": SCHEMA,
         "command": record.command,
         "started": record.started,
+        **({"began": record.began} if record.began else {}),
         "target": record.target,
         "header_names": record.header_names,
         "goal": msgspec.to_builtins(goal)["goal"],
