@@ -162,10 +162,9 @@ def show_command(
     shown = face.show(run)
     showing.tell(shown, given["json"])
     if detail and not given["json"]:
-        from pacemark.reporting.details import details
+        from pacemark.reporting.details import everything
 
-        for level in shown.levels:
-            showing.console().print(details(level))
+        showing.console().print(everything(shown.levels))
 
 
 @app.command("list")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pacemark.reporting.page import in_the_pages_words
 from pacemark.reporting.words import ended, errors, interval, plain, reasons, value
 from pacemark.summary import LATENCIES, STATISTICS, Distribution, Level, Spread
 from pacemark.units import number
@@ -20,6 +21,11 @@ _VIEWS = {
     "first_answer_token": "to the first answer token, after reasoning",
     "first_token_from_schedule": "from when it was due to the first token",
 }
+
+
+def everything(levels: Sequence[Level]) -> RenderableType:
+    """Every level in full, and the sweep as Databricks' notebook would count it."""
+    return Group(*(details(level) for level in levels), in_the_pages_words(levels))
 
 
 def details(level: Level) -> RenderableType:
