@@ -79,6 +79,6 @@ def in_the_pages_words(levels: Sequence[Level], one_token: Sequence[Level] = ())
 
 
 def _notes(rows: Sequence[PageRow]) -> Iterator[str]:
-    yield "  Throughput: (in + out tokens) x parallel / median latency; stops below 10% gain"
+    yield "  Throughput is (in + out) x parallel / median latency; stops below 10% of gain"
     if all(row.ttft_s is None for row in rows):
-        yield "  Its TTFT is the median latency of requests for one token; this run has none"
+        yield "  Its TTFT is the median latency of requests for one token; there are none here"
