@@ -164,7 +164,7 @@ def show_command(
     if detail and not given["json"]:
         from pacemark.reporting.details import everything
 
-        showing.console().print(everything(shown.levels))
+        showing.console().print(everything(shown.summary))
 
 
 @app.command("list")

@@ -363,6 +363,9 @@ class Seen(msgspec.Struct, frozen=True):
     state: str
     capacity: float | None = None
     """Requests in parallel that it was scaled to serve."""
+    queue_ms: float | None = None
+    model_ms: float | None = None
+    """Means that it exports, of the minute before: of waiting for its model, and of the model itself."""
 
 
 class Timeline(msgspec.Struct, frozen=True):

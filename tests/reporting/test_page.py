@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from pacemark.pace import Concurrency, Rate
-from pacemark.reporting.details import everything
 from pacemark.reporting.page import in_the_pages_words, page_rows
 from pacemark.summary import Level
 from support import samples
@@ -47,4 +46,3 @@ def test_it_stands_at_the_end_of_the_details(stored_run: object) -> None:
     assert max(map(len, section.splitlines())) <= 80
     assert section.count("  ") > 4
     assert in_the_pages_words([]) is not None
-    assert everything(SWEEP)

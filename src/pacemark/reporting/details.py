@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pacemark.reporting.page import in_the_pages_words
 from pacemark.reporting.words import ended, errors, interval, plain, reasons, value
-from pacemark.summary import LATENCIES, STATISTICS, Distribution, Level, Spread
+from pacemark.summary import LATENCIES, STATISTICS, Distribution, Level, Spread, Summary, Timeline
 from pacemark.units import number
 
 _VIEWS = {
@@ -23,9 +23,24 @@ _VIEWS = {
 }
 
 
-def everything(levels: Sequence[Level]) -> RenderableType:
-    """Every level in full, and the sweep as Databricks' notebook would count it."""
-    return Group(*(details(level) for level in levels), in_the_pages_words(levels))
+def everything(summary: Summary) -> RenderableType:
+    """Every level in full, what the endpoint exports of its queue, and the sweep as Databricks' notebook counts it."""
+    levels, timeline = summary.levels, summary.timeline
+    queue = _exported(timeline) if isinstance(timeline, Timeline) else Text("")
+    return Group(*(details(level) for level in levels), queue, in_the_pages_words(levels))
+
+
+def _exported(timeline: Timeline) -> RenderableType:
+    """By level, the mean of the looks at the endpoint that tell of its last minute within the level."""
+    table = _grid("What the endpoint exports, mean ms", "queue", "model", "looks")
+    for span in timeline.levels:
+        inside = [seen for seen in timeline.endpoint if span.begin_s <= seen.at_s <= span.end_s]
+        told = [[x for s in inside if (x := getattr(s, name)) is not None] for name in ("queue_ms", "model_ms")]
+        if any(told):
+            cells = (number(sum(x) / len(x)) if x else "-" for x in told)
+            table.add_row(plain(span.load), *cells, str(max(map(len, told))))
+    note = "  of the minute before each look, so a level of less than that holds others too"
+    return Group(table, Text(note, style="dim"), "") if table.row_count else Text("")
 
 
 def details(level: Level) -> RenderableType:

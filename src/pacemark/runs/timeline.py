@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from pacemark.figures.level import LevelResult
+from pacemark.runs.exported import MODEL, QUEUE, mean_ms
 from pacemark.runs.folder import RunFolder
 from pacemark.summary import Seen, Span, Timeline
 
@@ -44,5 +45,9 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
         output_tokens_per_s=np.round(tokens / step_s, 1).tolist(),
         throttled=np.histogram((refused_ns - origin) / 1e9, edges)[0].tolist(),
         levels=[Span(r.load, at(r.window.start_ns), at(r.window.end_ns)) for r in results if r.window.seconds > 0],
-        endpoint=[Seen(at(s.now_ns), s.state or s.problem, s.capacity) for s in sights if s.now_ns <= end],
+        endpoint=[
+            Seen(at(s.now_ns), s.state or s.problem, s.capacity, queue_ms, model_ms)
+            for s, queue_ms, model_ms in zip(sights, mean_ms(sights, QUEUE), mean_ms(sights, MODEL), strict=True)
+            if s.now_ns <= end
+        ],
     )
