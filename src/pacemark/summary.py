@@ -230,6 +230,17 @@ class Connections(msgspec.Struct, frozen=True):
     """How likely equal connections would differ so much (Kruskal-Wallis test)."""
 
 
+class ByModel(msgspec.Struct, frozen=True):
+    """What one of several models behind the endpoint did of a level."""
+
+    model: str
+    requests: int
+    ttft_ms_p50: float | None
+    latency_ms_p50: float | None
+    output_tokens: float
+    """Mean of an answer."""
+
+
 class Level(msgspec.Struct, frozen=True):
     """One load level: what was offered, what came back, and whether to believe it."""
 
@@ -273,6 +284,8 @@ class Level(msgspec.Struct, frozen=True):
     traffic: Traffic | msgspec.UnsetType = msgspec.UNSET
     """There where it is known what each request was made to be."""
     connections: Connections | msgspec.UnsetType = msgspec.UNSET
+    served: list[ByModel] | msgspec.UnsetType = msgspec.UNSET
+    """By the model that answered, where the endpoint names several."""
     """There where two or more carried enough requests to tell."""
 
 

@@ -35,6 +35,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "done_ns": (ABSENT, np.int64),
     **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
     "connection": (ABSENT, np.int64),
+    "served_by": ("", np.str_),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
 
@@ -80,6 +81,8 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     """Of a conversation: how many turns came before it."""
     connection: int = ABSENT
     """Number of the connection that it went over, over all workers; ABSENT where none was got."""
+    served_by: str = ""
+    """The answer's `served-model-name`, which Databricks gives where traffic is split."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -142,6 +145,8 @@ class Exchange(msgspec.Struct, frozen=True):
     """Of a conversation: how many turns came before it."""
     connection: int = ABSENT
     """Number of the connection that it went over, over all workers."""
+    served_by: str = ""
+    """Which of several models answered, as the server's header says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,8 @@ class Trace:
     """(n,) of a conversation: how many turns came before it."""
     connection: Int64 = field(default_factory=lambda: _NONE)
     """(n,) number of the connection that each went over."""
+    served_by: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    """(n,) which of several models answered."""
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()

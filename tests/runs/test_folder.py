@@ -337,7 +337,7 @@ def test_parquet_holds_the_same(stored: Path, tmp_path: Path) -> None:
 
 
 def test_an_export_that_cannot_be(stored: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="csv or parquet"):
+    with pytest.raises(BadInput, match="csv, parquet"):
         export(stored, "xlsx")
     with pytest.raises(BadInput, match="cannot write"):
         export(stored, "csv", tmp_path / "no" / "such" / "x.csv")

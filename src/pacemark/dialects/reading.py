@@ -83,6 +83,7 @@ def understand(
         done_ns=_stamp_of(said.done_at, reads, ends),
         retry_after_s=raw.retry_after_s,
         connection=raw.connection,
+        served_by=raw.served_by,
     )
 
 

@@ -23,6 +23,7 @@ from pacemark.figures.distributions import basis, between_events, distribution, 
 from pacemark.figures.evidence import Evidence
 from pacemark.figures.health import Health
 from pacemark.figures.rates import Stretch
+from pacemark.figures.split import by_model
 from pacemark.figures.steadiness import change_of, growth_of, settled
 from pacemark.figures.traffic import traffic_of, with_counters
 from pacemark.figures.verdict import judge
@@ -155,6 +156,7 @@ def figures_of(
         unread_events=int(trace.unread_events[good].sum()) or msgspec.UNSET,
         traffic=traffic_of(trace, good) or msgspec.UNSET,
         connections=connections(trace, good),
+        served=by_model(trace, good) or msgspec.UNSET,
     )
     return level, gaps
 

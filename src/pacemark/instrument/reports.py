@@ -77,6 +77,7 @@ class Reports:
                 origin=origin,
                 turn=turn,
                 connection=connection,
+                served_by=headers.get(b"served-model-name", b"").decode("latin-1"),
             )
         )
         self._ended_bytes += len(answer.body)

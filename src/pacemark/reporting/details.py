@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -55,8 +56,18 @@ def details(level: Level) -> RenderableType:
     if level.unread_events:
         said.append(f"{level.unread_events:,} events had no meaning and were passed over.")
     parts: list[RenderableType] = [Text(f"\n{head}", style="bold"), Text("\n".join(said + reasons(level)))]
-    parts += [_latencies(level), _views(level), _throughput(level), _reader(level), _client(level)]
+    parts += [_by_model(level), _latencies(level), _views(level), _throughput(level), _reader(level), _client(level)]
     return Group(*parts)
+
+
+def _by_model(level: Level) -> RenderableType:
+    if isinstance(level.served, msgspec.UnsetType):
+        return Text("")
+    table = _grid("Answered by", "requests", "TTFT p50, ms", "latency p50, ms", "tokens out")
+    for part in level.served:
+        medians = ("-" if x is None else number(x) for x in (part.ttft_ms_p50, part.latency_ms_p50))
+        table.add_row(plain(part.model), f"{part.requests:,}", *medians, number(part.output_tokens))
+    return Group(table, "")
 
 
 def _grid(*heads: str) -> Table:

@@ -311,7 +311,9 @@ class RunFolder:
 
     def _words(self, level: int, name: str) -> NDArray[np.str_]:
         """A column of words, in the order in which the requests ended."""
-        rows = self._db.execute(f"SELECT {name} FROM request WHERE level = ? ORDER BY rowid", (level,))
+        stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
+        what = name if name in stored else "''"
+        rows = self._db.execute(f"SELECT {what} FROM request WHERE level = ? ORDER BY rowid", (level,))
         return np.asarray([word for (word,) in rows], dtype=np.str_)
 
     def _errors(self, level: int, places: Int64, count: int) -> tuple[NDArray[np.str_], list[str]]:
