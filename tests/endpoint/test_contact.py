@@ -228,6 +228,20 @@ class TestWhole:
         with pytest.raises(BadInput, match="bad token"):
             first_contact(Server(rule).way(), WORKLOAD)
 
+    @pytest.mark.parametrize("hidden", [False, True])
+    def test_a_reasoning_model_that_fails_at_two_tokens_is_asked_for_whole_answers(self, hidden: bool) -> None:
+        """GPT-5 on Databricks refuses where its reasoning does not fit; others answer with nothing that shows."""
+        said = "Could not finish the message because max_tokens or model output limit was reached"
+
+        def rule(body: JSON) -> Exchange:
+            if body["max_tokens"] >= 16:
+                return good(body)
+            return exchange(0, error="empty", input_tokens=ABSENT) if hidden else refusal(400, said)
+
+        found = first_contact(Server(rule).way(), WORKLOAD)
+        assert found.prompts.source == "usage"
+        assert found.least_tokens == 16
+
     def test_the_least_answer_is_found_out(self) -> None:
         assert first_contact(Server(good).way(), WORKLOAD).least_tokens == 2
         small = Server(lambda body: good(body) if body["max_tokens"] >= 16 else refusal(400, ">= 16"))
