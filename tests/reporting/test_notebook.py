@@ -69,7 +69,6 @@ class TestExecution:
         lines = printed(cell(executed[0], "swept = ")).splitlines()
         head = next(n for n, line in enumerate(lines) if line.split()[:2] == ["concurrency", "tok/s"])
         assert [line.split()[0] for line in lines[head + 1 : head + 4]] == ["1", "4", "16"]
-        assert [line for line in lines if line.startswith("[3/3] concurrency 16: measuring")]
 
     def test_the_curve_is_drawn(self, executed: tuple[Any, Path]) -> None:
         (output,) = shown(executed[0]).outputs
