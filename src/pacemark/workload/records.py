@@ -139,7 +139,7 @@ def _unpacking(path: Path, packing: str) -> BinaryIO:
         try:
             import zstandard
         except ImportError:
-            raise BadInput("reading .zst needs zstandard: pip install 'pacemark[data]'") from None
+            raise BadInput("reading .zst needs a package: pip install zstandard") from None
         unpacked = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True)
         return io.BufferedReader(unpacked, _CHUNK)
     return path.open("rb")
@@ -338,7 +338,7 @@ def _needed() -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
-        raise BadInput("reading Parquet and Arrow needs pyarrow: pip install 'pacemark[data]'") from None
+        raise BadInput("reading Parquet and Arrow needs a package: pip install pyarrow") from None
     return pyarrow
 
 
