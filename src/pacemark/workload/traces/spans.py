@@ -95,13 +95,18 @@ def _replayed(request: Any, number: int, session: Any, usage: Mapping[str, Any],
 
 def _call(span: Mapping[str, Any], number: int, session: Any) -> Taken | Left:
     """A call of a model in an MLflow trace."""
-    status = span.get("status")
-    code = str(status.get("code", "")) if isinstance(status, Mapping) else str(first_of(span, "status_code") or "")
-    if code.rpartition("_")[2].upper() in ("ERROR", "2"):
+    if _failed(span):
         return Left("it failed")
     usage = _mapping(_attribute(span, "mlflow.chat.tokenUsage"))
     key = filled_key(("start_time_unix_nano", "start_time_ns", "start_time"), span) or "start_time_unix_nano"
     return _replayed(_attribute(span, "mlflow.spanInputs"), number, session, usage, at(span, key, "ns"))
+
+
+def _failed(span: Mapping[str, Any]) -> bool:
+    """Whether a span says of itself that it failed: OTLP, MLflow and the SDK's own JSON each in their way."""
+    status = span.get("status")
+    code = first_of(status, "code", "status_code") if isinstance(status, Mapping) else first_of(span, "status_code")
+    return str(code).rpartition("_")[2].upper() in ("ERROR", "2")
 
 
 def _attribute(span: Mapping[str, Any], name: str) -> Any:
@@ -146,7 +151,7 @@ class OpenTelemetry:
             attributes = _attributes(span.get("attributes"))
             if not any(key.startswith("gen_ai.") for key in attributes) or "gen_ai.tool.name" in attributes:
                 yield Left("the span is no call of a model")
-            elif str(_mapping(span.get("status")).get("code", "")) in ("2", "STATUS_CODE_ERROR", "ERROR"):
+            elif _failed(span):
                 yield Left("it failed")
             else:
                 yield self._row(span, attributes, number)
