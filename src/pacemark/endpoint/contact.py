@@ -18,12 +18,14 @@ import msgspec
 
 from pacemark.dialects.bodies import with_system
 from pacemark.dialects.dialect import DIALECTS, Options, best_options, fill, first_options, next_options, template
+from pacemark.dialects.documents import QUERY_WORDS
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
 from pacemark.trace import ABSENT, Exchange
 from pacemark.values import text_of
 from pacemark.workload.words import (
     PROBES,
+    Probing,
     Prompts,
     Workload,
     estimated,
@@ -217,10 +219,11 @@ def learn_prompts(
         return tokenized(count_tokens, wanted, seed, script), None
     if first.input_tokens == ABSENT:
         return estimated(wanted, seed, script), None
-    # Every document costs tokens of the input too, so that no probe may have fewer.
-    least = workload.output.typical if DIALECTS[way.target.api].documents else PROBE_TOKENS
-    short = min(least, workload.output.typical)
-    for probes in probings(wanted, script):
+    short, ladder = min(PROBE_TOKENS, workload.output.typical), probings(wanted, script)
+    if DIALECTS[way.target.api].documents:  # each costs tokens of the input too, and needs a word
+        short = workload.output.typical
+        ladder = [[Probing(probe.words + QUERY_WORDS + short) for probe in probes] for probes in ladder]
+    for probes in ladder:
         answers: list[Exchange] = []
         for i, probe in enumerate(probes):
             text = probe_prompt(seed, i, probe.words, script, probe.salts)

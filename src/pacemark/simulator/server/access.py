@@ -35,9 +35,11 @@ class Access:
         return self._issued.get(token, 0.0) > time.monotonic()
 
     def token(self, request: Request) -> str:
-        """The bearer token sent, or empty."""
+        """The bearer token sent, or the key in the header of its own that Anthropic or Google have; or empty."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return token if scheme.lower() == "bearer" else ""
+        if scheme.lower() == "bearer":
+            return token
+        return request.headers.get("x-api-key") or request.headers.get("x-goog-api-key") or ""
 
     def allowed_directly(self, request: Request) -> bool:
         """Whether the request carries a live token of the data plane, which opens an endpoint by its own URL."""

@@ -12,7 +12,17 @@ import msgspec
 from pacemark.simulator.server import tokens as words
 from pacemark.simulator.server.asks import Ask
 
-__all__ = ["Answer", "ChatAnswer", "CompletionAnswer", "EmbeddingAnswer", "Plan", "ToolAnswer", "Usage", "answer"]
+__all__ = [
+    "Answer",
+    "ChatAnswer",
+    "CompletionAnswer",
+    "EmbeddingAnswer",
+    "Plan",
+    "Told",
+    "ToolAnswer",
+    "Usage",
+    "answer",
+]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -60,6 +70,7 @@ def event(body: Any) -> bytes:
 class Answer:
     """Writes one answer; each token's text is a word of `words.WORDS`."""
 
+    content_type = "text/event-stream; charset=utf-8"
     id_prefix = ""
     object = ""
     chunk_object = ""
@@ -241,6 +252,31 @@ class EmbeddingAnswer(Answer):
             data.append({"object": "embedding", "index": index, "embedding": packed if ask.base64 else vector})
         counts = {"prompt_tokens": usage.prompt, "total_tokens": usage.prompt}
         return {"object": "list", "model": self.plan.model, "data": data, "usage": counts}
+
+
+class Told(ChatAnswer):
+    """A chat in the words of another API: each of its events is one piece, and reasoning and text may be kept apart."""
+
+    def token(self, count: int) -> bytes:
+        """As `ChatAnswer`, with `turn` where the reasoning is over."""
+        before = self._reasoning
+        if not before or count < before:
+            return super().token(count)
+        thought = super().token(before) + self.turn()
+        return thought + super().token(count - before) if count > before else thought
+
+    def turn(self) -> bytes:
+        """Events between reasoning and text."""
+        return b""
+
+    def spoken(self) -> tuple[str, str]:
+        """The whole reasoning and the whole text."""
+        first, thoughts, size = self.plan.number * 31, min(self.plan.reasoning, self.plan.output), len(words.WORDS)
+        said = [words.WORDS[i % size] for i in range(first, first + self.plan.output)]
+        return "".join(said[:thoughts]), "".join(said[thoughts:])
+
+    def _delta(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return delta
 
 
 def answer(plan: Plan) -> Answer:

@@ -10,7 +10,20 @@ import msgspec
 from pacemark.simulator.server import tokens as words
 from pacemark.simulator.server.http import Request
 
-__all__ = ["Ask", "Refusal", "read_chat", "read_completion", "read_embeddings", "read_task"]
+__all__ = [
+    "Ask",
+    "Message",
+    "Refusal",
+    "Sampling",
+    "asked",
+    "body_of",
+    "conversation",
+    "plainly",
+    "read_chat",
+    "read_completion",
+    "read_embeddings",
+    "read_task",
+]
 
 
 class Refusal(Exception):
@@ -38,7 +51,9 @@ class _Part(msgspec.Struct):
     text: str = ""
 
 
-class _Message(msgspec.Struct):
+class Message(msgspec.Struct):
+    """One message of a conversation; its parts are text."""
+
     role: str
     content: str | list[_Part] | None = None
 
@@ -55,7 +70,9 @@ class _Tool(msgspec.Struct):
     function: _Function
 
 
-class _Sampling(msgspec.Struct):
+class Sampling(msgspec.Struct):
+    """How long an answer is wanted, and whether as a stream, in OpenAI's words."""
+
     model: str = ""
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -66,13 +83,13 @@ class _Sampling(msgspec.Struct):
     stream_options: _StreamOptions | None = None
 
 
-class _Chat(_Sampling):
-    messages: list[_Message] = []
+class _Chat(Sampling):
+    messages: list[Message] = []
     tools: list[_Tool] = []
     tool_choice: Literal["none", "auto", "required"] | _Tool = "auto"
 
 
-class _Completion(_Sampling):
+class _Completion(Sampling):
     prompt: str | list[str | int | list[int]] = ""
 
 
@@ -115,14 +132,10 @@ reasoning_effort best_of echo suffix store metadata
 
 def read_chat(request: Request, *, strict: bool = False) -> Ask:
     """Understand a chat request; `strict` refuses fields that OpenAI does not know. Raises Refusal."""
-    body = _decode(request, _Chat, strict)
+    body = body_of(request, _Chat, strict)
     if not body.messages:
         raise Refusal(400, "messages: at least one message is needed")
-    tokens: list[str] = []
-    for message in body.messages:
-        content = message.content or ""
-        tokens += words.pieces(content if isinstance(content, str) else "\n".join(part.text for part in content))
-    overhead = words.MESSAGE_TOKENS * len(body.messages) + words.REPLY_TOKENS
+    tokens, counted = conversation(body.messages)
     tool = ""
     if isinstance(body.tool_choice, _Tool):
         tool = body.tool_choice.function.name
@@ -130,21 +143,37 @@ def read_chat(request: Request, *, strict: bool = False) -> Ask:
         tool = body.tools[0].function.name if body.tools else ""
     if (tool or body.tool_choice == "required") and tool not in [t.function.name for t in body.tools]:
         raise Refusal(400, f"tool_choice: no function {tool!r} among the tools")
-    return _ask("chat", body, tokens, len(tokens) + overhead, tool)
+    return asked("chat", body, tokens, counted, tool)
+
+
+def conversation(messages: Sequence[Message]) -> tuple[list[str], int]:
+    """The tokens of messages, and how many they are with what the chat template adds."""
+    tokens: list[str] = []
+    for message in messages:
+        content = message.content or ""
+        tokens += words.pieces(content if isinstance(content, str) else "\n".join(part.text for part in content))
+    return tokens, len(tokens) + words.MESSAGE_TOKENS * len(messages) + words.REPLY_TOKENS
+
+
+def plainly(body: Sampling, strict: bool) -> None:
+    """Raise Refusal where a strict endpoint is asked for what only engines know."""
+    for field in ("ignore_eos", "min_tokens"):
+        if strict and getattr(body, field):
+            raise Refusal(400, f"{field}: Extra inputs are not permitted")
 
 
 def read_completion(request: Request, *, strict: bool = False) -> Ask:
     """Understand a completions request, its prompt text or token ids. Raises Refusal."""
-    body = _decode(request, _Completion, strict)
+    body = body_of(request, _Completion, strict)
     prompts = _prompts(body.prompt)
     if len(prompts) != 1:
         raise Refusal(400, f"prompt: one prompt a request is served, not {len(prompts)}")
-    return _ask("completions", body, prompts[0], len(prompts[0]) + 1)
+    return asked("completions", body, prompts[0], len(prompts[0]) + 1)
 
 
 def read_embeddings(request: Request, *, strict: bool = False) -> Ask:
     """Understand an embeddings request, of one text or several. Raises Refusal."""
-    body = _decode(request, _Embeddings, False)
+    body = body_of(request, _Embeddings, False)
     prompts = _prompts(body.input)
     if not prompts or not 1 <= body.dimensions <= 4096:
         raise Refusal(400, "input must not be empty, and dimensions must be between 1 and 4096")
@@ -163,7 +192,7 @@ def read_embeddings(request: Request, *, strict: bool = False) -> Ask:
 
 def read_task(request: Request, *, strict: bool = False) -> Ask:
     """Understand a request whose route does not say what it is, by the fields it has. Raises Refusal."""
-    fields = _decode(request, dict[str, Any], False)
+    fields = body_of(request, dict[str, Any], False)
     for field, read in (("messages", read_chat), ("prompt", read_completion), ("input", read_embeddings)):
         if field in fields:
             return read(request, strict=strict)
@@ -173,7 +202,8 @@ def read_task(request: Request, *, strict: bool = False) -> Ask:
 _T = TypeVar("_T")
 
 
-def _decode(request: Request, kind: type[_T], strict: bool) -> _T:
+def body_of(request: Request, kind: type[_T], strict: bool = False) -> _T:
+    """The body as `kind`; `strict` refuses fields that OpenAI does not know. Raises Refusal."""
     try:
         body = msgspec.json.decode(request.body, type=kind)
         if strict:
@@ -196,9 +226,10 @@ def _prompts(given: str | list[str | int | list[int]]) -> list[list[str]]:
     ]
 
 
-def _ask(
-    task: Literal["chat", "completions"], body: _Sampling, tokens: list[str], prompt_tokens: int, tool: str = ""
+def asked(
+    task: Literal["chat", "completions"], body: Sampling, tokens: list[str], prompt_tokens: int, tool: str = ""
 ) -> Ask:
+    """What `body` asks for with a prompt of these tokens. Raises Refusal."""
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if limit is not None and limit < 1:
         raise Refusal(400, f"max_tokens must be at least 1, not {limit}")

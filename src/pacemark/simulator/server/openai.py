@@ -1,4 +1,4 @@
-"""The OpenAI face: chat, completions, embeddings and models under /v1, and what operators look at."""
+"""The endpoint by itself: every API under its path, the models under /v1, and what operators look at."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ from typing import Any
 
 from pacemark.simulator.engine.engine import EngineSpec
 from pacemark.simulator.server.access import Access
-from pacemark.simulator.server.answers import answer
-from pacemark.simulator.server.asks import Refusal, read_chat, read_completion, read_embeddings
+from pacemark.simulator.server.asks import Refusal
+from pacemark.simulator.server.faces import catalogue, face_of, openai_error
 from pacemark.simulator.server.http import Connection, Request, response
 from pacemark.simulator.server.prometheus import exposition
 from pacemark.simulator.server.service import Service
 
 __all__ = ["OpenAI"]
 
-_READERS = {
-    "/v1/chat/completions": read_chat,
-    "/v1/completions": read_completion,
-    "/v1/embeddings": read_embeddings,
-}
-
 
 class OpenAI:
-    """As vLLM presents itself: the key guards /v1 only."""
+    """As vLLM presents itself: the key guards what generates, and all of /v1."""
 
     def __init__(self, service: Service, access: Access) -> None:
         self._service = service
@@ -32,27 +26,30 @@ class OpenAI:
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answer one request."""
-        read = _READERS.get(request.path)
+        face = face_of(request.path)
         try:
-            if request.path.startswith("/v1/") and not self._access.allowed(request):
+            if (face or request.path.startswith("/v1/")) and not self._access.allowed(request):
                 message = (
                     "Incorrect API key provided." if self._access.token(request) else "You did not provide an API key."
                 )
                 raise Refusal(401, message, code="invalid_api_key")
-            if read and request.method == "POST":
-                self._service.serve(connection, request, read, answer, name=self._service.preset.model)
+            if face and request.method == "POST":
+                name = self._service.preset.model if face.named else None
+                self._service.serve(connection, request, face.read, face.make, name=name)
             else:
                 connection.send(self._other(request))
                 connection.done()
         except Refusal as refusal:
-            if read:
+            if face:
                 self._service.refused(refusal.status)
-            error = {"message": str(refusal), "type": refusal.kind, "param": None, "code": refusal.code}
-            connection.send(response(refusal.status, {"error": error}, *refusal.headers))
+            error = face.error(refusal) if face else openai_error(refusal)
+            connection.send(response(refusal.status, error, *refusal.headers))
             connection.done()
 
     def _other(self, request: Request) -> bytes:
         service = self._service
+        if request.method == "GET" and (models := catalogue(request.path, service.preset.model)):
+            return response(200, models)
         match request.method, request.path:
             case "GET", "/v1/models":
                 return response(200, {"object": "list", "data": [self._model()]})
@@ -69,7 +66,8 @@ class OpenAI:
             case "POST", "/lateness/reset":
                 service.lateness.reset()
                 return response(200, service.lateness.report())
-        known = request.path in (*_READERS, "/v1/models", "/health", "/metrics", "/lateness", "/lateness/reset")
+        paths = ("/v1/models", "/health", "/metrics", "/lateness", "/lateness/reset")
+        known = request.path in paths or face_of(request.path) is not None
         raise Refusal(405 if known else 404, f"no {request.method} {request.path} here")
 
     def _model(self) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class Service:
         except BadInput as error:
             raise Refusal(400, str(error), code="context_length_exceeded") from None
         delivery = spoiled(connection, fault) if fault else Delivery(connection)
+        delivery.content_type = answer.content_type
         self._open[id] = _Open(ask, answer, delivery, request.arrived_ns, output, natural)
 
         def lost() -> None:

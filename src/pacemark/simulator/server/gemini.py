@@ -1,0 +1,122 @@
+"""The face of Gemini's generateContent."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from pacemark.simulator.server import tokens as words
+from pacemark.simulator.server.answers import Plan, Told, Usage, event
+from pacemark.simulator.server.asks import Ask, Refusal
+from pacemark.simulator.server.asks import body_of as read_body
+from pacemark.simulator.server.http import Request
+
+__all__ = ["GEMINI", "GeminiAnswer", "gemini_error", "read_gemini"]
+
+GEMINI = re.compile(r"/v1(?:beta)?/models/([^/:]+):(generateContent|streamGenerateContent)")
+"""Path of a request: the model and what to do."""
+
+
+class _Part(msgspec.Struct):
+    text: str = ""
+
+
+class _Content(msgspec.Struct):
+    parts: list[_Part] = []
+
+
+class _Config(msgspec.Struct, rename="camel"):
+    max_output_tokens: int | None = None
+
+
+class _Asked(msgspec.Struct, rename="camel"):
+    contents: list[_Content] = []
+    generation_config: _Config | None = None
+
+
+_REASONS = {"stop": "STOP", "length": "MAX_TOKENS"}
+_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+
+
+def read_gemini(request: Request, *, strict: bool = False) -> Ask:
+    """Understand a request to generate content; the path names the model. Raises Refusal."""
+    found = GEMINI.fullmatch(request.path)
+    body = read_body(request, _Asked)
+    if found is None or not body.contents:
+        raise Refusal(400, "contents is not specified")
+    stream = found.group(2) == "streamGenerateContent"
+    if stream and "alt=sse" not in request.query.split("&"):
+        raise Refusal(400, "this endpoint streams with alt=sse alone")
+    limit = body.generation_config.max_output_tokens if body.generation_config else None
+    if limit is not None and limit < 1:
+        raise Refusal(400, f"max_output_tokens must be positive, not {limit}")
+    tokens = [t for content in body.contents for part in content.parts for t in words.pieces(part.text)]
+    overhead = words.MESSAGE_TOKENS * len(body.contents) + words.REPLY_TOKENS
+    counted = len(tokens) + overhead
+    model = unquote(found.group(1))
+    return Ask(task="chat", model=model, tokens=tokens, prompt_tokens=counted, limit=limit, stream=stream)
+
+
+def gemini_error(refusal: Refusal) -> dict[str, Any]:
+    """A refusal in Google's words."""
+    status = _STATUS.get(refusal.status, "INTERNAL")
+    return {"error": {"code": refusal.status, "message": str(refusal), "status": status}}
+
+
+class GeminiAnswer(Told):
+    """Counts stand in every event; thinking is counted apart."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._sent = 0
+
+    def opening(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def token(self, count: int) -> bytes:
+        """An event with the counts so far."""
+        self._sent += count
+        thoughts = min(self._sent, self.plan.reasoning)
+        counts = msgspec.json.encode(self._counts(self.plan.ask.prompt_tokens, self._sent, thoughts, 0))
+        return super().token(count).replace(b"}\n\n", b',"usageMetadata":%b}\n\n' % counts)
+
+    def closing(self, reason: str, usage: Usage) -> bytes:
+        """The reason for the end, which is the connection's."""
+        return event(self._event([], reason, usage))
+
+    def whole(self, reason: str, usage: Usage) -> dict[str, Any]:
+        """The answer without streaming."""
+        thought, text = self.spoken()
+        thinking = [{"text": thought, "thought": True}] if thought else []
+        return self._event([*thinking, {"text": text}], reason, usage)
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
+        return b"".join(event(piece) for piece in choices)
+
+    def _piece(self, text: str) -> dict[str, Any]:
+        return {"candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}]}
+
+    def _thinking(self, text: str) -> dict[str, Any]:
+        part = {"text": text, "thought": True}
+        return {"candidates": [{"content": {"role": "model", "parts": [part]}, "index": 0}]}
+
+    def _event(self, parts: list[dict[str, Any]], reason: str, usage: Usage) -> dict[str, Any]:
+        candidate = {"content": {"role": "model", "parts": parts}, "finishReason": _REASONS[reason], "index": 0}
+        counts = self._counts(usage.prompt, usage.output, usage.reasoning, usage.cached)
+        return {"candidates": [candidate], "usageMetadata": counts, "modelVersion": self.plan.model}
+
+    def _counts(self, prompt: int, output: int, thoughts: int, cached: int) -> dict[str, int]:
+        counts = {"promptTokenCount": prompt, "candidatesTokenCount": output - thoughts}
+        more = {"thoughtsTokenCount": thoughts} | ({"cachedContentTokenCount": cached} if cached else {})
+        return counts | more | {"totalTokenCount": prompt + output}
