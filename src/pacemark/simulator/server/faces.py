@@ -54,5 +54,5 @@ def face_of(path: str) -> Face | None:
 def catalogue(path: str, model: str) -> dict[str, Any] | None:
     """The list of models as APIs other than OpenAI's give it."""
     if path == "/api/tags":
-        return ollama.listed(model)
+        return ollama.ollama_models(model)
     return {"models": [{"name": f"models/{model}"}]} if path == "/v1beta/models" else None

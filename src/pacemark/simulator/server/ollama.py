@@ -11,7 +11,7 @@ from pacemark.simulator.server.answers import Plan, Told, Usage
 from pacemark.simulator.server.asks import Ask, Message, Refusal, Sampling, asked, body_of, conversation
 from pacemark.simulator.server.http import Request
 
-__all__ = ["OllamaAnswer", "OllamaText", "listed", "ollama_error", "read_ollama", "read_ollama_generate"]
+__all__ = ["OllamaAnswer", "OllamaText", "ollama_models", "ollama_error", "read_ollama", "read_ollama_generate"]
 
 
 class _Options(msgspec.Struct):
@@ -52,7 +52,7 @@ def ollama_error(refusal: Refusal) -> dict[str, Any]:
     return {"error": str(refusal)}
 
 
-def listed(model: str) -> dict[str, Any]:
+def ollama_models(model: str) -> dict[str, Any]:
     """The models as /api/tags lists them."""
     return {"models": [{"name": model, "model": model, "size": 0, "digest": "", "details": {"family": "pacemark"}}]}
 
