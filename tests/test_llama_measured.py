@@ -69,7 +69,9 @@ def test_the_input_of_messages_is_what_the_server_counts_beforehand(llama: str) 
         ]
         answer, counted = (ask(resolve(place)[0], request)[0] for request in requests)
         exchange = understand(as_raw(answer), "messages")
-        assert (exchange.error, exchange.output_tokens) == ("", 6)
+        # Its Messages know no ignore_eos: an answer may end at once.
+        assert exchange.error in ("", "empty")
+        assert 1 <= exchange.output_tokens <= 6
         if exchange.input_tokens != ABSENT:
             assert exchange.input_tokens == json.loads(counted.body)["input_tokens"]
             agreed += 1
