@@ -50,6 +50,19 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "prefix_groups": (Annotated[int, _flag(help="So many different prefixes.")], 1),
     "prefix_zipf": (Annotated[float, _flag(help="How unevenly they are asked for: the k-th as 1/k^Z.")], 0.0),
     "prime": (Annotated[bool, _flag("--prime", help="Send each prefix once before the first level.")], False),
+    "turns": (
+        Annotated[str, _flag(metavar="N|LENGTHS", help="Turns of a conversation; 1 is none.")],
+        "1",
+    ),
+    "think_time": (Annotated[str, _flag(metavar="TIME", help="Time between an answer and the next turn.")], "0"),
+    "history": (
+        Annotated[str, _flag(metavar="served|recorded", help="Whose answers a conversation goes on with.")],
+        "served",
+    ),
+    "concurrency_of": (
+        Annotated[str, _flag(metavar="requests|sessions", help="What --concurrency counts in conversations.")],
+        "requests",
+    ),
     "system_prompt": (Annotated[str, _flag(metavar="FILE", help="Text that opens every request.")], ""),
     "duration": (
         Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level: 2m; 20s if not given.")],
@@ -154,7 +167,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
 PLACE = "model api input_tokens output_tokens documents language stream ignore_eos timeout wait"
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
-TRAFFIC = "prefix_tokens prefix_groups prefix_zipf prime system_prompt"
+TRAFFIC = "prefix_tokens prefix_groups prefix_zipf prime system_prompt turns think_time history concurrency_of"
 RUNNING = f"{PLACE} {TRAFFIC} stall_timeout workers seed out label {ACCESS} fresh_connections max_in_flight mlflow json"
 """What every command takes that puts load on an endpoint."""
 SPEND = "max_requests max_tokens max_cost price_per_hour price_per_million"

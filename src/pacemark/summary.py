@@ -183,6 +183,17 @@ class Cached(msgspec.Struct, frozen=True):
     """By the counters that the server exports."""
 
 
+class Turns(msgspec.Struct, frozen=True):
+    """The requests of a window that opened a conversation, or that went on with one."""
+
+    which: Literal["first", "later"]
+    requests: int
+    ttft_ms: Distribution
+    latency_ms: Distribution
+    input_tokens: float | None
+    """Mean, as the server counted them."""
+
+
 class Traffic(msgspec.Struct, frozen=True):
     """What the requests of a level's window were like: as they were made, and as the server counted them."""
 
@@ -193,6 +204,8 @@ class Traffic(msgspec.Struct, frozen=True):
     """What was streamed and what was hidden."""
     cached: Cached | msgspec.UnsetType = msgspec.UNSET
     """There where requests were made to share their beginnings."""
+    turns: list[Turns] | msgspec.UnsetType = msgspec.UNSET
+    """There where requests were turns of conversations."""
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 from pacemark.errors import BadInput
 from pacemark.lengths import Lengths, lengths
 from pacemark.summary import Asked
-from pacemark.values import at_least, one_of, positive, text_of
+from pacemark.values import at_least, one_of, positive, seconds, text_of
 
 __all__ = ["Language", "TrafficWords", "Workload", "workload_of"]
 
@@ -39,6 +39,14 @@ class TrafficWords(TypedDict, total=False):
     """Send each prefix once before the first level, so that none is measured cold."""
     system_prompt: str | Path
     """A file whose text opens every request."""
+    turns: int | str
+    """Turns of a conversation: 1 is none; a number, or a distribution as of lengths."""
+    think_time: float | str
+    """How long a user thinks between an answer and the next turn, such as "2s"."""
+    history: str
+    """Whose answers a conversation goes on with: served or recorded."""
+    concurrency_of: str
+    """What concurrency counts in conversations: requests or sessions."""
     seed: int | None
     extra_body: Mapping[str, Any]
     """Further fields of every request. Those that pacemark sets itself are refused."""
@@ -66,6 +74,14 @@ class Workload(msgspec.Struct, frozen=True):
     """Send each prefix once before the first level."""
     system_prompt: str = ""
     """File of a system prompt, which opens every request."""
+    turns: int | str = 1
+    """Turns of a conversation: a number, or a distribution of them."""
+    think_time_s: float = 0.0
+    """How long a user thinks between an answer and the next turn."""
+    history: Literal["served", "recorded"] = "served"
+    """Whose answers a conversation goes on with: the server's own, or those made up beforehand."""
+    concurrency_of: Literal["requests", "sessions"] = "requests"
+    """What a stream of the closed loop is: a request in flight, or a session, which is silent while its user thinks."""
 
     @property
     def input(self) -> Lengths:
@@ -89,6 +105,7 @@ def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
         extra=_extra(words.get("extra_body", {})),
         language=one_of("--language", words.get("language", "latin"), get_args(Language)),
         **_prefixes(words),
+        **_sessions(words),
     )
 
 
@@ -109,6 +126,23 @@ def _prefixes(words: TrafficWords) -> dict[str, Any]:
         "prefix_zipf": positive("--prefix-zipf", zipf) if zipf else 0.0,
         "prime": words.get("prime", False),
         "system_prompt": str(path),
+    }
+
+
+def _sessions(words: TrafficWords) -> dict[str, Any]:
+    """What the conversations are. Raises BadInput."""
+    turns = words.get("turns", 1)
+    each = lengths("--turns", turns)
+    history = one_of("--history", words.get("history", "served"), ("served", "recorded"))
+    counted = one_of("--concurrency-of", words.get("concurrency_of", "requests"), ("requests", "sessions"))
+    think_s = seconds("--think-time", words.get("think_time", 0.0))
+    if each.fixed == 1 and (think_s or history != "served" or counted != "requests"):
+        raise BadInput("--think-time, --history and --concurrency-of are of conversations: give their --turns")
+    return {
+        "turns": str(turns) if each.fixed is None else each.fixed,
+        "think_time_s": think_s,
+        "history": history,
+        "concurrency_of": counted,
     }
 
 

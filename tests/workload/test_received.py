@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
-from pacemark.pace import Concurrency, Load
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.bench import Bench
+from pacemark.runs.priming import refuse_conversation
 from pacemark.scenario import Settings, Workload
 from pacemark.simulator import serving
 from pacemark.summary import Cached, Traffic
@@ -135,3 +137,100 @@ def test_the_embedded_endpoints_cache_is_as_expected() -> None:
     codes = {r.code for r in level.verdict.reasons}
     assert "cache" in codes
     assert not codes & {"cached_prompts", "mixed_cache", "input_length"}
+
+
+# --- conversations
+
+
+def conversing(workload: Workload, load: Load, **more: Any) -> tuple[LevelResult, list[list[dict[str, str]]]]:
+    """A level of conversations, and the messages of each request after the first questions, in order."""
+    seen: list[list[dict[str, str]]] = []
+
+    def reply(asked: Asked) -> Reply:
+        messages = asked.body["messages"]
+        seen.append(messages)
+        words = sum(len(m["content"].split()) for m in messages)
+        told = b'"prompt_tokens": %d' % prompt_tokens(asked)
+        body = streamed(asked, asked.body["max_tokens"]).body
+        return Reply(200, body.replace(told, b'"prompt_tokens": %d' % words), "text/event-stream")
+
+    return measured(workload, load, reply, **more), seen
+
+
+@pytest.mark.parametrize("history", ["served", "recorded"])
+@pytest.mark.parametrize("load", [Concurrency(2), Rate(80.0)], ids=str)
+def test_a_turn_holds_all_that_was_said_before(load: Load, history: Any) -> None:
+    result, seen = conversing(Workload(30, "uniform(4, 12)", 5, turns=3, history=history), load)
+    sessions: dict[str, list[list[dict[str, str]]]] = {}
+    for messages in seen:
+        sessions.setdefault(messages[0]["content"].split()[0], []).append(messages)
+    whole = [turns for turns in sessions.values() if len(turns) == 3]
+    assert len(whole) > 10
+    assert max(map(len, sessions.values())) == 3
+    for turns in whole:
+        assert [len(messages) for messages in turns] == [1, 3, 5]
+        assert turns[1] == turns[2][:3]
+        assert turns[0] == turns[1][:1]
+        assert [m["role"] for m in turns[2]] == ["user", "assistant", "user", "assistant", "user"]
+        answers = [m["content"] for m in turns[2][1::2]]
+        assert all(text.startswith("word0 word1") == (history == "served") for text in answers)
+    trace = result.trace
+    assert set(trace.turn.tolist()) == {0, 1, 2}
+    assert trace.asked_input == pytest.approx(trace.input_tokens, abs=1)
+    later = trace.turn > 0
+    assert (trace.shared_tokens[later] > 25).all()
+    assert (trace.shared_tokens[~later] == 0).all()
+    assert isinstance(result.level.traffic, Traffic)
+    assert isinstance(result.level.traffic.turns, list)
+    assert [turns.which for turns in result.level.traffic.turns] == ["first", "later"]
+
+
+def test_concurrency_counts_sessions_or_requests() -> None:
+    by_session, _ = conversing(
+        Workload(20, 4, 5, turns=3, think_time_s=0.2, concurrency_of="sessions"), Concurrency(2), duration_s=2.0
+    )
+    by_request, _ = conversing(Workload(20, 4, 5, turns=3, think_time_s=0.2), Concurrency(2), duration_s=2.0)
+    for result in (by_session, by_request):
+        assert (result.trace.turn > 0).any()
+    trace = by_session.trace
+    for stream in range(2):
+        mine = np.flatnonzero(trace.stream == stream)
+        rests = (trace.sent_ns[mine][1:] - trace.ended_ns[mine][:-1]) / 1e9
+        thinks = trace.turn[mine][1:] > 0
+        assert (rests[thinks] >= 0.19).all()
+        assert np.median(rests[~thinks]) < 0.1
+        assert trace.turn[mine].tolist()[:6] == [0, 1, 2, 0, 1, 2]
+    assert len(by_request.trace) > 3 * len(trace)  # nobody is silent
+
+
+def test_a_turn_that_fails_ends_its_session() -> None:
+    def reply(asked: Asked) -> Reply:
+        if len(asked.body["messages"]) == 3 and asked.number % 2:
+            return Reply(500, b'{"error": {"message": "no luck"}}')
+        return streamed(asked)
+
+    trace = measured(Workload(20, 8, 5, turns=2), Rate(60.0), reply).trace
+    assert set(trace.turn.tolist()) == {0, 1}
+    assert set(trace.error[trace.turn == 1].tolist()) == {"", "http_500"}
+
+
+def test_an_api_without_messages_has_no_conversations() -> None:
+    with pytest.raises(BadInput, match="--turns needs an API of messages, which completions is not"):
+        refuse_conversation(Workload(20, 8, 5, turns=3), b'{"prompt":"@prompt@"}', "completions")
+
+
+def test_the_embedded_endpoint_takes_conversations() -> None:
+    workload = Workload(300, 8, 5, turns=4, history="recorded")
+    settings = Settings(duration_s=3.0, timeout_s=20.0)
+    with (
+        serving("demo", prefix_cache=True) as served,
+        Bench(target(served.url, model=served.model), workload, settings) as bench,
+    ):
+        bench.prepare()
+        level = bench.measure(Concurrency(4)).level
+        bench.finish()
+    assert isinstance(level.traffic, Traffic)
+    assert isinstance(level.traffic.cached, Cached)
+    assert level.traffic.cached.expected == pytest.approx(0.59, abs=0.08)  # (0 + 300 + 600 + 900) / 3,000
+    assert level.traffic.cached.usage == pytest.approx(level.traffic.cached.expected, abs=0.03)
+    assert not {"cached_prompts", "input_length"} & {r.code for r in level.verdict.reasons}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.figures import metrics
 from pacemark.figures.caching import cached_of, counted_share
-from pacemark.summary import Cached, Level, Sizes, Traffic
+from pacemark.figures.distributions import distribution, estimates_of, finite
+from pacemark.summary import Cached, Distribution, Level, Sizes, Traffic, Turns
 from pacemark.trace import Sight, Trace
 
 __all__ = ["traffic_of", "with_counters"]
@@ -24,8 +28,33 @@ def traffic_of(trace: Trace, good: NDArray[np.bool_]) -> Traffic | None:
         counted_input=_sizes(trace.input_tokens[told & (trace.input_tokens > 0)]),
         asked_output=_sizes(trace.asked_tokens[good]),
         cached=cached_of(trace, good) or msgspec.UNSET,
+        turns=_turns(trace, good) or msgspec.UNSET,
         counted_output=_sizes((trace.output_tokens + trace.hidden_tokens)[good]),
     )
+
+
+def _turns(trace: Trace, good: NDArray[np.bool_]) -> list[Turns]:
+    """First and later turns apart; none where there are no later ones."""
+    later = good & (trace.turn > 0)
+    if not later.any():
+        return []
+    ttft, latency = metrics.ttft_ms(trace), metrics.latency_ms(trace)
+    parts: list[tuple[Literal["first", "later"], NDArray[np.bool_]]] = [("first", good & ~later), ("later", later)]
+    return [
+        Turns(
+            which,
+            int(of.sum()),
+            _spread(ttft[of]),
+            _spread(latency[of]),
+            _sizes(trace.input_tokens[of & trace.tokens_from_usage & (trace.input_tokens > 0)]).mean,
+        )
+        for which, of in parts
+    ]
+
+
+def _spread(values: NDArray[np.float64]) -> Distribution:
+    known = finite(values)
+    return distribution(known, estimates_of(known))
 
 
 def _sizes(tokens: NDArray[np.int64]) -> Sizes:

@@ -43,6 +43,7 @@ class Asking(msgspec.Struct, frozen=True, tag=True):
     prompts: Prompts
     least_tokens: int = 1
     """No answer is asked to be shorter than this."""
+    api: str = "chat"
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True):

@@ -17,8 +17,8 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from pacemark.dialects.bodies import Bodies
 from pacemark.endpoint.address import WireError
+from pacemark.instrument.asking import Asker
 from pacemark.instrument.clock import Alarm
 from pacemark.instrument.commands import (
     PROBE_LEVEL,
@@ -38,8 +38,6 @@ from pacemark.instrument.pool import Pool, given_up
 from pacemark.instrument.reports import Reports, Request
 from pacemark.pace import Concurrency, Rate, arrivals
 from pacemark.trace import ABSENT
-from pacemark.workload.source import Source
-from pacemark.workload.synthetic import Synthetic
 
 BEAT_NS = 50_000_000
 LOOK_NS = 250_000_000
@@ -71,8 +69,7 @@ class LoadGenerator:
         self._indices = itertools.count(setup.worker, setup.workers)
         self._level = PROBE_LEVEL
         self._streams = 0
-        self._head = b""
-        self._source: Source | None = None
+        self._asker: Asker | None = None
         self.broken: BaseException | None = None
         """What ended a stream that should have gone on: a fault of pacemark's own."""
         self._jitter = random.Random(setup.seed + setup.worker)
@@ -83,9 +80,9 @@ class LoadGenerator:
     async def obey(self, command: Command) -> None:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
-            self._head = command.head
-            bodies = Bodies(command.template)
-            self._source = Synthetic(command.workload, command.prompts, bodies, command.least_tokens)
+            if self._asker is None:
+                self._asker = Asker(command)
+            self._asker.told(command)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
                 await self._exchange(Request(PROBE_LEVEL, index, 0, data), monotonic_ns(), 0)
@@ -158,13 +155,17 @@ class LoadGenerator:
         try:
             while number < self._streams:
                 level = self._level
-                answer = await self._exchange(self._next(share), monotonic_ns(), number)
+                request = self._next(share, number)
+                answer = await self._exchange(request, monotonic_ns(), number)
+                rest_s = self._heard(request, answer)
                 share = 1.0
                 if level == self._level:
                     self._turned.add(number)
                 failures = failures + 1 if failed(answer) else 0
                 if failures:
                     await asyncio.sleep(pause_s(answer, failures, self._jitter))
+                elif rest_s:
+                    await asyncio.sleep(rest_s)
         finally:
             self._running.discard(number)
 
@@ -181,20 +182,23 @@ class LoadGenerator:
 
     async def _arrived(self, request: Request, due_ns: int) -> None:
         if self._places is None:
-            await self._exchange(request, due_ns, ABSENT)
+            self._heard(request, await self._exchange(request, due_ns, ABSENT))
         else:
             self._held[id(request)] = due_ns
             async with self._places:
                 del self._held[id(request)]
-                await self._exchange(request, due_ns, ABSENT)
+                self._heard(request, await self._exchange(request, due_ns, ABSENT))
 
     # --- one request
 
-    def _next(self, share: float = 1.0) -> Request:
-        assert self._source is not None
+    def _next(self, share: float = 1.0, stream: int = ABSENT) -> Request:
+        assert self._asker is not None
         level, index = self._level, next(self._indices)
-        body, _, tokens, *about = self._source.ask(level, index, share)
-        return Request(level, index, tokens, b"%b%d\r\n\r\n%b" % (self._head, len(body), body), tuple(about))
+        return Request(level, index, *self._asker.request(level, index, share, stream))
+
+    def _heard(self, request: Request, answer: Answer) -> float:
+        assert self._asker is not None
+        return self._asker.heard(request.level, request.number, answer)
 
     async def _exchange(self, request: Request, due_ns: int, stream: int) -> Answer:
         """Send one request and note everything about it; a failure is noted, not raised."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pacemark.summary import Level, Sizes, Traffic
+from pacemark.summary import Level, Sizes, Traffic, Turns
+from pacemark.units import number
 
 __all__ = ["traffic_in_words"]
 
@@ -16,7 +17,19 @@ def traffic_in_words(level: Level) -> list[str]:
         _lengths("input", traffic.asked_input, traffic.counted_input),
         _lengths("output", traffic.asked_output, traffic.counted_output),
     ]
+    if isinstance(traffic.turns, list):
+        lines.append("; ".join(_turns(turns) for turns in traffic.turns))
     return [line for line in lines if line]
+
+
+def _turns(turns: Turns) -> str:
+    p50, p95 = (_ms(figure.value) for figure in (turns.ttft_ms.p50, turns.ttft_ms.p95))
+    of = f"{turns.requests:,} of {turns.input_tokens or 0:,.0f} tokens"
+    return f"TTFT of {turns.which} turns p50 {p50}, p95 {p95} ({of})"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{number(value)} ms"
 
 
 def _lengths(what: str, asked: Sizes, counted: Sizes) -> str:

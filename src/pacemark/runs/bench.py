@@ -38,7 +38,7 @@ from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
 from pacemark.runs.looks import WindowEnd
-from pacemark.runs.priming import primed
+from pacemark.runs.priming import primed, refuse_conversation
 from pacemark.runs.status import Teller
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
@@ -173,6 +173,7 @@ class Bench:
         if 5 * self._latency_s > self.settings.timeout_s:
             took, limit = f"{self._latency_s:.1f} s", f"{self.settings.timeout_s:g} s"
             self.tell(f"one request alone took {took}; under load many may not end within the {limit} of --timeout")
+        refuse_conversation(self.workload, self._template, self.target.api)
         self._prepared = True
         self._say_patience()
         self._say_how()
@@ -210,7 +211,8 @@ class Bench:
     def _say_how(self) -> None:
         """Tell the workers how to ask from now on."""
         least = min(self._least_tokens, self.workload.output.typical)
-        self._workers.send(Asking(self._head, self._template, self.workload, self.prompts, least))
+        api = self.target.api
+        self._workers.send(Asking(self._head, self._template, self.workload, self.prompts, least, api))
 
     def _say_patience(self) -> None:
         """Tell the workers how long a server may be silent, if what has been seen has grown by much since."""

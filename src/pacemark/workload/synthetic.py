@@ -36,9 +36,22 @@ class Synthetic:
         self._prefix = functools.lru_cache(maxsize=1024)(self._new_prefix)
         self._shared = workload.prefix_tokens + round(prompts.system_tokens)
 
-    def ask(self, level: int, index: int, share: float = 1.0) -> Ask:
+    def ask(self, level: int, index: int, share: float = 1.0, stream: int = ABSENT) -> Ask:
         """See `Source`."""
         tokens = max(self._least, math.ceil(self._output(level, index) * share))
+        text, about = self.opening(level, index)
+        return about._replace(body=self._written.text(text, tokens), tokens=tokens)
+
+    def input_of(self, level: int, index: int) -> int:
+        """Tokens that a prompt has of its own."""
+        return self._input(level, index)
+
+    def output_of(self, level: int, index: int) -> int:
+        """Tokens of a whole answer."""
+        return self._output(level, index)
+
+    def opening(self, level: int, index: int) -> tuple[str, Ask]:
+        """The text of a prompt, and what is known of it; without a body yet."""
         own = self._input(level, index)
         words = self._prompts.words_for(own + self._prompts.system_tokens)
         text = prompt(self._seed, level, index, words, self._script)
@@ -47,7 +60,7 @@ class Synthetic:
             group = self._group(level, index) - 1
             text = f"{self._prefix(group)} {text}"
         known = group if self._shared else ABSENT
-        return Ask(self._written.text(text, tokens), words, tokens, own + self._shared, self._shared, known)
+        return text, Ask(b"", words, 0, own + self._shared, self._shared, known)
 
     def primer(self, group: int) -> Ask:
         """A request that brings the prefix of `group`, from 0, to the server's cache."""
