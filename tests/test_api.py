@@ -224,7 +224,7 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
 def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) -> None:
     tokenizers = needed("tokenizers")
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     words.save(str(tmp_path / "tokenizer.json"))
     found = pacemark.check(endpoint.url, tokenizer=tmp_path, input_tokens=100)
     assert found["prompt_length_from"] == "tokenizer"

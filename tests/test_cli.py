@@ -108,7 +108,7 @@ def endpoint() -> Iterator[Served]:
         (["show", "no/such/run"], ["no/such/run", "no run"]),
         (["report", "no/such/run"], ["no/such/run", "no run"]),
         (["export", "no/such/run"], ["no/such/run", "no run"]),
-        (["export", ".", "--format", "xml"], ["--format 'xml'", "csv or parquet"]),
+        (["export", ".", "--format", "xml"], ["--format 'xml'", "use csv, parquet, openmetrics"]),
     ],
     ids=lambda value: " ".join(value).replace("/", "_") if value[0].islower() else "",
 )
@@ -469,7 +469,8 @@ def test_what_ended_a_level_is_said(
     summary = strict((only_run(tmp_path) / "summary.json").read_bytes())
     assert summary["levels"][0]["ended_by"] == ended
     words = {"precision": "ended by its precision", "max_duration": "ended by its longest duration"}
-    assert words[ended] in " ".join(done.stdout.split())
+    detail = inside("show", only_run(tmp_path), "--detail").stdout
+    assert words[ended] in " ".join(detail.split())
     assert words[ended].replace("ended", "Ended") in (only_run(tmp_path) / "report.html").read_text()
 
 

@@ -26,6 +26,9 @@ from support.servers import MS, certificate, exchange, listening, streamed
 
 TRAPS = {
     "the role header counts as the first token",
+    "vLLM reads Mooncake's ms as seconds and its blocks of 512 as 16",
+    "vLLM reads BurstGPT by the order of its columns",
+    "vLLM measures the first turn of ShareGPT alone",
     "the first event counts as the first token",
     "a handshake within TTFT",
     "a schedule that drifts",

@@ -112,7 +112,7 @@ def written(record: RunRecord) -> dict[str, Any]:
         "schema": SCHEMA,
         "command": record.command,
         "started": record.started,
-        **({"began": record.began} if record.began else {}),
+        **({"began": list(record.began)} if record.began else {}),
         "target": record.target,
         "header_names": record.header_names,
         "goal": msgspec.to_builtins(goal)["goal"],
