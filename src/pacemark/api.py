@@ -9,8 +9,8 @@ from typing import Any, TypedDict, Unpack
 import msgspec
 
 from pacemark import scenario
-from pacemark.answers.allowance import Allowance
-from pacemark.answers.comparison import Compared, compare_runs
+from pacemark.answers.allowance import SEARCH_S, Allowance
+from pacemark.answers.comparison import compare_runs
 from pacemark.answers.gate import gated, parse_condition
 from pacemark.answers.planning import Plan, parse_demand
 from pacemark.answers.search import Step
@@ -21,7 +21,7 @@ from pacemark.pace import Arrivals, Concurrency
 from pacemark.runs import against, conclude, conduct
 from pacemark.runs.conduct import Options
 from pacemark.runs.folder import RunFolder
-from pacemark.runs.run import Run
+from pacemark.runs.run import ComparedRuns, Run
 from pacemark.values import positive, share
 
 __all__ = [
@@ -134,17 +134,18 @@ def find(
 ) -> Run:
     """Find the most load that meets the option `budget`: concurrency, or the open-loop rate.
 
-    The answer is in `.summary.find`. `within` is how narrow its interval should be. `from_run` answers from the
-    levels of an earlier run instead of a target: nothing is sent or written, and `.summary.find.next` is the load
-    whose measurement would tighten the answer most. `confirm` then tries the answer in the open loop, with Poisson
-    arrivals and with bursts; `.summary.find.confirmations` says what came of it. Raises as `run` does.
+    The answer is in `.summary.find`. `within` is how narrow its interval should be, `allowance` what the search may
+    spend: 900 s if not given. `from_run` answers from the levels of an earlier run instead of a target: nothing is sent
+    or written, and `.summary.find.next` is the load whose measurement would tighten the answer most. `confirm` then
+    tries the answer in the open loop, with Poisson arrivals and with bursts; `.summary.find.confirmations` says what
+    came of it. Raises as `run` does.
     """
     scenario.refuse_unknown(options, _OPTIONS)
     goal = scenario.Search("rate" if rate else "concurrency", arrivals, burstiness, within, most, confirm)
     scenario.refuse_search(goal, options, target, stored=from_run is not None)
     if from_run is not None:
         return conclude.answered(Path(from_run), parse_budget(options["budget"]), goal)
-    return conduct.searched(target, goal, {**scenario.SEARCH, **options}, allowance, tell)
+    return conduct.searched(target, goal, {**scenario.SEARCH, **options}, allowance or Allowance(SEARCH_S), tell)
 
 
 def plan(
@@ -180,7 +181,7 @@ def compare(
     baseline: str | Path = "",
     fail_if: Sequence[str] = (),
     **options: Unpack[Options],
-) -> Compared:
+) -> ComparedRuns:
     """Run B against run A, level by level; with `fail_if`, conditions such as "ttft p95 > +5%", `.conditions` says
     which passed, failed, or are undecided, and about how many more requests decide them.
 
@@ -200,7 +201,7 @@ def compare(
     found = gated(compare_runs(one.summary, two.summary, wanted=lacking), fail_if, alone=bool(target))
     sides = {"a": (found.a, one), "b": (found.b, two)}
     named = {name: msgspec.structs.replace(side, run=str(run.path)) for name, (side, run) in sides.items() if side}
-    return msgspec.structs.replace(found, **named)
+    return ComparedRuns(**{**msgspec.structs.asdict(found), **named})
 
 
 def _refuse_sides(

@@ -14,6 +14,10 @@ from pacemark.trace import Trace, Window
 __all__ = ["Allowance", "added", "spent_on", "will_have_spent"]
 
 
+SEARCH_S = 900.0
+"""What a search may take where nothing is said of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What a search may spend; None: as much as it takes."""

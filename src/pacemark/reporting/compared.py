@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +16,7 @@ from pacemark.answers.comparison import Compared, ComparedLevel, Comparison, Out
 from pacemark.reporting.words import plain, value
 from pacemark.summary import Figure
 
-__all__ = ["comparison", "markdown"]
+__all__ = ["comparison", "comparison_html", "markdown", "text"]
 
 _METRICS = {
     "output_tokens_per_s": "output tok/s",
@@ -58,6 +60,41 @@ def markdown(compared: Compared, *, everything: bool = False) -> str:
         cells = (plain(level.asked or level.load), name, value(x.a), value(x.b), _change(x.ratio), x.verdict)
         lines.append(f"| {' | '.join(map(_escaped, cells))} |")
     return "\n".join(lines)
+
+
+def text(compared: Compared) -> str:
+    """The same as plain text, for a Python session."""
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(comparison(compared))
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def comparison_html(compared: Compared) -> str:
+    """The same as HTML that needs no script and no style sheet, for a notebook; every figure can be unfolded."""
+    said = "".join(f"<p>{escape(line)}</p>" for line in [*_gate(compared), *_summary(compared, everything=True)])
+    differ, every = (_html_table(compared, everything) for everything in (False, True))
+    rest = f"<details><summary>Every figure</summary>{every}</details>" if every else ""
+    return f"<div>{said}{differ}{rest}</div>"
+
+
+_CELL = "text-align: right; padding: 2px 8px"
+
+
+def _html_table(compared: Compared, everything: bool) -> str:
+    """The rows of `comparison`; empty where there are none."""
+    rows = []
+    for level in compared.levels:
+        here = list(_rows(level, everything))
+        if here:
+            where = escape(plain(level.asked or level.load))
+            rows.append(f'<tr><th colspan="5" style="text-align: left">{where}</th></tr>')
+        for name, x in here:
+            cells = (value(x.a), value(x.b), _change(x.ratio), x.verdict)
+            inner = "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells)
+            rows.append(f'<tr><td style="text-align: left">{escape(name)}</td>{inner}</tr>')
+    heads = "".join(f"<th>{head}</th>" for head in ("Metric", "A", "B", "B / A (95%)", "Verdict"))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
 def _escaped(text: str) -> str:

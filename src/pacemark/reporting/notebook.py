@@ -14,7 +14,7 @@ from pacemark.reporting.charts.curve import main_chart
 from pacemark.reporting.terminal import answer
 from pacemark.summary import Summary
 
-__all__ = ["bundle", "fragment"]
+__all__ = ["bundle", "fragment", "offline"]
 
 _VERSION = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
 """Of Vega-Lite: major and minor."""
@@ -46,6 +46,35 @@ def fragment(summary: Summary) -> str:
         for said in statements(summary)
     )
     return f'<div style="background: white; color: black; padding: 8px; overflow-x: auto">{svg}{words}</div>'
+
+
+class _Layered(alt.LayerChart):
+    """A chart that brings its own drawing: altair's asks the network for a script."""
+
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return _drawn(self)
+
+
+class _Column(alt.VConcatChart):
+    """The same of charts one above the other."""
+
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return _drawn(self)
+
+
+def offline(chart: alt.LayerChart | alt.VConcatChart) -> alt.LayerChart | alt.VConcatChart:
+    """The same chart, shown by a notebook without a network; it can be changed and saved as any chart of altair."""
+    kind = _Layered if isinstance(chart, alt.LayerChart) else _Column
+    return kind(**{name: value for name, value in chart._kwds.items() if value is not alt.Undefined})
+
+
+def _drawn(chart: alt.LayerChart | alt.VConcatChart) -> dict[str, Any]:
+    spec = chart.to_dict()
+    return {
+        f"application/vnd.vegalite.v{_VERSION[0]}+json": spec,
+        "text/html": drawing.svg(spec),
+        "text/plain": repr(chart),
+    }
 
 
 def _mark(said: Statement) -> str:

@@ -24,6 +24,7 @@ from pacemark.endpoint.offered import only_model
 from pacemark.endpoint.target import Target, target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.reporting import drawing
+from pacemark.reporting.observing import observing
 from pacemark.reporting.progress import Status, told
 from pacemark.runs.bench import Bench
 from pacemark.runs.calibration import warning as beyond_calibration
@@ -45,7 +46,8 @@ class Options(Words, total=False):
     headers: Sequence[str] | Mapping[str, str]
     out: str | Path
     observe: Callable[[Status], None]
-    """Called some twenty times a second with where the run stands."""
+    """Called some twenty times a second with where the run stands; without it a notebook's cell or a terminal shows
+    it."""
     command: Sequence[str]
     """How the run was asked for, to be written down; the CLI gives its own words."""
 
@@ -208,8 +210,10 @@ class _Notices:
 def _run(order: Scenario, options: Options, body: Callable[[Bench, RunFolder, RunRecord], Run]) -> Run:
     """Open the target and a run folder, get ready, and hand over to `body`."""
     refuse_unknown(options, Options.__annotations__)
-    said, labels = _Notices(), labelled(options)
-    observe = options.get("observe", _silent)
+    if "observe" not in options:
+        with observing() as observe:
+            return _run(order, {**options, "observe": observe}, body)
+    said, labels, observe = _Notices(), labelled(options), options["observe"]
     with _opened(order, options, said, observe) as (place, scenario, serving):
         if beyond := beyond_calibration(scenario.loads, place.tls):
             said.say(beyond)
@@ -375,10 +379,6 @@ def _forewarn(serving: Serving | Route, bench: Bench, scenario: Scenario, said: 
     output_tokens = bench.workload.output.mean if DIALECTS[bench.target.api].output_tokens is None else 0
     for line in serving.endpoint.planned(scenario.loads, latency_s, input_tokens, output_tokens):
         said.say(line)
-
-
-def _silent(status: Status) -> None:
-    """The default observer."""
 
 
 def _counter(path: str) -> Tokenizer | None:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pacemark.answers.comparison import Compared
 from pacemark.runs import tables
 from pacemark.runs.tables import RowsOf
 from pacemark.summary import Level, Summary
@@ -67,10 +68,11 @@ class Run:
         return tables.to_spark(tables.table(self.summary, self.path, rows), session)
 
     def plot(self) -> altair.LayerChart | altair.VConcatChart:
-        """The throughput-latency curve; of a length grid, its lines."""
+        """The throughput-latency curve; of a length grid, its lines. A saved notebook shows it without a network."""
         from pacemark.reporting.charts.curve import main_chart
+        from pacemark.reporting.notebook import offline
 
-        return main_chart(self.summary)
+        return offline(main_chart(self.summary))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         from pacemark.reporting.notebook import bundle
@@ -82,3 +84,20 @@ class Run:
         from pacemark.reporting.notebook import fragment
 
         return fragment(self.summary)
+
+
+class ComparedRuns(Compared, frozen=True):
+    """A comparison, as the Python face hands it out."""
+
+    def __repr__(self) -> str:
+        from pacemark.reporting.compared import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from pacemark.reporting.compared import comparison_html
+
+        return comparison_html(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/html": self._repr_html_(), "text/plain": repr(self)}

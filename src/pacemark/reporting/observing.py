@@ -1,0 +1,83 @@
+"""Where a run that was started from Python shows how it goes: in the notebook's cell, in the terminal, or nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import Any
+
+from pacemark.reporting.progress import Progress, Status
+from pacemark.reporting.rows import heading, level_row
+from pacemark.reporting.words import plain
+from pacemark.units import number
+
+__all__ = ["Cell", "observing"]
+
+_EVERY_S = 0.5
+
+
+@contextlib.contextmanager
+def observing() -> Iterator[Callable[[Status], None]]:
+    """An observer for as long as the block runs: it does nothing where nobody would see it."""
+    if _in_notebook():
+        yield Cell().update
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with Progress() as progress:
+            yield progress.update
+    else:
+        yield lambda status: None
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel runs this, so that there is a cell to write to."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
+class Cell:
+    """What stands below a notebook's cell: a row for each level that has ended, and the moment below them.
+
+    The output is replaced and not added to, so a saved notebook keeps the rows alone.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self._clock = clock
+        self._lines: list[str] = []
+        self._rows = 0
+        self._shown_s = float("-inf")
+        self._handle: Any = None
+
+    def update(self, status: Status) -> None:
+        """Show `status`, if it is time to."""
+        if status.note:
+            self._lines.append(plain(status.note))
+        elif status.ended is not None:
+            self._lines += [] if self._rows else [heading(status.ended)]
+            self._lines.append(level_row(status.ended))
+            self._rows += 1
+        elif self._clock() - self._shown_s < _EVERY_S:
+            return
+        self._shown_s = self._clock()
+        moment = [] if status.note or status.ended is not None else [_moment(status)]
+        self._show("\n".join([*self._lines, *moment]))
+
+    def _show(self, text: str) -> None:
+        from IPython.display import display
+
+        shown = {"text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"}
+        if self._handle is None:
+            self._handle = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(shown, raw=True)
+
+
+def _moment(status: Status) -> str:
+    left = "" if status.remaining_s is None else f", {status.remaining_s:.0f} s left"
+    rate = "" if status.tokens_per_s is None else f", {number(status.tokens_per_s)} tokens/s"
+    if status.phase == "reporting":
+        return "writing the report ..."
+    return f"{status.load}: {status.phase}, {status.elapsed_s:.0f} s{left}{rate}, {status.completed:,} done"
