@@ -13,6 +13,7 @@ PAGE = Path(__file__).with_name("cli.md")
 HEAD = """# The command line
 
 Made from the code by `make docs`. Results go to standard output, all else to standard error.
+`pacemark --install-completion` makes your shell complete commands and flags.
 """
 
 

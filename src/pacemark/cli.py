@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="pacemark",
     help="Load-test an LLM endpoint: how much throughput it gives within a latency budget, and how sure that is.",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -102,7 +102,7 @@ def sweep_command(
     output_tokens: OutputLengths = "128",
     **given: Any,
 ) -> None:
-    """Measure the throughput-latency curve; over several lengths, what a token costs at one concurrency."""
+    """Measure the throughput-latency curve. Over several lengths: what a token costs, at one concurrency."""
     levels = numbers("--concurrency", concurrency, int) if concurrency else None
     rates = numbers("--rate", rate, float) if rate else None
     given["input_tokens"] = several("--input-tokens", input_tokens)
@@ -134,7 +134,7 @@ def data_command(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Requests or a trace; or databricks:ENDPOINT.")],
     **given: Any,
 ) -> None:
-    """Tell what a file of requests or a trace holds, or by which SQL Databricks gives one; nothing is sent."""
+    """Tell what a file of requests or a trace holds. Or by which SQL Databricks gives one; nothing is sent."""
     showing.datafile(file, **given)
 
 
@@ -172,7 +172,7 @@ def show_command(
 def list_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of runs.")] = Path("runs"), **given: Any
 ) -> None:
-    """List the stored runs of a folder, the newest last: when, what, and the answer."""
+    """List the stored runs of a folder. The newest is the last; of each it tells when, what, and the answer."""
     from pacemark.runs.listing import stored_runs
 
     found = stored_runs(folder)
@@ -185,7 +185,7 @@ def list_command(
 @app.command("report")
 @flags("budget no_fail_budget join mlflow json")
 def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
-    """Compute summary and report anew from a stored run, for another --budget if you like."""
+    """Compute the summary and report of a stored run anew. For another --budget, if you like."""
     from pacemark import api as face
 
     with storing(str(run)):
@@ -205,7 +205,7 @@ def export_command(
     ] = "requests",
     output: Annotated[Path | None, typer.Option(help="File to write; in the run folder if not given.")] = None,
 ) -> None:
-    """Write a run's requests or levels for other tools: as a table, OpenMetrics, JUnit or Markdown."""
+    """Write a run for other tools. Requests or levels, as a table, OpenMetrics, JUnit or Markdown."""
     from pacemark.runs.export import export
 
     typer.echo(export(run, format, output, rows))
@@ -253,7 +253,7 @@ def plan_command(
     provisioned: Annotated[str, typer.Option(help="What was measured, such as '50 model units'.")] = "",
     **given: Any,
 ) -> None:
-    """How many replicas a demand needs within a budget, and what they cost."""
+    """How many replicas a demand needs. Within a budget, and what they cost."""
     from pacemark import api as face
 
     found = face.plan(
@@ -293,8 +293,8 @@ def compare_command(
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gate's conditions as JUnit.")] = None,
     **given: Any,
 ) -> None:
-    """Compare two stored runs, or a target with a stored run, level by level; exit code 1 where a --fail-if condition
-    surely holds, 4 where that cannot be told."""
+    """Compare two runs, level by level. Stored ones, or a target with a stored run; exit code 1 where a --fail-if
+    condition surely holds, 4 where that cannot be told."""
     from pacemark import api as face
     from pacemark.reporting.junit import of_gate
 
@@ -356,7 +356,7 @@ def calibrate_command(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     **given: Any,
 ) -> None:
-    """How many streams this machine can measure honestly, plain and over TLS."""
+    """How much load this machine can measure honestly. Plain and over TLS; it takes some minutes."""
     from pacemark.runs import calibration as room
 
     counts = numbers("--streams", streams, int) if streams else room.STREAMS
