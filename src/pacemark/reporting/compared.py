@@ -64,7 +64,7 @@ def markdown(compared: Compared, *, everything: bool = False) -> str:
 
 def text(compared: Compared) -> str:
     """The same as plain text, for a Python session."""
-    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console = Console(width=80, file=io.StringIO(), color_system=None, force_jupyter=False)
     console.print(comparison(compared))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
