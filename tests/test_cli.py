@@ -410,7 +410,9 @@ def test_ctrl_c_keeps_what_had_finished(endpoint: Served, tmp_path: Path) -> Non
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     folder = only_run(tmp_path / "runs")
-    assert stderr.splitlines()[-1] == f"pacemark: stopped; what had finished is in runs/{folder.name}"
+    assert stderr.splitlines()[-1] == (
+        f"pacemark: stopped; what had finished is in runs/{folder.name}; to go on: pacemark resume runs/{folder.name}"
+    )
     summary = strict(stdout)
     assert summary["run"]["interrupted"] is True
     (level,) = summary["levels"]

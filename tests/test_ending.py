@@ -59,7 +59,9 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
     folder = only_run(tmp_path / "runs")
-    assert stderr.splitlines()[-1] == f"pacemark: stopped; what had finished is in runs/{folder.name}"
+    assert stderr.splitlines()[-1] == (
+        f"pacemark: stopped; what had finished is in runs/{folder.name}; to go on: pacemark resume runs/{folder.name}"
+    )
     assert "report: " in stdout
     assert {path.name for path in folder.iterdir()} == {"run.json", "run.db", "summary.json", "report.html"}
     assert len(ours) >= 3  # itself, a worker and the embedded endpoint

@@ -21,12 +21,13 @@ from pacemark.pace import Arrivals, Concurrency
 from pacemark.runs import against, conclude, conduct
 from pacemark.runs.conduct import Options
 from pacemark.runs.folder import RunFolder
+from pacemark.runs.resume import Anew, resumed
 from pacemark.runs.run import ComparedRuns, Run
 from pacemark.values import positive, share
 
 __all__ = [
     "Options", "Run", "ServeOptions", "check", "compare", "demo", "find", "load", "log_to_mlflow", "plan", "report",
-    "run", "serve", "share", "show", "sweep",
+    "resume", "run", "serve", "share", "show", "sweep",
 ]  # fmt: skip
 
 _OPTIONS = tuple(Options.__annotations__)
@@ -116,6 +117,17 @@ def report(path: str | Path, *, budget: str = "") -> Run:
     Raises BadInput where there are none.
     """
     return conclude.anew(Path(path), parse_budget(budget) if budget else None)
+
+
+def resume(path: str | Path, *, tell: Callable[[Step], None] = lambda step: None, **anew: Unpack[Anew]) -> Run:
+    """Go on with a run that was cut off, into its own folder, with what it was ordered with; of a folder of runs, the
+    newest. `.summary.run["resumed"]` says from which level on. A run with nothing left to measure is given as it is.
+
+    `headers` are not stored and are given again, `wait` is how long to wait for an endpoint that is not ready. Raises
+    BadInput, also where another process writes the run, and RunFailed.
+    """
+    scenario.refuse_unknown(anew, Anew.__annotations__)
+    return resumed(Path(path), anew, tell)
 
 
 def find(

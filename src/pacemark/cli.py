@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from pacemark import showing
 from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, reason, storing
-from pacemark.errors import BadInput, Failed, PacemarkError, RunFailed, Stopped, Undecided
+from pacemark.errors import BadInput, Failed, PacemarkError, Stopped, Undecided
 from pacemark.flags import (
     ACCESS,
     LEVELS,
@@ -35,7 +35,6 @@ from pacemark.version import __version__
 
 if TYPE_CHECKING:
     from pacemark.answers.comparison import Compared
-    from pacemark.api import Run
 
 app = typer.Typer(
     name="pacemark",
@@ -88,7 +87,7 @@ def run_command(
         from pacemark import api as face
 
         done = face.run(target, **loads, **options)
-    _done(done, given)
+    showing.finished(done, given)
 
 
 @app.command("sweep")
@@ -112,7 +111,7 @@ def sweep_command(
         from pacemark import api as face
 
         done = face.sweep(target, concurrency=levels, rate=rates, **_process(given), **options)
-    _done(done, given)
+    showing.finished(done, given)
 
 
 @app.command("check")
@@ -146,7 +145,7 @@ def demo_command(context: typer.Context, **given: Any) -> None:
         from pacemark import api as face
 
         done = face.demo(**options)
-    _done(done, given, curve=False)
+    showing.finished(done, given, curve=False)
 
 
 @app.command("show")
@@ -182,6 +181,22 @@ def list_command(
         showing.listed(found)
 
 
+@app.command("resume")
+@flags("header wait no_fail_budget mlflow json")
+def resume_command(
+    context: typer.Context,
+    run: RunPath = Path("runs"),
+    target: Annotated[str, typer.Option(metavar="URL", help="Its URL, where that held a secret.")] = "",
+    **given: Any,
+) -> None:
+    """Go on with a run that was cut off: measure what is left of it, into its own folder."""
+    with showing.watched(context, given | {"out": run}) as options:
+        from pacemark import api as face
+
+        done = face.resume(run, target=target, tell=showing.searching(options), **showing.given_again(options))
+    showing.finished(done, given | {"budget": done.summary.run["settings"].get("budget")})
+
+
 @app.command("report")
 @flags("budget no_fail_budget join mlflow json")
 def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
@@ -191,7 +206,7 @@ def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
     with storing(str(run)):
         done = face.report(run, budget=given["budget"])
     showing.tell(done, given["json"], mlflow=given["mlflow"], join=given["join"])
-    _gated(done, given)
+    showing.refuse_unmet(done, given)
 
 
 @app.command("export")
@@ -241,7 +256,7 @@ def find_command(
     with showing.watched(context, given) as options:
         options["budget"] = budget
         done = face.find(target, tell=showing.searching(options), **search, **options)
-    _done(done, given | {"budget": budget}, written=from_run is None)
+    showing.finished(done, given | {"budget": budget}, written=from_run is None)
 
 
 @app.command("plan")
@@ -391,25 +406,6 @@ def serve_command(
 
 def _process(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given.pop(name) for name in PROCESS.split()}
-
-
-def _done(done: Run, given: dict[str, Any], *, written: bool = True, curve: bool = True) -> None:
-    """Show a run. One that was stopped has told what it has; its exit code says that it is not whole."""
-    showing.tell(done, given["json"], mlflow=given.get("mlflow", False), written=written, curve=curve)
-    if done.interrupted:
-        raise Stopped(f"stopped; what had finished is in {done.path}")
-    if done.levels and all(level.verdict.status == "invalid" for level in done.levels):
-        why = next((reason.message for level in done.levels for reason in level.verdict.reasons), "")
-        raise RunFailed(f"no level can be relied on: {why}; what was measured is in {done.path}")
-    _gated(done, given)
-
-
-def _gated(done: Run, given: dict[str, Any]) -> None:
-    """Raises Failed where a budget was given and no level meets it, and that was not to be let pass."""
-    from pacemark.reporting.answer import unmet
-
-    if given.get("budget") and not given["no_fail_budget"] and (line := unmet(done.summary)):
-        raise Failed(line)
 
 
 def main(words: Sequence[str] | None = None) -> None:

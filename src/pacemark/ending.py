@@ -54,7 +54,7 @@ class Stop:
     def _leave(self) -> None:
         cursor = b"\x1b[?25h" if 2 in self._terminals else b""  # the live display hides it
         with contextlib.suppress(OSError):
-            os.write(2, cursor + b"\npacemark: stopped at once; `pacemark report` tells what was stored until then\n")
+            os.write(2, cursor + b"\npacemark: stopped at once; `pacemark resume` goes on from what was stored\n")
         os._exit(self.code)
 
 
@@ -142,8 +142,8 @@ def storing(out: str) -> Iterator[None]:
     except Exception as error:
         if reason := _unwritten(error):
             raise RunFailed(
-                f"the run cannot be written below {out}: {reason}; once there is room, `pacemark report {out}` tells "
-                "what was stored until then"
+                f"the run cannot be written below {out}: {reason}; once there is room, `pacemark resume {out}` goes "
+                f"on, and `pacemark report {out}` tells what was stored until then"
             ) from None
         raise
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pacemark.errors import BadInput
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file under another name first, so that whoever reads it, or is stopped, never has half of it.
@@ -17,6 +19,28 @@ def write_whole(path: Path, data: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def held(folder: Path) -> int | None:
+    """Be the only one that writes to `folder` for as long as this process lives, or until what this returns is closed;
+    None where the system has no such locks. Raises BadInput where another process does.
+
+    The folder is locked, and no file in it: closing any file of sqlite's would give up the locks of its own.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise BadInput(f"{folder} is being written by another process: wait for its end, or stop it") from None
+    except OSError:  # some file systems know no locks
+        os.close(lock)
+        return None
+    return lock
 
 
 def cache_folder() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,13 @@ def _ports() -> int:
 def workers_for(streams: float) -> int:
     """Worker processes for so many streams: as they need, and no more than leave a core to the rest of the machine."""
     return max(1, min(cpus() - 1, math.ceil(streams / STREAMS_PER_WORKER)))
+
+
+def boot_id() -> str:
+    """Tells one start of this machine from another; empty where nothing does."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # macOS
+        asked = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return ""

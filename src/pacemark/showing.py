@@ -15,6 +15,7 @@ import msgspec
 import typer
 
 from pacemark.ending import note, storing
+from pacemark.errors import Failed, RunFailed, Stopped
 from pacemark.flags import options_of
 
 if TYPE_CHECKING:
@@ -127,6 +128,30 @@ def tell(
         from pacemark.integrations.mlflow import log
 
         note(f"MLflow run: {log(run.summary, run.path)}")
+
+
+def finished(run: Run, given: Mapping[str, Any], *, written: bool = True, curve: bool = True) -> None:
+    """Show a run. One that was stopped has told what it has; its exit code says that it is not whole."""
+    tell(run, given["json"], mlflow=given.get("mlflow", False), written=written, curve=curve)
+    if run.interrupted:
+        raise Stopped(f"stopped; what had finished is in {run.path}; to go on: pacemark resume {run.path}")
+    if run.levels and all(level.verdict.status == "invalid" for level in run.levels):
+        why = next((reason.message for level in run.levels for reason in level.verdict.reasons), "")
+        raise RunFailed(f"no level can be relied on: {why}; what was measured is in {run.path}")
+    refuse_unmet(run, given)
+
+
+def refuse_unmet(run: Run, given: Mapping[str, Any]) -> None:
+    """Raises Failed where a budget was given and no level meets it, and that was not to be let pass."""
+    from pacemark.reporting.answer import unmet
+
+    if given.get("budget") and not given["no_fail_budget"] and (line := unmet(run.summary)):
+        raise Failed(line)
+
+
+def given_again(options: Options) -> Any:
+    """What a run that is gone on with may be given again, of the options of one that begins."""
+    return {name: options[name] for name in ("headers", "wait", "observe") if name in options}
 
 
 def datafile(file: str, *, days: int, table: str, json: bool, **how: Any) -> None:

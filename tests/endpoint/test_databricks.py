@@ -108,7 +108,8 @@ def test_a_token_that_expires_in_mid_run_fails_no_request(monkeypatch: pytest.Mo
     assert level.requests.completed > 100
     assert len(set(tokens)) > 3
     folder = RunFolder.open(run.path)
-    sights = folder.sights()
+    (session,) = folder.sessions()
+    sights = session.sights()
     folder.close()
     assert len(sights) > 3
     assert all(s.ready and not s.problem for s in sights)

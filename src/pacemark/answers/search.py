@@ -77,15 +77,18 @@ def find(
     most: float = 4096,
     allowance: Allowance | None = None,
     observe: Callable[[Step], None] = lambda step: None,
+    known: Sequence[LevelResult] = (),
 ) -> Find:
     """The largest concurrency, or open-loop rate, that meets `budget`, with its 95% interval.
 
     `precision` is how narrow the interval should be, as a share of the answer (never less than one stream); `most`
-    is the largest load to try. Raises BadInput for a budget that makes no sense, RunFailed where the first level
-    gives no result.
+    is the largest load to try. `known` are the levels of this same search before it was cut off: it goes on with
+    them. Raises BadInput for a budget that makes no sense, RunFailed where the first level gives no result.
     """
     budget = parse(budget) if isinstance(budget, str) else budget
     search = _Search(measure, budget, kind, arrivals, burstiness, precision, most, allowance or Allowance(), observe)
+    for result in known:
+        search.recall(result)
     return search.run()
 
 
@@ -110,6 +113,8 @@ class _Search:
     def run(self) -> Find:
         x: float | None = 1
         why = "to know the endpoint at its best"
+        if self.probes:
+            x, why = self.next()
         while x is not None:
             forecast = self.forecast(x)
             over = self.allowance.exceeded(added(self.spent, self.forecast(x, least=True))) if self.probes else None
@@ -131,9 +136,23 @@ class _Search:
         except RunFailed as error:
             if not self.probes:
                 raise
-            self.readings[x] = next(iter(self.readings.values())).failed(x)
-            self.probes.append(Probe(load, False, str(error)))
+            self.gave_nothing(x, str(error))
             return
+        self.take(x, result)
+
+    def recall(self, result: LevelResult) -> None:
+        """A level that was measured before, as if it had been now."""
+        if result.level.ended_by == "interrupted":
+            self.gave_nothing(result.load.value, "it gave no result")
+        else:
+            self.take(result.load.value, result)
+
+    def gave_nothing(self, x: float, why: str) -> None:
+        self.readings[x] = next(iter(self.readings.values())).failed(x)
+        self.probes.append(Probe(self.load(x), False, why))
+
+    def take(self, x: float, result: LevelResult) -> None:
+        load = self.load(x)
         self.spent = added(self.spent, spent_on(result))
         if not demanded(result, self.budget)[-1].scores.size:
             self.probes.append(Probe(load, None, "the allowance ended before a request of its window was answered"))

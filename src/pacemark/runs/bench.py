@@ -8,7 +8,7 @@ ended, so that none is cut off and none ends in the calm of a drain. The next le
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import NamedTuple
 
@@ -95,7 +95,7 @@ class Bench:
         self._watcher = Watcher(source, target.headers) if source is not None else None
         self.sights: list[Sight] = []
         self._ledger = Ledger(lambda text: self.target.redacted(text))
-        self._teller = Teller(settings.duration_s if settings.timed else None)
+        self.teller = Teller(settings.duration_s if settings.timed else None)
         self.known_prompts: float | None = None
         """See `pacemark.figures.evidence.Evidence`."""
         self._level = PROBE_LEVEL
@@ -141,14 +141,12 @@ class Bench:
     def folder(self, folder: RunFolder | None) -> None:
         self._ledger.folder = folder
 
-    @property
-    def levels_planned(self) -> int | None:
-        """How many levels there will be; None where nobody knows."""
-        return self._teller.levels
-
-    @levels_planned.setter
-    def levels_planned(self, count: int | None) -> None:
-        self._teller.levels = count
+    def go_on(self, results: Sequence[LevelResult], last_number: int, known_prompts: float | None) -> None:
+        """Take over from a run that was cut off: what it measured, the last number it gave to a level, and what it had
+        found out of prompts before it sent any."""
+        self.results, self._level, self.known_prompts = list(results), last_number, known_prompts
+        self.teller.ahead = last_number + 1 - len(results)
+        self._known = self._known.union(*(result.trace.origins() for result in results))
 
     # --- before the first level
 
@@ -241,7 +239,7 @@ class Bench:
 
     def tell(self, line: str) -> None:
         """Tell the user something, once."""
-        self._observe(self._teller.note(self._level, self.target.redacted(line)))
+        self._observe(self.teller.note(self._level, self.target.redacted(line)))
 
     def _pause(self, seconds: float) -> None:
         end_ns = monotonic_ns() + int(seconds * 1e9)
@@ -276,9 +274,9 @@ class Bench:
             window = Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0)
             result = self._conclude(level, window, ended_by)
         if line := level.doubts.afterthought(result.health.reconnects):
-            self._observe(self._teller.note(level.number, line, load))
-        if self.levels_planned != 1:  # one level alone is told as a whole in a moment
-            self._observe(self._teller.ended(level.number, msgspec.structs.replace(result.level, asked=self._asked)))
+            self._observe(self.teller.note(level.number, line, load))
+        if self.teller.levels != 1:  # one level alone is told as a whole in a moment
+            self._observe(self.teller.ended(level.number, msgspec.structs.replace(result.level, asked=self._asked)))
         return result
 
     def _begin(self, load: Load) -> _Level:
@@ -322,14 +320,15 @@ class Bench:
 
     def finish(self, drain: bool = True) -> list[LevelResult]:
         """Let requests in flight end, so that what the server counted is what was recorded. All levels' results."""
-        self._observe(self._teller.reporting(self._level))
+        self._observe(self.teller.reporting(self._level))
         grace_s = min(self.settings.timeout_s, max(10.0, 3 * self._latency_s)) if drain else 0.0
         for batch in self._workers.finish(drain, grace_s):
             self._take(batch)
+        ahead = self.teller.ahead
         for number, conclude in self._unfinished.items():
             # Answers to an interrupted level's requests may have come since; they belong to its figures.
-            self.results[number] = conclude()
-        return [self._with_late(level, result) for level, result in enumerate(self.results)]
+            self.results[number - ahead] = conclude()
+        return [self._with_late(place + ahead, result) for place, result in enumerate(self.results)]
 
     def _with_late(self, level: int, result: LevelResult) -> LevelResult:
         """Count the requests that ended after their level did; they are in no figure but the totals."""
@@ -413,7 +412,7 @@ class Bench:
             self._pump(min(0.05, max(0.001, left_s)))
             beats = self._workers.beats
             number, load, page, *_ = level
-            self._observe(self._teller.status(number, load, phase, page, beats, end_ns, self._latency_s))
+            self._observe(self.teller.status(number, load, phase, page, beats, end_ns, self._latency_s))
 
     def _pump(self, timeout_s: float = 0.05) -> None:
         for batch in self._workers.receive(timeout_s):

@@ -36,7 +36,7 @@ from pacemark.scenario import Grid, Search
 from pacemark.summary import Asked, Find, Fits, Level, OperatingPoints, Summary
 from pacemark.trace import Trace, Window
 
-__all__ = ["anew", "answered", "concluded", "planned"]
+__all__ = ["anew", "answered", "concluded", "found_before", "planned", "summed_up"]
 
 
 # --- what a stored run gives
@@ -55,7 +55,7 @@ def anew(path: Path, budget: Budget | None) -> Run:
         find: Find | None = None
         limits = record.scenario.settings.budget
         if isinstance(record.scenario.goal, Search) and limits is not None:
-            find = _found_before(folder, limits) or find_from(comparable(results), limits)
+            find = found_before(folder, limits) or find_from(comparable(results), limits)
         return concluded(folder, results, record, find)
 
 
@@ -66,7 +66,7 @@ def answered(path: Path, budget: Budget, goal: Search) -> Run:
         _refuse_grid(folder, record)
         results = comparable(stored(folder, record), rate=goal.load == "rate")
         found = find_from(results, budget, precision=goal.within)
-        if before := _found_before(folder, budget, found.load):  # one answer to one budget: that of the search itself
+        if before := found_before(folder, budget, found.load):  # one answer to one budget: that of the search itself
             found = (
                 before if before.resolved else msgspec.structs.replace(before, next=found.next, next_why=found.next_why)
             )
@@ -84,7 +84,7 @@ def planned(
         if limits is None:
             raise BadInput("plan needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
         results = stored(folder, record)
-        before = _found_before(folder, limits)
+        before = found_before(folder, limits)
     sold = sold_in(record.endpoint) if record.endpoint or size else None
     sold = msgspec.structs.replace(sold, size=size) if sold and size else sold
     return plan_for(results, demand, limits, burstiness=burstiness, price_per_hour=price, sold=sold, find=before)
@@ -98,7 +98,7 @@ def _for_budget(record: RunRecord, budget: Budget | None) -> RunRecord:
     return msgspec.structs.replace(record, scenario=msgspec.structs.replace(record.scenario, settings=settings))
 
 
-def _found_before(folder: RunFolder, budget: Budget, kind: str | None = None) -> Find | None:
+def found_before(folder: RunFolder, budget: Budget, kind: str | None = None) -> Find | None:
     """What a search for this budget found, if it came to its end."""
     with contextlib.suppress(BadInput):
         found = folder.summary().find or None
@@ -115,15 +115,23 @@ def _refuse_grid(folder: RunFolder, record: RunRecord) -> None:
 
 def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     """The levels of a stored run, summed up anew. Raises BadInput where there are none."""
+    if results := summed_up(folder, record):
+        return results
+    raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")
+
+
+def summed_up(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
+    """The levels of a stored run, if there are any."""
     results = []
     settings, learned = record.scenario.settings, record.learned
-    sights = folder.sights()
+    sights = [(session, session.sights()) for session in folder.sessions()]
     workload = record.scenario.workload
     known = frozenset(range(workload.prefix_groups)) if workload.prime else frozenset[int]()
     for level, load, window, ended_by, died in folder.levels():
         trace = replace(folder.trace(level, open_loop=isinstance(load, Rate)), known_origins=known)
         known = trace.origins()
-        if record.ended is None:  # it was killed, so the window may not have come to its planned end
+        seen = next(looks for session, looks in sights if level in session)
+        if record.ended is None and ended_by == "interrupted":  # killed, perhaps before the window's planned end
             window = Window(window.start_ns, min(window.end_ns, _known_until(trace, settings.workers)))
         results.append(
             sum_up(
@@ -133,15 +141,13 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
                 health_of(trace, folder.beats(level), died),
                 budget=settings.budget,
                 ended_by=ended_by,
-                watch=watch_from(trace.refusals, sights),
+                watch=watch_from(trace.refusals, seen),
                 known_prompts=learned.known_prompts if learned else None,
                 asked_input=None if isinstance(record.scenario.goal, Grid) else record.scenario.workload.input.mean,
                 template_tokens=learned.prompts.counted_overhead if learned else None,
                 max_in_flight=settings.max_in_flight,
             )
         )
-    if not results:
-        raise BadInput(f"{folder.path} holds no level: the run was cut off before its first request")
     return results
 
 

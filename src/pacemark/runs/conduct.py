@@ -23,6 +23,7 @@ from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.offered import only_model
 from pacemark.endpoint.target import Target, target
 from pacemark.errors import BadInput, RunFailed
+from pacemark.pace import Concurrency
 from pacemark.reporting import drawing
 from pacemark.reporting.observing import observing
 from pacemark.reporting.progress import Status, told
@@ -37,7 +38,10 @@ from pacemark.summary import Asked, Confirmation, Find, Spent
 from pacemark.trace import ABSENT
 from pacemark.workload.tokenizer import Tokenizer
 
-__all__ = ["Checked", "Options", "checked", "conducted", "measured", "searched"]
+__all__ = [
+    "Checked", "Notices", "Options", "carried_out", "checked", "conducted", "driven", "endpoint_opened", "measured",
+    "rest_of", "search_on", "searched",
+]  # fmt: skip
 
 
 class Options(Words, total=False):
@@ -57,14 +61,19 @@ class Options(Words, total=False):
 
 def measured(where: str, goal: Goal, options: Options) -> Run:
     """Measure the levels of `goal`, one after the other. Raises BadInput and RunFailed."""
+    return conducted(ordered(where, goal, options), options, rest_of(goal))
+
+
+def rest_of(goal: Goal, done: int = 0) -> Callable[[Bench], None]:
+    """Measures the levels of `goal`, one after the other; the first `done` of them are left out."""
 
     def drive(bench: Bench) -> None:
-        for load, asked in steps(goal):
+        for load, asked in steps(goal)[done:]:
             if asked is not None:
                 bench.ask_for(asked)
             bench.measure(load)
 
-    return conducted(ordered(where, goal, options), options, drive)
+    return drive
 
 
 def conducted(scenario: Scenario, options: Options, drive: Callable[[Bench], None]) -> Run:
@@ -74,8 +83,8 @@ def conducted(scenario: Scenario, options: Options, drive: Callable[[Bench], Non
     """
 
     def body(bench: Bench, folder: RunFolder, record: RunRecord) -> Run:
-        bench.levels_planned = len(steps(scenario.goal))
-        return _driven(bench, folder, record, lambda: drive(bench))
+        bench.teller.levels = len(steps(scenario.goal))
+        return driven(bench, folder, record, lambda: drive(bench))
 
     return _run(scenario, options, body)
 
@@ -86,29 +95,37 @@ def searched(
     """Search for the largest load within the budget, which is among `options`. Raises BadInput and RunFailed."""
 
     def body(bench: Bench, folder: RunFolder, record: RunRecord) -> Run:
-        answer: list[Find] = []
-        budget = record.scenario.settings.budget
-        assert budget is not None
+        return search_on(bench, folder, record, goal, tell)
 
-        def drive() -> None:
-            found = search_for(
-                bench.measure,
-                budget,
-                kind=goal.load,
-                arrivals=goal.arrivals,
-                burstiness=goal.burstiness,
-                precision=goal.within,
-                most=goal.most,
-                allowance=allowance,
-                observe=tell,
-            )
-            answer.append(found)
-            if goal.confirm:
-                answer[0] = _confirm(bench, found, allowance or Allowance())
+    return _run(ordered(where, goal, options), options, body, allowance)
 
-        return _driven(bench, folder, record, drive, lambda: answer[0] if answer else None)
 
-    return _run(ordered(where, goal, options), options, body)
+def search_on(bench: Bench, folder: RunFolder, record: RunRecord, goal: Search, tell: Callable[[Step], None]) -> Run:
+    """Search to the end, from the levels that the bench has already. Raises RunFailed."""
+    answer: list[Find] = []
+    budget, allowance = record.scenario.settings.budget, record.allowance or Allowance()
+    assert budget is not None
+    closed = goal.load == "concurrency"
+    known = [x for x in bench.results if isinstance(x.load, Concurrency) == closed]
+
+    def drive() -> None:
+        found = search_for(
+            bench.measure,
+            budget,
+            kind=goal.load,
+            arrivals=goal.arrivals,
+            burstiness=goal.burstiness,
+            precision=goal.within,
+            most=goal.most,
+            allowance=allowance,
+            observe=tell,
+            known=known,
+        )
+        answer.append(found)
+        if goal.confirm:
+            answer[0] = _confirm(bench, found, allowance)
+
+    return driven(bench, folder, record, drive, lambda: answer[0] if answer else None)
 
 
 def _confirm(bench: Bench, find: Find, allowance: Allowance) -> Find:
@@ -116,7 +133,10 @@ def _confirm(bench: Bench, find: Find, allowance: Allowance) -> Find:
     streams = find.answer.value if find.answer else None
     rate = implied_rate(bench.results, streams) if streams else None
     untried, spent = [], find.spent
+    tried = {x.load for x in bench.results}  # before the run was cut off
     for load in ways(rate) if rate else ():
+        if load in tried:
+            continue
         cost = forecast(load, bench.results)
         spent = Spent(spent.requests + cost.requests, spent.seconds + cost.seconds, spent.tokens + cost.tokens)
         if over := allowance.exceeded(spent):
@@ -154,8 +174,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 def checked(where: str, goal: Goal, options: Options) -> Checked:
     """Send a handful of requests. Raises BadInput where the endpoint does not answer as one of that API."""
     refuse_unknown(options, Options.__annotations__)
-    said = _Notices()
-    with _opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
+    said = Notices()
+    with endpoint_opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
         count_tokens = _counter(scenario.access.tokenizer)
         with Bench(place, scenario.workload, scenario.settings, count_tokens, source=serving) as bench:
             bench.prepare()
@@ -192,13 +212,14 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
 # --- what they share
 
 
-class _Notices:
+class Notices:
     """What a user should hear of at once, before money is spent: kept, and said as warnings."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def say(self, line: str) -> None:
+        """Warn of it."""
         self.lines.append(line)
         # The warning is of the line that called pacemark, however deep in it this is.
         depth, frame = 1, sys._getframe()
@@ -207,36 +228,56 @@ class _Notices:
         warnings.warn(line, stacklevel=depth)
 
 
-def _run(order: Scenario, options: Options, body: Callable[[Bench, RunFolder, RunRecord], Run]) -> Run:
+def _run(
+    order: Scenario,
+    options: Options,
+    body: Callable[[Bench, RunFolder, RunRecord], Run],
+    allowance: Allowance | None = None,
+) -> Run:
     """Open the target and a run folder, get ready, and hand over to `body`."""
     refuse_unknown(options, Options.__annotations__)
     if "observe" not in options:
         with observing() as observe:
-            return _run(order, {**options, "observe": observe}, body)
-    said, labels, observe = _Notices(), labelled(options), options["observe"]
-    with _opened(order, options, said, observe) as (place, scenario, serving):
-        if beyond := beyond_calibration(scenario.loads, place.tls):
-            said.say(beyond)
+            return _run(order, {**options, "observe": observe}, body, allowance)
+    said, labels, observe = Notices(), labelled(options), options["observe"]
+    with endpoint_opened(order, options, said, observe) as (place, scenario, serving):
         described = serving.endpoint.described() if serving is not None else None
         record = begun(scenario, place, options.get("command", ()), described, labels)
+        record = msgspec.structs.replace(record, allowance=allowance)
         slug = f"{place.host} {record.target['model']}"
         folder = RunFolder.create(Path(options.get("out", "runs")), slug, written(record))
         try:
-            with _ready(place, scenario, serving, folder, observe) as bench:
-                if serving is not None:
-                    _forewarn(serving, bench, scenario, said)
-                learned = Learned(bench.prompts, msgspec.to_builtins(bench.options), bench.known_prompts)
-                record = msgspec.structs.replace(record, learned=learned)
-                folder.write_run(written(record))
-                done = body(bench, folder, record)
-            if serving is not None and (line := exceeding(serving.endpoint, done.levels)):
-                said.say(line)
-            return dataclasses.replace(done, notices=tuple(said.lines))
+            return carried_out((place, scenario, serving), folder, record, said, observe, body)
         finally:
             empty = not folder.levels()
             folder.close()
             if empty:  # nothing was measured, so nothing is left behind
                 shutil.rmtree(folder.path)
+
+
+def carried_out(
+    opened: tuple[Target, Scenario, Serving | Route | None],
+    folder: RunFolder,
+    record: RunRecord,
+    said: Notices,
+    observe: Callable[[Status], None],
+    body: Callable[[Bench, RunFolder, RunRecord], Run],
+) -> Run:
+    """Get ready at an endpoint that is `opened`, note what it told, and hand over to `body`."""
+    place, scenario, serving = opened
+    if beyond := beyond_calibration(scenario.loads, place.tls):
+        said.say(beyond)
+    with _ready(place, scenario, serving, folder, observe) as bench:
+        if serving is not None:
+            _forewarn(serving, bench, scenario, said)
+        if record.learned is None:  # a run that goes on knows already
+            learned = Learned(bench.prompts, msgspec.to_builtins(bench.options), bench.known_prompts)
+            record = msgspec.structs.replace(record, learned=learned)
+            folder.write_run(written(record))
+        done = body(bench, folder, record)
+    if serving is not None and (line := exceeding(serving.endpoint, done.levels)):
+        said.say(line)
+    return dataclasses.replace(done, notices=tuple(said.lines))
 
 
 @contextlib.contextmanager
@@ -268,7 +309,7 @@ def _ready(
 _AGAIN = "Ctrl-C again leaves at once, and `pacemark report` makes up for it"
 
 
-def _driven(
+def driven(
     bench: Bench,
     folder: RunFolder,
     record: RunRecord,
@@ -309,8 +350,8 @@ def _driven(
 
 
 @contextlib.contextmanager
-def _opened(
-    scenario: Scenario, options: Options, said: _Notices, observe: Callable[[Status], None] = lambda status: None
+def endpoint_opened(
+    scenario: Scenario, options: Options, said: Notices, observe: Callable[[Status], None] = lambda status: None
 ) -> Iterator[tuple[Target, Scenario, Serving | Route | None]]:
     """The endpoint of an order, started where it is the embedded one, and the order as that endpoint needs it."""
     where, way = scenario.target, scenario.access
@@ -371,7 +412,7 @@ def _spoken(scenario: Scenario, api: str) -> Scenario:
     )
 
 
-def _forewarn(serving: Serving | Route, bench: Bench, scenario: Scenario, said: _Notices) -> None:
+def _forewarn(serving: Serving | Route, bench: Bench, scenario: Scenario, said: Notices) -> None:
     """Say which known limit the plan would exceed, before its first level."""
     first = bench.first
     latency_s = (first.ended_ns - first.sent_ns) / 1e9

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.errors import BadInput
-from pacemark.files import write_whole
+from pacemark.files import held, write_whole
+from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.pace import Load
+from pacemark.runs.session import Session, begin, sessions
 from pacemark.summary import EndedBy, Summary
 from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Sight, Trace, Window
 
@@ -71,10 +73,12 @@ class RunFolder:
     """One run on disk. Event times are packed little-endian int64; a NULL `lo_ns` equals `hi_ns`, and NULL
     `tokens` means that the output tokens spread evenly over the events."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: int | None = None) -> None:
+        """`lock`: what `held` gave, where this process is to write."""
         self.path = path
         self._db = sqlite3.connect(path / "run.db", isolation_level=None)
         self._committed_s = 0.0
+        self._lock = lock
 
     @classmethod
     def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
@@ -90,25 +94,41 @@ class RunFolder:
                 except FileExistsError:
                     if not out.is_dir():
                         raise
-            folder = cls(path)
+            folder = cls(path, held(path))
             folder.write_run(run)
-            folder._db.execute("PRAGMA journal_mode=WAL")
-            folder._db.execute("PRAGMA synchronous=NORMAL")
-            folder._db.executescript(f"{_TABLES}CREATE TABLE request ({_REQUEST});")
+            folder._write_on()
+            folder.begin_session()
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise BadInput(f"--out {out}: cannot write there ({reason}); name a folder you may write to") from None
-        folder._db.execute("BEGIN")
+        return folder
+
+    def _write_on(self) -> None:
+        """Get ready to write; what was not committed when the last writer was killed never was."""
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("BEGIN")
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'request'").fetchone():
+            for statement in (*_TABLES.split(";")[:-1], f"CREATE TABLE request ({_REQUEST})"):
+                self._db.execute(statement)
+        self.commit(at_once=True)
+
+    @classmethod
+    def again(cls, path: Path) -> RunFolder:
+        """An existing run, to be gone on with. Raises BadInput as `open` does, and where another process writes it."""
+        path = _newest(path)
+        folder = cls(path, held(path))
+        try:
+            folder._write_on()
+        except sqlite3.Error as error:
+            folder.close()
+            raise BadInput(f"{folder.path}/run.db cannot be written: {error}") from None
         return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run; `path` may also be a folder of runs, whose newest is taken. Raises BadInput."""
-        if not (path / "run.json").exists():
-            runs = sorted(p.parent for p in path.glob("*/run.json")) if path.is_dir() else []
-            if not runs:
-                raise BadInput(f"{path} is no run: there is no run.json in it; runs are stored below ./runs")
-            path = runs[-1]
+        path = _newest(path)
         if not (path / "run.db").is_file():
             raise BadInput(f"{path} is no whole run: there is no run.db in it")
         folder = cls(path)
@@ -124,6 +144,23 @@ class RunFolder:
     def write_run(self, run: dict[str, Any]) -> None:
         """Write `run.json`."""
         write_whole(self.path / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+
+    def begin_session(self) -> None:
+        """Note that from here on times are those of this process and this start of the machine."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        begin(self._db, self.last_number() + 1, now)
+        self.commit(at_once=True)
+
+    def set_aside(self, level: int) -> None:
+        """Take a level out of the run that was cut off and will be measured anew. Its rows stay, below all levels."""
+        for table in ("request", "health", "level"):
+            self._db.execute(f"UPDATE {table} SET level = ? WHERE level = ?", (_aside(level), level))
+        self.commit(at_once=True)
+
+    def last_number(self) -> int:
+        """The highest number that a level was ever begun with; -1 before the first."""
+        (low, high) = self._db.execute("SELECT min(level), max(level) FROM level").fetchone()
+        return max(-1, high, _aside(low)) if low is not None else -1
 
     def begin_level(self, level: int, load: Load, begun_ns: int) -> None:
         """Note that a level has begun."""
@@ -182,6 +219,9 @@ class RunFolder:
             with contextlib.suppress(sqlite3.OperationalError):  # someone reads it; the log then stays beside it
                 self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # --- reading
 
@@ -194,14 +234,16 @@ class RunFolder:
         try:
             return msgspec.json.decode((self.path / "summary.json").read_bytes(), type=Summary)
         except OSError:
-            raise BadInput(f"{self.path} was cut off before its summary; rebuild it with pacemark report") from None
+            how = "pacemark resume goes on with it, pacemark report sums up what there is"
+            raise BadInput(f"{self.path} was cut off before its summary: {how}") from None
         except msgspec.DecodeError as error:
             raise BadInput(f"{self.path}/summary.json is not of a schema this version reads: {error}") from None
 
     def levels(self) -> list[StoredLevel]:
-        """Every level begun, in order."""
+        """Every level begun, in order, but those that were set aside."""
         rows = self._db.execute(
-            "SELECT level, load, window_start_ns, window_end_ns, ended_by, died FROM level ORDER BY level"
+            "SELECT level, load, window_start_ns, window_end_ns, ended_by, died FROM level WHERE level >= 0 "
+            "ORDER BY level"
         )
         return [
             StoredLevel(
@@ -221,36 +263,9 @@ class RunFolder:
         rows = self._db.execute(f"SELECT {', '.join(names)} FROM health WHERE level = ? ORDER BY now_ns", (level,))
         return [Beat(**dict(zip(names, row, strict=True)), oldest_ns=ABSENT, turned=0, idle=False) for row in rows]
 
-    def sights(self) -> list[Sight]:
-        """Every look at the endpoint, in order; none in runs that were stored before there were any."""
-        try:
-            rows = self._db.execute("SELECT sight FROM endpoint ORDER BY now_ns").fetchall()
-        except sqlite3.OperationalError:
-            return []
-        return [msgspec.json.decode(text, type=Sight) for (text,) in rows]
-
-    def span(self) -> tuple[int, int] | None:
-        """When the first request of any level was sent, and when the last one ended; None where there are none."""
-        row = self._db.execute("SELECT min(sent_ns), max(ended_ns) FROM request WHERE level >= 0").fetchone()
-        return None if row[0] is None else (int(row[0]), int(row[1]))
-
-    def ended(self, error: str) -> Int64:
-        """When each request ended that failed with `error`."""
-        rows = self._db.execute("SELECT ended_ns FROM request WHERE level >= 0 AND error = ?", (error,))
-        return np.asarray([ns for (ns,) in rows], dtype=np.int64)
-
-    def output(self) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
-        """Events of the answered requests of all levels, a block at a time: when, and how many tokens."""
-        rows = self._db.execute("SELECT hi_ns, output_tokens, tokens FROM request WHERE level >= 0 AND error = ''")
-        for block in iter(lambda: rows.fetchmany(_BLOCK), []):
-            counts = np.asarray([len(hi) // 8 for hi, *_ in block])
-            shares = np.asarray([output for _, output, _ in block]) / np.maximum(1, counts)
-            tokens = np.repeat(shares, counts)
-            starts = np.cumsum(counts) - counts
-            for start, count, (*_, uneven) in zip(starts.tolist(), counts.tolist(), block, strict=True):
-                if uneven is not None:
-                    tokens[start : start + count] = np.frombuffer(uneven, "<f4")
-            yield np.frombuffer(b"".join(hi for hi, *_ in block), "<i8"), tokens
+    def sessions(self) -> list[Session]:
+        """The parts of the run, in order."""
+        return sessions(self._db)
 
     def trace(self, level: int, *, open_loop: bool = False) -> Trace:
         """A level's requests, read straight into columns, without an object for each."""
@@ -345,3 +360,18 @@ class RunFolder:
                 tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
             lags += lag
         return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
+
+
+def _aside(level: int) -> int:
+    """The number that a level has once it is set aside, and back: below that of the first requests."""
+    return 2 * PROBE_LEVEL - level
+
+
+def _newest(path: Path) -> Path:
+    """The folder of a run: `path`, or of a folder of runs the newest. Raises BadInput."""
+    if (path / "run.json").exists():
+        return path
+    runs = sorted(p.parent for p in path.glob("*/run.json")) if path.is_dir() else []
+    if not runs:
+        raise BadInput(f"{path} is no run: there is no run.json in it; runs are stored below ./runs")
+    return runs[-1]

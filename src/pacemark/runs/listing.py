@@ -56,7 +56,7 @@ def _answer(path: Path) -> str:
     try:
         summary = msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary)
     except OSError:
-        return "cut off before its summary; pacemark report rebuilds it"
+        return "cut off before its summary; pacemark resume goes on, pacemark report rebuilds it"
     except msgspec.DecodeError:
         return "summary.json is not of a schema this version reads"
     said = answer(summary)[0]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pacemark.answers.allowance import Allowance
 from pacemark.budget import parse as parse_budget
 from pacemark.cpu import cpus
 from pacemark.endpoint.target import Target
@@ -24,7 +25,7 @@ from pacemark.summary import Asked
 from pacemark.version import __version__
 from pacemark.workload.words import Prompts
 
-__all__ = ["Learned", "RunRecord", "begun", "read", "written"]
+__all__ = ["Learned", "Resumed", "RunRecord", "begun", "gone_on", "read", "written"]
 
 SCHEMA = "pacemark/run/1"
 _PACKAGES = ("numpy", "scipy", "uvloop", "httptools", "msgspec")
@@ -38,6 +39,15 @@ class Learned(msgspec.Struct, frozen=True):
     """What the server accepts, as its dialect keeps it."""
     known_prompts: float | None
     """See `pacemark.figures.evidence.Evidence`."""
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """That a run was gone on with after it had been cut off."""
+
+    at: str
+    """UTC, as ISO 8601."""
+    level: int
+    """Which of the levels, from 0, was the first to be measured then."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +73,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What it failed of."""
     labels: dict[str, str] = {}
     """What the user wants remembered, such as gpu: h100."""
+    allowance: Allowance | None = None
+    """What it may spend."""
+    resumed: list[Resumed] = []
 
 
 def begun(
@@ -92,6 +105,12 @@ def begun(
     )
 
 
+def gone_on(record: RunRecord, level: int) -> RunRecord:
+    """The record of a run that goes on now, with its level number `level`."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return msgspec.structs.replace(record, ended=None, failure=None, resumed=[*record.resumed, Resumed(now, level)])
+
+
 def written(record: RunRecord) -> dict[str, Any]:
     """The record as `run.json` holds it."""
     order, goal, learned = record.scenario, record.scenario.goal, record.learned
@@ -104,6 +123,10 @@ def written(record: RunRecord) -> dict[str, Any]:
         more["search"] = {k: v for k, v in msgspec.to_builtins(goal).items() if k != "goal"}
     if record.labels:
         more["labels"] = record.labels
+    if record.allowance is not None:
+        more["allowance"] = msgspec.to_builtins(record.allowance)
+    if record.resumed:
+        more["resumed"] = msgspec.to_builtins(record.resumed)
     if record.endpoint is not None:
         more["endpoint"] = record.endpoint
     if record.ended is not None:

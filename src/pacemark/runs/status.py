@@ -28,6 +28,8 @@ class Teller:
         self._reads: deque[tuple[int, int]] = deque()
         self.levels: int | None = None
         """How many levels there will be."""
+        self.ahead = 0
+        """How far a level's number is ahead of its place in the run: by those that were cut off before."""
 
     def status(
         self, level: int, load: Load, phase: Phase, page: Page, beats: Sequence[Beat], end_ns: int, latency_s: float
@@ -36,12 +38,12 @@ class Teller:
         now = monotonic_ns()
         each_s = self._duration_s or 0.0
         left_s = max(0.0, (end_ns - now) / 1e9) if end_ns else each_s * (phase != "finishing")
-        rest = 0 if self.levels is None else self.levels - level - 1
+        rest = 0 if self.levels is None else self.levels - (level - self.ahead) - 1
         if self.levels is not None:
             left_s += rest * (each_s + 3 * latency_s) + latency_s
         known = self._duration_s is not None or (rest == 0 and (page.counted > 0 or phase == "finishing"))
         return Status(
-            level_index=level,
+            level_index=level - self.ahead,
             levels=self.levels,
             load=load,
             phase=phase,
@@ -57,7 +59,9 @@ class Teller:
         """A line for the user."""
         elapsed_s = time.monotonic() - self._begun
         phase: Phase = "preparing" if load is None else "finishing"
-        return Status(level, self.levels, load or Concurrency(1), phase, elapsed_s, None, None, 0, 0, 0, text)
+        return Status(
+            level - self.ahead, self.levels, load or Concurrency(1), phase, elapsed_s, None, None, 0, 0, 0, text
+        )
 
     def ended(self, number: int, level: Level) -> Status:
         """That a level has ended, and what it gave."""

@@ -23,31 +23,35 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
 
     All requests count, those between two levels too.
     """
-    sights, refused_ns = folder.sights(), folder.ended("http_429")
-    if not sights and not len(refused_ns):
+    parts = [(session, span) for session in folder.sessions() if (span := session.span())]
+    if not any(len(part.ended("http_429")) or part.sights() for part, _ in parts):
         return msgspec.UNSET
-    span = folder.span()
-    if span is None:
-        return msgspec.UNSET
-    origin, end = span
-    seconds = max(1e-3, (end - origin) / 1e9)
+    seconds = max(1e-3, sum(end - origin for _, (origin, end) in parts) / 1e9)
     step_s = next((s for s in STEPS_S if s * STEPS >= seconds), seconds / STEPS)
-    edges = np.arange(int(np.ceil(seconds / step_s)) + 1) * step_s
-    tokens = np.zeros(len(edges) - 1)
-    for hi_ns, weights in folder.output():
-        tokens += np.histogram((hi_ns - origin) / 1e9, edges, weights=weights)[0]
-
-    def at(ns: int) -> float:
-        return round((ns - origin) / 1e9, 3)
-
-    return Timeline(
-        step_s=float(step_s),
-        output_tokens_per_s=np.round(tokens / step_s, 1).tolist(),
-        throttled=np.histogram((refused_ns - origin) / 1e9, edges)[0].tolist(),
-        levels=[Span(r.load, at(r.window.start_ns), at(r.window.end_ns)) for r in results if r.window.seconds > 0],
-        endpoint=[
-            Seen(at(s.now_ns), s.state or s.problem, s.capacity, queue_ms, model_ms)
+    numbered = list(zip(folder.levels(), results, strict=False))
+    whole = Timeline(float(step_s), [], [], [])
+    for session, (origin, end) in parts:  # one begins where the last one ends: the pause in between is not shown
+        edges = np.arange(int(np.ceil(max(1e-3, (end - origin) / 1e9) / step_s)) + 1) * step_s
+        tokens = np.zeros(len(edges) - 1)
+        for hi_ns, weights in session.output():
+            tokens += np.histogram((hi_ns - origin) / 1e9, edges, weights=weights)[0]
+        begin_s = len(whole.throttled) * step_s
+        zero_ns = origin - int(begin_s * 1e9)
+        whole.levels.extend(
+            Span(r.load, _at(r.window.start_ns - zero_ns), _at(r.window.end_ns - zero_ns))
+            for level, r in numbered
+            if r.window.seconds > 0 and level.level in session
+        )
+        sights = [s for s in session.sights() if s.now_ns <= end]
+        whole.endpoint.extend(
+            Seen(_at(s.now_ns - zero_ns), s.state or s.problem, s.capacity, queue_ms, model_ms)
             for s, queue_ms, model_ms in zip(sights, mean_ms(sights, QUEUE), mean_ms(sights, MODEL), strict=True)
-            if s.now_ns <= end
-        ],
-    )
+        )
+        whole.output_tokens_per_s.extend(np.round(tokens / step_s, 1).tolist())
+        refused_ns = session.ended("http_429")
+        whole.throttled.extend(np.histogram((refused_ns - origin) / 1e9, edges)[0].tolist())
+    return whole
+
+
+def _at(ns: int) -> float:
+    return round(ns / 1e9, 3)

@@ -1,0 +1,93 @@
+"""A part of a run that one process measured: since the run was begun, or since it was resumed.
+
+Times of two sessions have nothing to do with each other: the machine may have been started again between them, and its
+clock with it. Each level is of one session.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pacemark.machine import boot_id
+from pacemark.trace import Int64, Sight
+
+__all__ = ["Session", "begin", "sessions"]
+
+_TABLE = "CREATE TABLE IF NOT EXISTS session (first_level INTEGER, first_sight INTEGER, boot TEXT, started TEXT)"
+_NO_END = 1 << 62
+_BLOCK = 10_000
+"""Rows that are fetched at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session as it stands in `run.db`."""
+
+    db: sqlite3.Connection
+    levels: tuple[int, int]
+    """The first and the last level."""
+    looks: tuple[int, int]
+    """The first and the last row of the looks at the endpoint."""
+
+    def __contains__(self, level: int) -> bool:
+        return self.levels[0] <= level <= self.levels[1]
+
+    def sights(self) -> list[Sight]:
+        """Every look at the endpoint, in order; none in runs that were stored before there were any."""
+        try:
+            asked = "SELECT sight FROM endpoint WHERE rowid BETWEEN ? AND ? ORDER BY now_ns"
+            rows = self.db.execute(asked, self.looks).fetchall()
+        except sqlite3.OperationalError:
+            return []
+        return [msgspec.json.decode(text, type=Sight) for (text,) in rows]
+
+    def span(self) -> tuple[int, int] | None:
+        """When the first request of any level was sent, and when the last one ended; None where there are none."""
+        asked = "SELECT min(sent_ns), max(ended_ns) FROM request WHERE level BETWEEN ? AND ?"
+        row = self.db.execute(asked, self.levels).fetchone()
+        return None if row[0] is None else (int(row[0]), int(row[1]))
+
+    def ended(self, error: str) -> Int64:
+        """When each request ended that failed with `error`."""
+        asked = "SELECT ended_ns FROM request WHERE level BETWEEN ? AND ? AND error = ?"
+        rows = self.db.execute(asked, (*self.levels, error))
+        return np.asarray([ns for (ns,) in rows], dtype=np.int64)
+
+    def output(self) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
+        """Events of the answered requests of all levels, a block at a time: when, and how many tokens."""
+        asked = "SELECT hi_ns, output_tokens, tokens FROM request WHERE level BETWEEN ? AND ? AND error = ''"
+        rows = self.db.execute(asked, self.levels)
+        for block in iter(lambda: rows.fetchmany(_BLOCK), []):
+            counts = np.asarray([len(hi) // 8 for hi, *_ in block])
+            shares = np.asarray([output for _, output, _ in block]) / np.maximum(1, counts)
+            tokens = np.repeat(shares, counts)
+            starts = np.cumsum(counts) - counts
+            for start, count, (*_, uneven) in zip(starts.tolist(), counts.tolist(), block, strict=True):
+                if uneven is not None:
+                    tokens[start : start + count] = np.frombuffer(uneven, "<f4")
+            yield np.frombuffer(b"".join(hi for hi, *_ in block), "<i8"), tokens
+
+
+def begin(db: sqlite3.Connection, first_level: int, now: str) -> None:
+    """Note that a session begins, on this start of the machine."""
+    db.execute(_TABLE)
+    (looks,) = db.execute("SELECT coalesce(max(rowid), 0) FROM endpoint").fetchone()
+    db.execute("INSERT INTO session VALUES (?, ?, ?, ?)", (first_level, looks + 1, boot_id(), now))
+
+
+def sessions(db: sqlite3.Connection) -> list[Session]:
+    """The sessions of a run, in order; of one that was stored before there were any, all of it."""
+    try:
+        begun = db.execute("SELECT first_level, first_sight FROM session ORDER BY rowid").fetchall()
+    except sqlite3.OperationalError:
+        begun = []
+    begun = begun or [(0, 1)]
+    ends = [(level - 1, look - 1) for level, look in begun[1:]] + [(_NO_END, _NO_END)]
+    pairs = zip(begun, ends, strict=True)
+    return [Session(db, (first[0], last[0]), (first[1], last[1])) for first, last in pairs]
