@@ -12,6 +12,7 @@ import pytest
 from pacemark import api, cli
 from pacemark.answers.allowance import SEARCH_S
 from pacemark.api import Options
+from pacemark.commands.compare import compare_command
 from pacemark.flags import options_of
 from pacemark.pace import Concurrency
 from pacemark.runs.against import LONGEST_S
@@ -61,7 +62,7 @@ def test_the_options_that_are_left_out_are_the_same(command: Callable[..., None]
         (cli.find_command, api.find),
         (cli.plan_command, api.plan),
         (cli.report_command, api.report),
-        (cli.compare_command, api.compare),
+        (compare_command, api.compare),
         (cli.serve_command, api.serve),
     ],
     ids=lambda x: x.__name__,
@@ -81,4 +82,4 @@ def test_the_parameters_that_are_left_out_are_the_same(command: Callable[..., No
 
 def test_the_longest_times_are_the_same() -> None:
     assert lasting("--max-duration", said(cli.find_command)["max_duration"]) == SEARCH_S
-    assert lasting("--max-duration", said(cli.compare_command)["max_duration"]) == LONGEST_S
+    assert lasting("--max-duration", said(compare_command)["max_duration"]) == LONGEST_S
