@@ -30,7 +30,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "arrivals": (Annotated[str, _flag(metavar="poisson|constant|gamma", help="Arrival process.")], "poisson"),
     "burstiness": (Annotated[float, _flag(metavar="CV", help="Coefficient of variation of gamma arrivals.")], 1.0),
     "model": (Annotated[str, _flag(help="Model name; found out where the endpoint serves just one.")], ""),
-    "api": (Annotated[str, _flag(metavar="|".join(DIALECTS), help="Which API to speak.")], "chat"),
+    "api": (Annotated[str, _flag(metavar="|".join([*DIALECTS, "auto"]), help="Which API to speak.")], "chat"),
     "input_tokens": (
         Annotated[str, _flag(metavar=LENGTHS, help="Prompt length in tokens, or 'lognormal(1000, cv=0.8)' and so on.")],
         "256",

@@ -64,7 +64,10 @@ def checked(found: dict[str, Any]) -> None:
     """What `check` has found out, a row each."""
     for name, value in found.items():
         for inner, text in value.items() if isinstance(value, dict) else [(name, value)]:
-            for n, line in enumerate(text if isinstance(text, list) else [text]):
+            lines = text if isinstance(text, list) else [text]
+            if lines and all(isinstance(line, str) and " " not in line for line in lines):  # names
+                lines = [", ".join(lines)]
+            for n, line in enumerate(lines):
                 row("" if n else inner, line)
 
 

@@ -36,6 +36,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
     "connection": (ABSENT, np.int64),
     "served_by": ("", np.str_),
+    "filtered": (False, np.bool_),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
 
@@ -147,6 +148,8 @@ class Exchange(msgspec.Struct, frozen=True):
     """Number of the connection that it went over, over all workers."""
     served_by: str = ""
     """Which of several models answered, as the server's header says it."""
+    filtered: bool = False
+    """A content filter annotated its events, and may have held text back until it had judged it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,8 @@ class Trace:
     """(n,) number of the connection that each went over."""
     served_by: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     """(n,) which of several models answered."""
+    filtered: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(n,) a content filter annotated the events."""
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()

@@ -49,8 +49,9 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
 
 
 TOLD = (
-    "longer_than_asked input_length in_one_piece held_open tokens_uneven hidden_tokens mixed_cache cache_told".split()
-)
+    "longer_than_asked input_length in_one_piece held_open tokens_uneven hidden_tokens mixed_cache cache_told "
+    "filter_batches"
+).split()
 """Checks with tests of their own below."""
 GOOD = requests()
 
@@ -212,6 +213,15 @@ def test_events_that_carry_several_tokens_are_noted() -> None:
         exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[2] * 10, tokens_source="events") for x in GOOD
     ]
     assert "event_count" not in found(evidence(by_events))
+
+
+def test_batches_of_a_content_filter_are_named_as_such() -> None:
+    def batches(tokens: int, **fields: Any) -> list[Exchange]:
+        return [exchange(x.sent_ns / MS, (x.hi_ns / MS).tolist(), tokens=[tokens] * 10, **fields) for x in GOOD]
+
+    assert found(evidence(batches(5, filtered=True))) == {"event_count": "note", "filter_batches": "note"}
+    assert found(evidence(batches(1, filtered=True))) == {}
+    assert "filter_batches" not in found(evidence(batches(5)))
 
 
 @pytest.mark.parametrize(

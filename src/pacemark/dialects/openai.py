@@ -257,7 +257,9 @@ def _count(said: Said, usage: _Usage, kind: int) -> None:
 def read(body: bytes, streamed: bool) -> Said:
     """What an answer of status 200 said, as an event stream or as one JSON. Failures that it reveals are its `error`;
     nothing is raised."""
-    return _read_stream(body) if streamed else _read_single(body)
+    said = _read_stream(body) if streamed else _read_single(body)
+    said.filtered = b'"content_filter_results"' in body
+    return said
 
 
 def _read_stream(body: bytes) -> Said:

@@ -84,6 +84,7 @@ def understand(
         retry_after_s=raw.retry_after_s,
         connection=raw.connection,
         served_by=raw.served_by,
+        filtered=said.filtered,
     )
 
 

@@ -33,6 +33,8 @@ class Said:
         """Offset just past the event that said that the answer is complete."""
         self.unread = 0
         """Events without a meaning that were passed over."""
+        self.filtered = False
+        """A content filter annotated its events."""
         self.error = ""
         self.detail = ""
 

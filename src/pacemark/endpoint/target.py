@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
 
-from pacemark.dialects.dialect import DIALECTS, Dialect, spoken
+from pacemark.dialects.dialect import DIALECTS, Dialect
 from pacemark.endpoint.address import Address
 from pacemark.endpoint.proxy import Proxy, proxy_for
 from pacemark.errors import BadInput
@@ -172,7 +172,7 @@ def target(
     if parts.fragment or url.endswith("#"):
         raise BadInput("the URL holds a fragment (#...), which no server ever sees: leave it out")
     if api not in DIALECTS:
-        raise BadInput(f"--api {api!r} is not known: use {spoken()}")
+        raise BadInput(f"--api {api!r} is not known: use {', '.join(DIALECTS)} or auto")
     if ca_file and not os.access(ca_file, os.R_OK):
         raise BadInput(f"--ca-file {ca_file!r} cannot be read")
     base, path, api = _where(parts, api)

@@ -25,6 +25,7 @@ NOTES = frozenset(
         "endpoint_unseen",
         "endpoint_may_burst",
         "cached_template",
+        "filter_batches",
         "hidden_tokens",
         "uneven_connections",
         "cache",
@@ -211,6 +212,25 @@ def event_count(e: Evidence) -> Finding | None:
     return Finding("note", "event_count", text + "them with no tool that counts events")
 
 
+def filter_batches(e: Evidence) -> Finding | None:
+    """Text that a content filter holds back until it has judged a piece of it comes in pieces of its own size."""
+    counted = e.good & e.trace.filtered & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
+    events = int(np.diff(e.trace.offsets)[counted].sum())
+    tokens = int(e.trace.output_tokens[counted].sum())
+    if not events or tokens / events <= FILTERED:
+        return None
+    return Finding(
+        "note",
+        "filter_batches",
+        f"a content filter lets text pass in batches of {tokens / events:.1f} tokens on average, so ITL is the gap "
+        "between its batches and TTFT holds its first wait; ask for the asynchronous filter to see the model's pace",
+    )
+
+
+FILTERED = 1.5
+"""Tokens an event from which on a filter that annotates is taken for one that holds text back."""
+
+
 def short_answers(e: Evidence) -> Finding | None:
     """Answers shorter than asked for make less work than the workload says; what is hidden is work as well."""
     generated = e.trace.output_tokens + e.trace.hidden_tokens
@@ -376,6 +396,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     client.late_sends,
     client.underfilled,
     event_count,
+    filter_batches,
     hidden_tokens,
     uneven_connections,
     caching.cache_told,

@@ -21,6 +21,7 @@ from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.offered import only_model
+from pacemark.endpoint.speaking import AUTO, apis_spoken, recognised_api
 from pacemark.endpoint.target import Target, target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency
@@ -153,6 +154,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     target: dict[str, str]
     endpoint: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """What its workspace says of it, where it is in one."""
+    speaks: list[str]
+    """The APIs that it is seen to speak; of an endpoint of a workspace the one that it is asked by."""
     streams: bool
     reports_usage: bool
     accepts: list[str]
@@ -180,6 +183,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
         with Bench(place, scenario.workload, scenario.settings, count_tokens, source=serving) as bench:
             bench.prepare()
             bench.finish()
+        speaks = apis_spoken(place) if serving is None else [place.api]
     first, prompts, accepted = bench.first, bench.prompts, bench.options
 
     generated = first.output_tokens + first.hidden_tokens
@@ -192,6 +196,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
     return Checked(
         target=place.described(),
         endpoint=msgspec.UNSET if serving is None else serving.endpoint.described(),
+        speaks=speaks,
         streams=first.first_event_ns != ABSENT,
         reports_usage=first.tokens_source == "usage",
         accepts=[n for n in ("ignore_eos", "min_tokens") if getattr(accepted, n) and not short],
@@ -356,6 +361,7 @@ def endpoint_opened(
     """The endpoint of an order, started where it is the embedded one, and the order as that endpoint needs it."""
     where, way = scenario.target, scenario.access
     access: Any = {"headers": options.get("headers", ()), "ca_file": way.ca_file, "insecure": way.insecure}
+    access |= {"model": way.model, "api": "chat" if way.api == AUTO else way.api}
     serving: Serving | Route | None = None
     with contextlib.ExitStack() as stack:
         if where.startswith((SCHEME, "sim:")):
@@ -364,23 +370,31 @@ def endpoint_opened(
             serving = open_serving(where.removeprefix(SCHEME), way.profile, way.model)
             for line in serving.endpoint.warnings(scenario.workload.input.longest):
                 said.say(line)
-            bare = target(serving.base, model=way.model, api=way.api, **access)
-            place = serving.target(bare)
+            place = serving.target(target(serving.base, **access))
         else:
-            url, model = where, way.model
+            url = where
             if where.startswith("sim:"):
                 from pacemark.simulator import serving as embedded
 
                 served = stack.enter_context(embedded(where.removeprefix("sim:")))
-                url, model = served.url, model or served.model
-            place = target(url, model=model, api=way.api, api_key_env=way.api_key_env, **access)
+                url, access["model"] = served.url, way.model or served.model
+            place = target(url, api_key_env=way.api_key_env, **access)
             if url is where:
                 observe(told(_greeting(place.described()["url"], scenario)))
-            if not model:
-                place = msgspec.structs.replace(place, model=only_model(place))
-            if not (place.model or place.path) and "{model}" in DIALECTS[place.api].path:
-                raise BadInput(f"--api {place.api} names the model in its path: give --model NAME")
-        yield place, _spoken(scenario, place.api), serving
+        if way.api == AUTO:
+            place = recognised_api(place, scenario.settings.wait_s, lambda line: observe(told(line)))
+            observe(told(f"{place.described()['url']} is asked by --api {place.api}"))
+            scenario = msgspec.structs.replace(scenario, access=msgspec.structs.replace(way, api=place.api))
+        yield _with_model(place) if serving is None else place, _spoken(scenario, place.api), serving
+
+
+def _with_model(place: Target) -> Target:
+    """The target with its model, which it is asked for where nobody named one. Raises BadInput."""
+    if not place.model:
+        place = msgspec.structs.replace(place, model=only_model(place))
+    if not (place.model or place.path) and "{model}" in DIALECTS[place.api].path:
+        raise BadInput(f"--api {place.api} names the model in its path: give --model NAME")
+    return place
 
 
 def _greeting(where: str, scenario: Scenario) -> str:
