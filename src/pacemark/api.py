@@ -18,7 +18,7 @@ from pacemark.answers.sizes import parse_size
 from pacemark.budget import parse as parse_budget
 from pacemark.errors import BadInput
 from pacemark.pace import Arrivals, Concurrency
-from pacemark.runs import against, conclude, conduct
+from pacemark.runs import against, checking, conclude, conduct
 from pacemark.runs.conduct import Options
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.resume import Anew, resumed
@@ -82,7 +82,7 @@ def check(target: str, **options: Unpack[Options]) -> dict[str, Any]:
     Raises BadInput where it does not answer as an endpoint of that API.
     """
     found: dict[str, Any] = msgspec.to_builtins(
-        conduct.checked(target, scenario.Check(), {**scenario.CHECK, **options})
+        checking.checked(target, scenario.Check(), {**scenario.CHECK, **options})
     )
     return found
 

@@ -29,7 +29,6 @@ from pacemark.flags import (
     options_of,
     readable,
     several,
-    spending,
 )
 from pacemark.machine import make_room, most_streams
 from pacemark.version import __version__
@@ -241,11 +240,10 @@ def find_command(
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
     from pacemark.answers.allowance import Allowance
-    from pacemark.values import lasting
+    from pacemark.values import lasting, positive
 
-    longest_s = lasting("--max-duration", max_duration)
-    allowance = Allowance(longest_s, *spending(given | {"max_duration": longest_s}))
-    most, within = given["most"], given["within"]
+    allowance = Allowance(lasting("--max-duration", max_duration))
+    most, within = positive("--most", given["most"]), given["within"]
     if from_run is None and not rate and (room := most_streams(int(min(most, 1e9)))) < most:
         note(f"warning: this machine can hold a concurrency of {room}; no more than that is tried (ulimit -n)")
         most = room

@@ -135,9 +135,15 @@ SHARED: dict[str, tuple[Any, Any]] = {
     ),
     "within": (Annotated[str, _flag(metavar="5%", help="How narrow the answer's interval should be.")], "5%"),
     "most": (Annotated[float, _flag(help="The largest load to try.")], 4096),
+    "max_error_share": (
+        Annotated[str, _flag(metavar="5%", help="Stop the run, with exit code 1, once more of a level fails.")],
+        "",
+    ),
     "max_requests": (Annotated[int | None, _flag(help="Most requests to spend.")], None),
     "max_tokens": (Annotated[int | None, _flag(help="Most tokens to spend, input and output.")], None),
     "max_cost": (Annotated[float | None, _flag(help="Most money to spend, at the price given.")], None),
+    "ask_above": (Annotated[float, _flag(help="Refuse a run that is likely to cost more, without --yes.")], 10.0),
+    "yes": (Annotated[bool, _flag("--yes", help="Begin whatever it is likely to cost.")], False),
     "price_per_hour": (Annotated[float | None, _flag(help="What one endpoint, or replica, costs per hour.")], None),
     "price_per_million": (Annotated[float | None, _flag(help="What a million tokens cost, in and out.")], None),
     "key": (Annotated[str, _flag(metavar="KEY", help="Key or column that holds the prompt; found if not given.")], ""),
@@ -168,10 +174,12 @@ PLACE = "model api input_tokens output_tokens documents language stream ignore_e
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
 TRAFFIC = "prefix_tokens prefix_groups prefix_zipf prime system_prompt turns think_time history concurrency_of"
-RUNNING = f"{PLACE} {TRAFFIC} stall_timeout workers seed out label {ACCESS} fresh_connections max_in_flight mlflow json"
+SPEND = "max_requests max_tokens max_cost max_error_share price_per_hour price_per_million ask_above yes"
+"""When a run is to be stopped, and what it may cost."""
+_HOW = "stall_timeout workers seed out label fresh_connections max_in_flight"
+RUNNING = f"{PLACE} {TRAFFIC} {_HOW} {ACCESS} {SPEND} mlflow json"
 """What every command takes that puts load on an endpoint."""
-SPEND = "max_requests max_tokens max_cost price_per_hour price_per_million"
-SEARCH = f"within most {SPEND}"
+SEARCH = "within most"
 READING = "key unit block_tokens spans"
 """How a file of requests or a trace is to be read, where it cannot tell."""
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
@@ -226,18 +234,6 @@ def options_of(given: Mapping[str, Any]) -> Options:
     if options.get("insecure"):
         note("warning: --insecure: the server's certificate is not verified")
     return cast("Options", options)
-
-
-def spending(given: Mapping[str, Any]) -> list[Any]:
-    """What a search may spend. Raises BadInput, for the first flag that cannot be, in the order of the help."""
-    from pacemark.values import positive
-
-    for name in ("max_duration", *SEARCH.split()):
-        if name != "within" and given[name] is not None:
-            positive(f"--{name.replace('_', '-')}", given[name])
-    if given["max_cost"] is not None and given["price_per_hour"] is None and given["price_per_million"] is None:
-        raise BadInput("--max-cost needs a price: --price-per-hour or --price-per-million")
-    return [given[name] for name in SPEND.split()]
 
 
 def readable(words: Sequence[str]) -> None:

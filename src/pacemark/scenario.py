@@ -65,6 +65,18 @@ class Words(TrafficWords, total=False):
     max_in_flight: int
     labels: Mapping[str, str] | Sequence[str]
     """What to remember of the server or the occasion, such as `gpu=h100`; kept with the run."""
+    max_error_share: float | str | None
+    """Stop the run once more of a level fails: 0.05 or "5%"."""
+    max_requests: int | None
+    """Stop the run before it has sent more, over all levels; the same for `max_tokens`, in and out, and `max_cost`."""
+    max_tokens: int | None
+    max_cost: float | None
+    price_per_hour: float | None
+    price_per_million: float | None
+    """What a million tokens cost, in and out."""
+    ask_above: float
+    """Begin no run that is likely to cost more, unless `yes` or a `max_cost` is given or the target is this machine."""
+    yes: bool
 
 
 DOCUMENTS = 8
@@ -104,6 +116,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Try whether the server takes `ignore_eos` and `min_tokens`."""
     stall_timeout_s: float | None = None
     """Longest time between two events of an answer; None: no limit but `timeout_s`."""
+    max_error_share: float | None = None
+    """Stop the run once more of a level fails."""
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -254,6 +268,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         wait_s=seconds("--wait", words.get("wait", 0.0)),
         ignore_eos=words.get("ignore_eos", True),
         stall_timeout_s=None if stall is None else lasting("--stall-timeout", stall),
+        max_error_share=share("--max-error-share", words.get("max_error_share")),
     )
     tokenizer = words.get("tokenizer")
     access = Access(

@@ -119,6 +119,9 @@ def tell(
         from pacemark.reporting import terminal
         from pacemark.reporting.answer import budget_answer
 
+        if stopped := run.summary.run.get("stopped"):
+            typer.echo(terminal.stopped(stopped))
+
         if len(run.levels) != 1 or budget_answer(run.summary):
             typer.echo(terminal.headline(run.summary))
         console().print(terminal.table(run.summary))
@@ -139,7 +142,9 @@ def finished(run: Run, given: Mapping[str, Any], *, written: bool = True, curve:
     if run.interrupted:
         raise Stopped(f"stopped; what had finished is in {run.path}; to go on: pacemark resume {run.path}")
     if run.levels and all(level.verdict.status == "invalid" for level in run.levels):
-        why = next((reason.message for level in run.levels for reason in level.verdict.reasons), "")
+        why = run.summary.run.get("stopped") or next(
+            (reason.message for level in run.levels for reason in level.verdict.reasons), ""
+        )
         raise RunFailed(f"no level can be relied on: {why}; what was measured is in {run.path}")
     refuse_unmet(run, given)
 

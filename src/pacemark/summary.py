@@ -15,7 +15,7 @@ from pacemark.laws import StepTime as StepTime
 from pacemark.pace import Load, Rate
 
 SCHEMA = "pacemark/summary/1"
-EndedBy = Literal["duration", "requests", "precision", "max_duration", "interrupted"]
+EndedBy = Literal["duration", "requests", "precision", "max_duration", "allowance", "interrupted"]
 """What ended a level: its time, its number of requests, its intervals being tight enough, its longest time, or
 something from outside."""
 

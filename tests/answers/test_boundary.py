@@ -49,6 +49,14 @@ def test_requests_that_are_slow_together_say_less() -> None:
     assert widths[1] > 2 * widths[0]
 
 
+@pytest.mark.parametrize("n", [3, 12, 80])
+def test_where_every_request_failed_nothing_is_within(n: int) -> None:
+    reading = read(1, [condition([1e9] * n), errors(n, n)], 1)
+    assert reading.values[1] == 100
+    assert np.isfinite(reading.draws).all()
+    assert reading.within < 0.01
+
+
 def test_a_reading_is_the_same_for_the_same_seed() -> None:
     scores = np.random.default_rng(1).random(50)
     one, same, other = (read(1, [condition(scores)], seed).draws for seed in (4, 4, 5))

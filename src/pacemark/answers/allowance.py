@@ -1,18 +1,21 @@
-"""What a search may spend, and what it has."""
+"""What a run may spend, and what it has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Spent
 from pacemark.trace import Trace, Window
+from pacemark.values import at_least, positive
 
-__all__ = ["Allowance", "added", "spent_on", "will_have_spent"]
-
+__all__ = ["Allowance", "added", "allowed", "spent_on", "will_have_spent"]
 
 SEARCH_S = 900.0
 """What a search may take where nothing is said of it."""
@@ -20,7 +23,7 @@ SEARCH_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a search may spend; None: as much as it takes."""
+    """What a run may spend; None: as much as it takes."""
 
     seconds: float | None = None
     requests: int | None = None
@@ -39,17 +42,41 @@ class Allowance:
 
     def exceeded(self, spent: Spent) -> str | None:
         """Which part of it `spent` is over, in words."""
-        cost = self.cost_of(spent)
+        return next((said for most, value, said in self._parts(spent) if value is not None and value > most), None)
+
+    def parts(self) -> str:
+        """All that it limits, in words."""
+        return " and ".join(said for *_, said in self._parts(Spent(0, 0.0)))
+
+    def _parts(self, spent: Spent) -> list[tuple[float, float | None, str]]:
+        """What it limits: the most, what of it is spent, and the most in words."""
         parts = [
             (self.seconds, spent.seconds, "s"),
             (self.requests, spent.requests, "requests"),
             (self.tokens, spent.tokens, "tokens"),
-            (self.cost, cost, "of cost"),
+            (self.cost, self.cost_of(spent), "of cost"),
         ]
-        for most, value, unit in parts:
-            if most is not None and value is not None and value > most:
-                return f"{most:,.10g} {unit}"
-        return None
+        return [(most, value, f"{most:,.10g} {unit}") for most, value, unit in parts if most is not None]
+
+
+def allowed(words: Mapping[str, Any], allowance: Allowance | None = None) -> Allowance | None:
+    """What the user's `words` let a run spend beside what `allowance` says already; None where nothing is said.
+
+    Raises BadInput for what cannot be, and for a cost without a price.
+    """
+    given = {name: words.get(name) for name in ("max_requests", "max_tokens", "max_cost", *_PRICES)}
+    for name, value in given.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            at_least(flag, value, 1) if name in ("max_requests", "max_tokens") else positive(flag, value)
+    if given["max_cost"] is not None and not any(given[price] for price in _PRICES):
+        raise BadInput("--max-cost needs a price: --price-per-hour or --price-per-million")
+    told = {_NAMES.get(name, name.removeprefix("max_")): value for name, value in given.items() if value is not None}
+    return replace(allowance or Allowance(), **told) if told else allowance
+
+
+_PRICES = ("price_per_hour", "price_per_million")
+_NAMES = {"price_per_million": "price_per_million_tokens"}
 
 
 def spent_on(result: LevelResult) -> Spent:

@@ -144,7 +144,7 @@ def _effective(scores: Floats | NDArray[np.bool_], share: float, memory: float =
     """
     x = np.asarray(scores, dtype=np.float64)
     n, variance = len(x), float(x.var())
-    rare = 1 + UNSEEN * memory / (n * min(share, 1 - share))
+    rare = 1 + UNSEEN * memory / (n * min(share, 1 - share) or 0.5)  # where all failed none is on the other side
     if n < 40 or variance == 0:
         return n / rare, max(1, n - 1)
     run = longrun.long_run(x)

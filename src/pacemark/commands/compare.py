@@ -10,7 +10,7 @@ import typer
 from pacemark import showing
 from pacemark.ending import note
 from pacemark.errors import BadInput, Failed, Stopped, Undecided
-from pacemark.flags import ACCESS, flags
+from pacemark.flags import ACCESS, SPEND, flags
 
 if TYPE_CHECKING:
     from pacemark.answers.comparison import Compared
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["compare_command"]
 
 
-@flags("model wait", ACCESS.replace(" tokenizer extra_body", ""), "workers seed out label json")
+@flags("model wait", ACCESS.replace(" tokenizer extra_body", ""), "workers seed out label json", SPEND)
 def compare_command(
     context: typer.Context,
     a: Annotated[Path | None, typer.Argument(metavar="A", help="Run to compare against.")] = None,

@@ -18,6 +18,8 @@ from pacemark.trace import Beat, Exchange, RawExchange
 from pacemark.workload.words import Prompts
 
 PROBE_LEVEL = -1
+UNLIMITED = 1 << 62
+"""A number of requests that is never reached."""
 
 
 class Setup(msgspec.Struct, frozen=True, tag=True):
@@ -59,6 +61,8 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     load: Load
     start_ns: int
     spread_ns: int
+    most: int = UNLIMITED
+    """Send no more requests than this, all workers together, until the next `Begin`."""
 
 
 class Patience(msgspec.Struct, frozen=True, tag=True):

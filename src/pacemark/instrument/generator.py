@@ -66,8 +66,10 @@ class LoadGenerator:
         self._held: dict[int, int] = {}
         self._running: set[int] = set()
         self._turned: set[int] = set()
-        self._indices = itertools.count(setup.worker, setup.workers)
+        self._index = setup.worker
+        """Of the next request in its level; workers take turns."""
         self._level = PROBE_LEVEL
+        self._most = 0
         self._streams = 0
         self._asker: Asker | None = None
         self.broken: BaseException | None = None
@@ -99,8 +101,8 @@ class LoadGenerator:
 
     async def _begin(self, begin: Begin) -> None:
         self._stop_arrivals()
-        self._level, self._turned = begin.level, set()
-        self._indices = itertools.count(self._setup.worker, self._setup.workers)
+        self._level, self._turned, self._most = begin.level, set(), begin.most
+        self._index = self._setup.worker
         if isinstance(begin.load, Concurrency):
             before, self._streams = self._streams, begin.load.value
             mine = [n for n in range(self._setup.worker, self._streams, self._setup.workers) if n not in self._running]
@@ -153,7 +155,7 @@ class LoadGenerator:
         failures = 0
         share = (number + 1) * GOLDEN % 1.0
         try:
-            while number < self._streams:
+            while number < self._streams and self._index < self._most:
                 level = self._level
                 request = self._next(share, number)
                 answer = await self._exchange(request, monotonic_ns(), number)
@@ -172,7 +174,7 @@ class LoadGenerator:
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
         """Open loop: requests leave when the schedule says, however many are still unanswered."""
         rng = default_rng([self._setup.seed, self._level])
-        mine = itertools.islice(arrivals(rate, rng), self._setup.worker, None, self._setup.workers)
+        mine = itertools.islice(arrivals(rate, rng), self._setup.worker, self._most, self._setup.workers)
         for offset_ns in mine:
             request = self._next()
             due_ns = start_ns + offset_ns
@@ -193,7 +195,8 @@ class LoadGenerator:
 
     def _next(self, share: float = 1.0, stream: int = ABSENT) -> Request:
         assert self._asker is not None
-        level, index = self._level, next(self._indices)
+        level, index = self._level, self._index
+        self._index += self._setup.workers
         return Request(level, index, *self._asker.request(level, index, share, stream))
 
     def _heard(self, request: Request, answer: Answer) -> float:

@@ -45,7 +45,8 @@ def html(summary: Summary) -> str:
         title=title(summary),
         when=_when(run["started"]) if run.get("started") else "",
         ending=f"failed: {plain(run['failure'])}" if run.get("failure")
-        else "was interrupted." if run.get("interrupted") else "",
+        else "was interrupted." if run.get("interrupted")
+        else f"was stopped by a rule of yours: {plain(run['stopped'])}." if run.get("stopped") else "",
         answer=answer(summary),
         charts=len(middle),
         find=search_of(summary),
@@ -89,7 +90,7 @@ def _file(name: str) -> str:
 def _remarks(level: Level) -> list[str]:
     """What stands below a level's figures."""
     said = reasons(level) + traffic_in_words(level)
-    said += [f"Ended by {ended(level)}"] if level.ended_by in ("precision", "max_duration") else []
+    said += [f"Ended by {ended(level)}"] if level.ended_by in ("precision", "max_duration", "allowance") else []
     return said + ([f"Failed requests: {errors(level)}"] if level.requests.failed else [])
 
 
@@ -109,7 +110,7 @@ def _data(specs: Sequence[list[dict[str, Any]]]) -> str:
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
     """Names and values of all that is known of the target, the workload and the run."""
-    shown = ("schema", "command", "loads", "grid", "started", "interrupted", "failure")
+    shown = ("schema", "command", "loads", "grid", "started", "interrupted", "failure", "stopped")
     rest = {key: value for key, value in summary.run.items() if key not in shown}
     parts = (("Target", summary.target), ("Workload", summary.workload), ("Run", rest))
     return [(f"{name}: {key}", value) for name, facts in parts for key, value in _flat(facts)]

@@ -18,11 +18,11 @@ from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.progress import Progress
 from pacemark.reporting.reasons import loads_of, run_reasons
 from pacemark.reporting.traffic import traffic_in_words
-from pacemark.reporting.words import open_loop
+from pacemark.reporting.words import open_loop, plain
 from pacemark.summary import Distribution, Figure, Held, Level, Summary
 from pacemark.units import number
 
-__all__ = ["Progress", "answer", "ascii_curve", "conclusion", "headline", "table"]
+__all__ = ["Progress", "answer", "ascii_curve", "conclusion", "headline", "stopped", "table"]
 
 WIDTH = 80
 _STYLES = {"valid": "green", "suspect": "yellow", "invalid": "red"}
@@ -32,6 +32,11 @@ def answer(summary: Summary) -> str:
     """The recommended operating point and the others, in words, in lines of at most 80 columns."""
     first, *others = statements(summary)
     return "\n".join([_paragraph(first), *(_paragraph(said, "  ") for said in others)])
+
+
+def stopped(why: str) -> str:
+    """That a rule of the user's ended the run, in lines of at most 80 columns."""
+    return textwrap.fill(f"Stopped by a rule of yours: {plain(why)}.", WIDTH, subsequent_indent="  ")
 
 
 def headline(summary: Summary) -> str:

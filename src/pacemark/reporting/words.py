@@ -77,6 +77,7 @@ def ended(level: Level) -> str:
         "requests": "its number of requests",
         "precision": "its precision: its figures are as sure as was asked for",
         "max_duration": "its longest duration, before the intervals were as tight as asked for",
+        "allowance": "what the run was allowed to spend",
         "interrupted": "an interruption",
     }[level.ended_by]
 

@@ -27,7 +27,8 @@ __all__ = ["FREE", "measured_against", "wanted_levels"]
 
 FREE = {
     "model", "api_key_env", "headers", "ca_file", "insecure", "profile", "wait", "workers", "seed", "out", "labels",
-    "observe", "command", "max_duration",
+    "observe", "command", "max_duration", "max_error_share", "max_requests", "max_tokens", "max_cost",
+    "price_per_hour", "price_per_million", "ask_above", "yes",
 }  # fmt: skip
 """The options that are the new run's own; all else is as the baseline had it."""
 LONGEST_S = 600.0
@@ -93,6 +94,7 @@ def _order(where: str, record: RunRecord, levels: Sequence[Level], options: Opti
         workers=new.settings.workers,
         seed_given=new.settings.seed_given,
         wait_s=new.settings.wait_s,
+        max_error_share=new.settings.max_error_share,
         precision=None,
     )
     return msgspec.structs.replace(

@@ -40,6 +40,7 @@ from pacemark.runs.ledger import Ledger, Page
 from pacemark.runs.looks import WindowEnd
 from pacemark.runs.priming import primed, refuse_conversation
 from pacemark.runs.status import Teller
+from pacemark.runs.stopping import StopRules
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
@@ -95,6 +96,7 @@ class Bench:
         self._watcher = Watcher(source, target.headers) if source is not None else None
         self.sights: list[Sight] = []
         self._ledger = Ledger(lambda text: self.target.redacted(text))
+        self.rules = StopRules(self._ledger, settings.max_error_share)
         self.teller = Teller(settings.duration_s if settings.timed else None)
         self.known_prompts: float | None = None
         """See `pacemark.figures.evidence.Evidence`."""
@@ -145,6 +147,7 @@ class Bench:
         """Take over from a run that was cut off: what it measured, the last number it gave to a level, and what it had
         found out of prompts before it sent any."""
         self.results, self._level, self.known_prompts = list(results), last_number, known_prompts
+        self.rules.count(results)
         self.teller.ahead = last_number + 1 - len(results)
         self._known = self._known.union(*(result.trace.origins() for result in results))
 
@@ -261,7 +264,7 @@ class Bench:
         start_ns = end_ns = 0
         try:
             self._pump_until(lambda: self._ramped(level), level, "ramp")
-            end = WindowEnd(self.settings, level.page, enough)
+            end = WindowEnd(self.settings, level.page, enough, lambda: self.rules.soon(level.page, load))
             start_ns, end_ns = end.start_ns, end.end_ns
             if self.folder is not None:
                 self.folder.set_window(level.number, Window(start_ns, end_ns))
@@ -269,6 +272,8 @@ class Bench:
             end_ns = min(end_ns, monotonic_ns())
             self._hold(level, end_ns)
             ended_by = end.by
+            if ended_by == "allowance":
+                self._workers.send(Hush())  # summing up takes its time
         finally:
             # Whatever ended the level, what was measured of it is kept.
             window = Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0)
@@ -277,10 +282,13 @@ class Bench:
             self._observe(self.teller.note(level.number, line, load))
         if self.teller.levels != 1:  # one level alone is told as a whole in a moment
             self._observe(self.teller.ended(level.number, msgspec.structs.replace(result.level, asked=self._asked)))
+        self.rules.ended(result)
         return result
 
     def _begin(self, load: Load) -> _Level:
         """Raise the load."""
+        self._pump(0.0)  # what came while the level before was summed up counts
+        most = self.rules.begin(load, self._workers.beats)
         self._level += 1
         begun_ns = monotonic_ns()
         page = self._ledger.open(self._level, open_loop=isinstance(load, Rate), beats=self._workers.beats)
@@ -293,14 +301,9 @@ class Bench:
         # A schedule must not begin before its connections are open; a stream opens its own as it starts.
         connecting = expected_in_flight(load, spread_s) if isinstance(load, Rate) else 0
         start_ns = begun_ns + 2_000_000 + connecting * CONNECTING_NS
-        self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9)))
-        doubts = Doubts(
-            load,
-            page,
-            usual_s=self._latency_s,
-            ignore_eos=self.options.ignore_eos,
-            fresh_connections=self.settings.fresh_connections,
-        )
+        self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9), most))
+        asked = {"ignore_eos": self.options.ignore_eos, "fresh_connections": self.settings.fresh_connections}
+        doubts = Doubts(load, page, usual_s=self._latency_s, **asked)
         return _Level(self._level, load, page, doubts, begun_ns, spread_s)
 
     def _hold(self, level: _Level, end_ns: int) -> None:
@@ -392,6 +395,7 @@ class Bench:
         if self._workers.died:
             raise RunFailed(f"{'; '.join(self._workers.died)}; the load could not be kept up")
         beats = [b for b in self._workers.beats if b.level == level.number]
+        self.rules.check(level.page, level.load, beats)
         line = level.doubts.hopeless(beats) or level.doubts.gone(beats)
         if line is None and phase == "ramp":
             line = level.doubts.one_at_a_time(beats)

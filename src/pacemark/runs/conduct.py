@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.answers.allowance import Allowance
+from pacemark.answers.allowance import Allowance, allowed
 from pacemark.answers.confirmation import forecast, implied_rate, long_enough, ways
 from pacemark.answers.search import Step
 from pacemark.answers.search import find as search_for
@@ -21,9 +21,9 @@ from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
 from pacemark.endpoint.offered import only_model
-from pacemark.endpoint.speaking import AUTO, apis_spoken, recognised_api
+from pacemark.endpoint.speaking import AUTO, recognised_api
 from pacemark.endpoint.target import Target, target
-from pacemark.errors import BadInput, RunFailed
+from pacemark.errors import BadInput, Failed, RunFailed
 from pacemark.pace import Concurrency
 from pacemark.reporting import drawing
 from pacemark.reporting.observing import observing
@@ -31,16 +31,17 @@ from pacemark.reporting.progress import Status, told
 from pacemark.runs.bench import Bench
 from pacemark.runs.calibration import warning as beyond_calibration
 from pacemark.runs.conclude import concluded
+from pacemark.runs.cost import say_cost
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import Learned, RunRecord, begun, written
 from pacemark.runs.run import Run
+from pacemark.runs.stopping import Reached
 from pacemark.scenario import DOCUMENTS, Goal, Grid, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
 from pacemark.summary import Asked, Confirmation, Find, Spent
-from pacemark.trace import ABSENT
 from pacemark.workload.tokenizer import Tokenizer
 
 __all__ = [
-    "Checked", "Notices", "Options", "carried_out", "checked", "conducted", "driven", "endpoint_opened", "measured",
+    "Notices", "Options", "carried_out", "conducted", "driven", "endpoint_opened", "measured",
     "rest_of", "search_on", "searched",
 ]  # fmt: skip
 
@@ -148,72 +149,6 @@ def _confirm(bench: Bench, find: Find, allowance: Allowance) -> Find:
     return msgspec.structs.replace(find, confirmations=untried)
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handful of requests told of an endpoint; None for what it does not tell."""
-
-    target: dict[str, str]
-    endpoint: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-    """What its workspace says of it, where it is in one."""
-    speaks: list[str]
-    """The APIs that it is seen to speak; of an endpoint of a workspace the one that it is asked by."""
-    streams: bool
-    reports_usage: bool
-    accepts: list[str]
-    """Which of ignore_eos and min_tokens it takes and heeds: a shorter answer than asked for shows that it does not."""
-    max_tokens_field: str | None
-    input_tokens: int | None
-    output_tokens: int
-    events: int
-    finish_reason: str | None
-    tokens_per_word: float
-    prompt_length_from: str
-    connect_ms: float | None
-    ttft_ms: float | None
-    latency_ms: float | None
-    clock: str
-    """Who stamped the answer's bytes: kernel or user."""
-
-
-def checked(where: str, goal: Goal, options: Options) -> Checked:
-    """Send a handful of requests. Raises BadInput where the endpoint does not answer as one of that API."""
-    refuse_unknown(options, Options.__annotations__)
-    said = Notices()
-    with endpoint_opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
-        count_tokens = _counter(scenario.access.tokenizer)
-        with Bench(place, scenario.workload, scenario.settings, count_tokens, source=serving) as bench:
-            bench.prepare()
-            bench.finish()
-        speaks = apis_spoken(place) if serving is None else [place.api]
-    first, prompts, accepted = bench.first, bench.prompts, bench.options
-
-    generated = first.output_tokens + first.hidden_tokens
-    short = first.tokens_source == "usage" and generated < scenario.workload.output.typical
-
-    def since_sent(ns: int) -> float | None:
-        return None if ns == ABSENT else (ns - first.sent_ns) / 1e6
-
-    events = len(first.hi_ns)
-    return Checked(
-        target=place.described(),
-        endpoint=msgspec.UNSET if serving is None else serving.endpoint.described(),
-        speaks=speaks,
-        streams=first.first_event_ns != ABSENT,
-        reports_usage=first.tokens_source == "usage",
-        accepts=[n for n in ("ignore_eos", "min_tokens") if getattr(accepted, n) and not short],
-        max_tokens_field=accepted.max_tokens_field or None,
-        input_tokens=None if first.input_tokens == ABSENT else first.input_tokens,
-        output_tokens=first.output_tokens,
-        events=events,
-        finish_reason=first.finish_reason or None,
-        tokens_per_word=prompts.tokens_per_word,
-        prompt_length_from=prompts.source,
-        connect_ms=None if bench.connect_ns == ABSENT else bench.connect_ns / 1e6,
-        ttft_ms=since_sent(int(first.hi_ns[0])) if first.first_event_ns != ABSENT and events else None,
-        latency_ms=since_sent(int(first.hi_ns[-1]) if events else ABSENT),
-        clock="kernel" if len(first.lag_ns) and first.lag_ns[-1] >= 0 else "user",
-    )
-
-
 # --- what they share
 
 
@@ -241,6 +176,7 @@ def _run(
 ) -> Run:
     """Open the target and a run folder, get ready, and hand over to `body`."""
     refuse_unknown(options, Options.__annotations__)
+    allowance = allowed(options, allowance)
     if "observe" not in options:
         with observing() as observe:
             return _run(order, {**options, "observe": observe}, body, allowance)
@@ -252,7 +188,7 @@ def _run(
         slug = f"{place.host} {record.target['model']}"
         folder = RunFolder.create(Path(options.get("out", "runs")), slug, written(record))
         try:
-            return carried_out((place, scenario, serving), folder, record, said, observe, body)
+            return carried_out((place, scenario, serving), folder, record, said, observe, body, options)
         finally:
             empty = not folder.levels()
             folder.close()
@@ -267,15 +203,23 @@ def carried_out(
     said: Notices,
     observe: Callable[[Status], None],
     body: Callable[[Bench, RunFolder, RunRecord], Run],
+    words: Words,
 ) -> Run:
-    """Get ready at an endpoint that is `opened`, note what it told, and hand over to `body`."""
+    """Get ready at an endpoint that is `opened`, note what it told, and hand over to `body`.
+
+    Raises BadInput where the run is likely to cost more than goes unasked by `words`.
+    """
     place, scenario, serving = opened
     if beyond := beyond_calibration(scenario.loads, place.tls):
         said.say(beyond)
     with _ready(place, scenario, serving, folder, observe) as bench:
         if serving is not None:
             _forewarn(serving, bench, scenario, said)
+        if not isinstance(scenario.goal, Search):  # which keeps to its allowance itself
+            bench.rules.allowance = record.allowance
         if record.learned is None:  # a run that goes on knows already
+            if cost := say_cost(scenario, record.allowance, bench.first, place.host, words):
+                bench.tell(cost)
             learned = Learned(bench.prompts, msgspec.to_builtins(bench.options), bench.known_prompts)
             record = msgspec.structs.replace(record, learned=learned)
             folder.write_run(written(record))
@@ -322,7 +266,8 @@ def driven(
     found: Callable[[], Find | None] = lambda: None,
 ) -> Run:
     """Run `drive` to its end, or to what stops it, and write up what was measured until then."""
-    failure: RunFailed | None = None
+    failure: RunFailed | Failed | None = None
+    stopped: str | None = None
     interrupted = False
     try:
         drive()
@@ -331,9 +276,12 @@ def driven(
         bench.tell(f"stopping: what has been measured is written up; {_AGAIN}")
     except RunFailed as error:
         failure = error
+    except Reached as rule:
+        stopped = str(rule)
+        failure = Failed(stopped) if rule.failed else None
     drawing.start()
     try:
-        results = bench.finish(drain=not interrupted and failure is None)
+        results = bench.finish(drain=not interrupted and (failure is None or stopped is not None))
     except KeyboardInterrupt:  # the levels are whole: it is the last answers that are waited for no more
         results = bench.results
     if results and not failure and not interrupted and not any(r.level.requests.completed for r in results):
@@ -343,6 +291,7 @@ def driven(
         record,
         ended="interrupted" if interrupted else "failed" if failure else "completed",
         failure=str(failure) if failure else None,
+        stopped=stopped,
     )
     try:
         run = concluded(folder, results, record, found())
@@ -350,7 +299,7 @@ def driven(
         bench.tell(f"the report is being written; {_AGAIN}")
         run = concluded(folder, results, record, found())
     if failure is not None:
-        raise RunFailed(f"{failure}; what was measured is in {folder.path}")
+        raise type(failure)(f"{failure}; what was measured is in {folder.path}")
     return run
 
 

@@ -99,6 +99,10 @@ class Ledger:
         self._pages: defaultdict[int, Page] = defaultdict(Page)
         self._level = PROBE_LEVEL
         self.folder: RunFolder | None = None
+        self.requests = 0
+        """Of all levels, and whether or not their page is still open."""
+        self.tokens = 0
+        """Input and output of these, as far as they are known."""
 
     def open(self, level: int, *, open_loop: bool = False, beats: Sequence[Beat] = ()) -> Page:
         """Begin a level's page; later beats go there."""
@@ -119,6 +123,9 @@ class Ledger:
         if exchange.error:
             exchange = msgspec.structs.replace(exchange, detail=self._cut(exchange.detail))
         self._pages[exchange.level].add(exchange)
+        if exchange.level != PROBE_LEVEL:
+            self.requests += 1
+            self.tokens += max(0, exchange.input_tokens) + max(0, exchange.output_tokens)
         if self.folder is not None:
             self.folder.add(exchange)
         return exchange

@@ -1,4 +1,4 @@
-"""When the window of a level is over: after its time, after its requests, or once it is known well enough."""
+"""When the window of a level is over: after its time, its requests or its cost, or once it is known well enough."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _DAY_S = 86_400.0
 class WindowEnd:
     """The end of a window that begins now."""
 
-    def __init__(self, settings: Settings, page: Page, enough: Enough | None) -> None:
+    def __init__(
+        self, settings: Settings, page: Page, enough: Enough | None, spent: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`spent` says that it has to end for what the run may spend."""
         longest_s = settings.max_duration_s if enough else settings.duration_s if settings.timed else _DAY_S
         self.start_ns = monotonic_ns()
         self.end_ns = self.start_ns + int(longest_s * 1e9)
@@ -29,6 +32,7 @@ class WindowEnd:
         self.by: EndedBy = "max_duration" if enough else "duration"
         """What has ended it, once it is over."""
         self._page, self._requests = page, settings.requests
+        self._spent = spent
         self._enough = _looks(page, self.start_ns, enough) if enough else lambda: False
         page.count_from(self.start_ns)
 
@@ -38,6 +42,8 @@ class WindowEnd:
             return True
         if self._requests is not None and self._page.counted >= self._requests:
             self.by = "requests"
+        elif self._spent():
+            self.by = "allowance"
         elif self._enough():
             self.by = "precision"
         else:

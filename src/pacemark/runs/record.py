@@ -71,6 +71,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How the run ended; None while it runs, and for ever where it was killed."""
     failure: str | None = None
     """What it failed of."""
+    stopped: str | None = None
+    """Which rule of the user's ended it before its last level, if one did."""
     labels: dict[str, str] = {}
     """What the user wants remembered, such as gpu: h100."""
     allowance: Allowance | None = None
@@ -108,7 +110,9 @@ def begun(
 def gone_on(record: RunRecord, level: int) -> RunRecord:
     """The record of a run that goes on now, with its level number `level`."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return msgspec.structs.replace(record, ended=None, failure=None, resumed=[*record.resumed, Resumed(now, level)])
+    return msgspec.structs.replace(
+        record, ended=None, failure=None, stopped=None, resumed=[*record.resumed, Resumed(now, level)]
+    )
 
 
 def written(record: RunRecord) -> dict[str, Any]:
@@ -127,6 +131,8 @@ def written(record: RunRecord) -> dict[str, Any]:
         more["allowance"] = msgspec.to_builtins(record.allowance)
     if record.resumed:
         more["resumed"] = msgspec.to_builtins(record.resumed)
+    if record.stopped is not None:
+        more["stopped"] = record.stopped
     if record.endpoint is not None:
         more["endpoint"] = record.endpoint
     if record.ended is not None:

@@ -77,7 +77,7 @@ def resumed(path: Path, anew: Anew, tell: Callable[[Step], None]) -> Run:
 
         with endpoint_opened(_order(record, anew), options, said, observe) as at:
             _refuse_without_headers(record, at[0])
-            return carried_out(at, folder, record, said, observe, body)
+            return carried_out(at, folder, record, said, observe, body, options)
 
 
 def _refuse(folder: RunFolder, record: RunRecord) -> None:
