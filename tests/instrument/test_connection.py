@@ -636,7 +636,7 @@ def test_a_reset_that_came_together_with_data_is_found_when_the_connection_is_lo
         asked = loop.create_task(connection.request(post(), 5.0))
         await asyncio.sleep(0.05)
         time.sleep(0.2)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
         connection.cut_off_if_lost(0)
         return await asyncio.wait_for(asked, 1.0)
 

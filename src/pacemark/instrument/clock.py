@@ -15,15 +15,15 @@ import os
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable
+from time import monotonic_ns, time_ns
 from typing import Final
 
 SO_TIMESTAMPING: Final = 37
 _RX_SOFTWARE, _SOFTWARE = 1 << 3, 1 << 4
 NO_STAMP: Final = -1
 """Lag of a read that the kernel did not stamp."""
-_STAMP: Final = struct.Struct("qq")
+_stamp_in: Final = struct.Struct("qq").unpack_from
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(48) if hasattr(socket, "CMSG_SPACE") else 0
 
 _MONOTONIC, _ABSOLUTE = 1, 1
@@ -46,8 +46,8 @@ def stamp_reads(sock: socket.socket) -> bool:
 
 def lag_of(ancillary: list[tuple[int, int, bytes]]) -> int:
     """How long ago in ns a read's last byte came, by the `ancillary` data (not empty) that `recvmsg` gave with it."""
-    seconds, nanoseconds = _STAMP.unpack_from(ancillary[0][2])
-    lag_ns = time.time_ns() - seconds * 1_000_000_000 - nanoseconds
+    seconds, nanoseconds = _stamp_in(ancillary[0][2])
+    lag_ns = time_ns() - seconds * 1_000_000_000 - nanoseconds
     return lag_ns if lag_ns > 0 else 0
 
 
@@ -85,7 +85,7 @@ class Timer:
             self._settime(self._fd, _ABSOLUTE, self._pointer, None)
             return
         self.clear()
-        self._handle = self._loop.call_later(max(0, when_ns - time.monotonic_ns()) / 1e9, self._ring)
+        self._handle = self._loop.call_later(max(0, when_ns - monotonic_ns()) / 1e9, self._ring)
 
     def clear(self) -> None:
         """Do not ring."""
@@ -124,7 +124,7 @@ class Alarm:
 
     async def until(self, when_ns: int) -> None:
         """Return at `when_ns` of `time.monotonic_ns`, or at once if that has passed."""
-        if when_ns <= time.monotonic_ns():
+        if when_ns <= monotonic_ns():
             return
         future: asyncio.Future[None] = self._loop.create_future()
         heapq.heappush(self._sleepers, (when_ns, next(self._order), future))
@@ -139,7 +139,7 @@ class Alarm:
             future.cancel()
 
     def _ring(self) -> None:
-        now = time.monotonic_ns()
+        now = monotonic_ns()
         while self._sleepers and self._sleepers[0][0] <= now:
             future = heapq.heappop(self._sleepers)[2]
             if not future.done():

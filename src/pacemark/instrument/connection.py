@@ -37,18 +37,13 @@ class Answer:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.first_byte_sent_ns = ABSENT
-        self.sent_ns = ABSENT
-        self.sent_by_ns = ABSENT
-        self.headers_ns = ABSENT
-        self.ended_ns = ABSENT
+        self.first_byte_sent_ns = self.sent_ns = self.sent_by_ns = self.headers_ns = self.ended_ns = ABSENT
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.reads = array("q")
         self.body = b""
         self.complete = False
-        self.error = ""
-        self.detail = ""
+        self.error = self.detail = ""
 
 
 class Tls(NamedTuple):
@@ -251,7 +246,9 @@ class Connection:
         """End the request in flight if its connection was reset; if its answer has begun and nothing more of it has
         come for `stall_s`, or none has begun for `unanswered_s` (0: never); or if it has said that it is done and is
         held open."""
-        # A reset that came together with data is not heard of: libuv watches a socket in error no more.
+        # What comes is heard of; a reset that came together with data is not: libuv watches such a socket no more.
+        if monotonic_ns() - self._arrived_ns < HELD_OPEN_S * 1e9:
+            return
         while self._answer is not None and self._readable():
             pass
         if self._answer is None:
