@@ -9,7 +9,7 @@ demo: .venv/run
 	$(BIN)/pacemark demo
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"
 
 # The same tests, traced: three times as long, and too slow for what they time themselves.
 coverage: .venv/test

@@ -120,6 +120,7 @@ def test_a_stored_run_is_exported(stored: Path, tmp_path: Path) -> None:
     assert len(rows) > 100
 
 
+@pytest.mark.slow
 def test_a_run_of_today_keeps_every_key(tmp_path: Path) -> None:
     short = ("--duration", "1", "--input-tokens", "16", "--output-tokens", "4", "--out", tmp_path)
     budget = ("--budget", "tpot p95 < 50ms")

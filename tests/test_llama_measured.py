@@ -28,6 +28,7 @@ pytestmark = pytest.mark.xdist_group("llama")
 
 
 @pytest.mark.parametrize("api", ["chat", "completions", "responses", "messages"])
+@pytest.mark.slow
 def test_token_counts_are_the_servers_to_the_token(llama: str, tmp_path: Path, api: str) -> None:
     """Every request is on record, probes and late ones included, so the sums must agree exactly."""
     before = server_counters(llama)

@@ -96,6 +96,7 @@ def test_one_event_can_carry_several_tokens(llama: str) -> None:
     assert max(counts) > 1
 
 
+@pytest.mark.slow
 def test_an_answer_ends_early_unless_told_not_to(llama: str) -> None:
     for forced in (False, True):
         lasts = [complete(llama, "day", max_tokens=300, ignore_eos=forced, seed=seed)[-1] for seed in range(10)]

@@ -110,6 +110,7 @@ def measured(preset: Preset, seed: int) -> Summary:
     return Summary(target={}, workload={}, levels=[level])
 
 
+@pytest.mark.slow
 def test_ten_percent_more_at_400_requests_is_failed_or_undecided_with_a_number() -> None:
     found: list[Outcome] = []
     for pair in range(20):

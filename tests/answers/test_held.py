@@ -151,6 +151,7 @@ def test_the_answer_has_its_figures_and_where_throughput_is_flat(stored_run: Pat
     assert known(run.summary.operating_points.within_budget).load == Concurrency(8)
 
 
+@pytest.mark.slow
 def test_a_run_whose_levels_are_all_invalid_ends_with_3_and_is_kept(tmp_path: Path) -> None:
     short = ("--duration", "1", "--input-tokens", "32", "--output-tokens", "8", "--out", tmp_path)
     done = inside("run", "sim:demo", "--rate", "900", *short)

@@ -89,6 +89,7 @@ def test_a_profile_opens_the_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path
             serving(NAME, "bench")
 
 
+@pytest.mark.slow
 def test_a_token_that_expires_in_mid_run_fails_no_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tokens: list[str] = []
     real = databricks.Serving.headers
@@ -261,6 +262,7 @@ def test_what_was_bought(monkeypatch: pytest.MonkeyPatch, provisioned: str, capa
         assert pacemark.check(TARGET, **QUICK)["output_tokens"] == 8
 
 
+@pytest.mark.slow
 def test_a_limit_ends_a_level_and_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with workspace(monkeypatch, provisioned="none", output_tokens_per_minute=1600, minute_s=3.0):
         run = pacemark.run(TARGET, concurrency=4, duration=5.0, out=tmp_path, **QUICK)

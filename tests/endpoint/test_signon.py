@@ -33,6 +33,7 @@ def no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestRouteOptimised:
+    @pytest.mark.slow
     def test_it_is_asked_by_its_own_url_with_a_token_of_its_own(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

@@ -81,6 +81,7 @@ def paces(faster: float, seed: int) -> tuple[Floats, Floats]:
     return rate, tpot[(trace.sent_ns > start) & (trace.sent_ns <= end)]
 
 
+@pytest.mark.slow
 def test_a_service_that_turns_faster_is_noticed_and_a_constant_one_is_not() -> None:
     noticed = {1.0: 0, 1.3: 0}
     for faster in noticed:

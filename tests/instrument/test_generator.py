@@ -314,6 +314,7 @@ def test_a_bad_first_answer_is_bad_input() -> None:
 
 
 @pytest.mark.trap("late arrivals dropped")
+@pytest.mark.slow
 def test_an_open_loop_does_not_wait_for_answers() -> None:
     """20 requests/s at half a second each: ten in flight, whatever the server does."""
     endpoint = Endpoint(tokens(5, 0.1))
@@ -401,6 +402,7 @@ def test_an_answer_that_stalls_ends_as_it_was_told_to() -> None:
     assert (ended.ended_ns - ended.sent_ns) / 1e9 == pytest.approx(0.6, abs=0.5)
 
 
+@pytest.mark.slow
 def test_a_request_that_is_lost_does_not_hold_its_level_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each seventh is never answered; the others take 0.1 s."""
 

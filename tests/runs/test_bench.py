@@ -164,6 +164,7 @@ def test_a_server_of_one_thread_is_found_out(single: str) -> None:
         ready.finish(drain=False)
 
 
+@pytest.mark.slow
 def test_an_open_loop_does_not_pile_up_on_a_dead_endpoint() -> None:
     dead = threading.Event()
     most = 0

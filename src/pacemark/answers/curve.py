@@ -66,11 +66,9 @@ def _lowest_latency(timed: Sequence[Level]) -> OperatingPoint:
 def _balanced(powered: Sequence[Level], usable: Sequence[Level], knee: float | None) -> OperatingPoint:
     best = max(powered, key=lambda x: _tokens(x) / _mean(x))
     share = _tokens(best) / max(_tokens(x) for x in usable)
-    bend = "" if knee is None else f"; the fitted curve has its knee at concurrency {number(knee)}"
+    bend = "" if knee is None else f"; the fitted knee is at concurrency {number(knee)}"
     return _point(
-        best,
-        f"Throughput / latency (Kleinrock's power) peaks here, at {share:.0%} of the highest throughput and a mean "
-        f"latency of {duration(_mean(best))}{bend}.",
+        best, f"Throughput / latency (Kleinrock's power) peaks here, at {share:.0%} of the highest throughput{bend}."
     )
 
 

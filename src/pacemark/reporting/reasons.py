@@ -15,7 +15,7 @@ from pacemark.summary import LATENCIES, Level, Summary
 
 __all__ = ["run_reasons", "main_reason", "loads_of"]
 
-_MOST = 5
+_MOST = 4
 """Lines that a run's reasons take; what is left over is in the report."""
 
 
