@@ -56,9 +56,18 @@ SHARED: dict[str, tuple[Any, Any]] = {
     ),
     "think_time": (Annotated[str, _flag(metavar="TIME", help="Time between an answer and the next turn.")], "0"),
     "history": (
-        Annotated[str, _flag(metavar="served|recorded", help="Whose answers a conversation goes on with.")],
-        "served",
+        Annotated[
+            str,
+            _flag(metavar="served|recorded", help="Whose answers a conversation goes on with; those of --data if any."),
+        ],
+        "",
     ),
+    "data": (Annotated[str, _flag(metavar="FILE", help="Send the rows of this file; see `pacemark data`.")], ""),
+    "once": (
+        Annotated[bool, _flag("--once", help="End a level when its rows have run out; else they come again.")],
+        False,
+    ),
+    "sample": (Annotated[str, _flag(metavar="10%", help="Take this share of its sessions.")], ""),
     "concurrency_of": (
         Annotated[str, _flag(metavar="requests|sessions", help="What --concurrency counts in conversations.")],
         "requests",
@@ -174,14 +183,15 @@ PLACE = "model api input_tokens output_tokens documents language stream ignore_e
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
 TRAFFIC = "prefix_tokens prefix_groups prefix_zipf prime system_prompt turns think_time history concurrency_of"
+READING = "key unit block_tokens spans"
+"""How a file of requests or a trace is to be read, where it cannot tell."""
+FILE = f"data once sample {READING}"
 SPEND = "max_requests max_tokens max_cost max_error_share price_per_hour price_per_million ask_above yes"
 """When a run is to be stopped, and what it may cost."""
 _HOW = "stall_timeout workers seed out label fresh_connections max_in_flight"
-RUNNING = f"{PLACE} {TRAFFIC} {_HOW} {ACCESS} {SPEND} mlflow json"
+RUNNING = f"{PLACE} {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND} mlflow json"
 """What every command takes that puts load on an endpoint."""
 SEARCH = "within most"
-READING = "key unit block_tokens spans"
-"""How a file of requests or a trace is to be read, where it cannot tell."""
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
 LEVELS = "duration requests precision max_duration repeats budget no_fail_budget"
 

@@ -19,6 +19,7 @@ from pacemark.errors import BadInput
 from pacemark.machine import workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
+from pacemark.traffic import Recording as Recording
 from pacemark.traffic import TrafficWords, workload_of
 from pacemark.traffic import Workload as Workload
 from pacemark.values import at_least, lasting, positive, seconds, share
@@ -256,7 +257,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         duration_s=lasting("--duration", words.get("duration", 20.0)),
         max_duration_s=lasting("--max-duration", words.get("max_duration", 120.0)),
         requests=None if most is None else at_least("--requests", most, 1),
-        timed=most is None or "duration" in words,
+        timed=(most is None and not words.get("once")) or "duration" in words,
         precision=share("--precision", words.get("precision")),
         budget=parse_budget(text) if (text := words.get("budget", "")) else None,
         workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)]),

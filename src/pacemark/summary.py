@@ -15,9 +15,9 @@ from pacemark.laws import StepTime as StepTime
 from pacemark.pace import Load, Rate
 
 SCHEMA = "pacemark/summary/1"
-EndedBy = Literal["duration", "requests", "precision", "max_duration", "allowance", "interrupted"]
-"""What ended a level: its time, its number of requests, its intervals being tight enough, its longest time, or
-something from outside."""
+EndedBy = Literal["duration", "requests", "rows", "precision", "max_duration", "allowance", "interrupted"]
+"""What ended a level: its time, its number of requests, that the rows of its file had run out, its intervals being
+tight enough, its longest time, what the run may spend, or something from outside."""
 
 
 class Figure(msgspec.Struct, frozen=True):

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 ABSENT = -1
 """Stands for a time or a count that this request does not have."""
 
+UNTOLD = -2
+"""Of `shared_tokens`: the prompt is a user's own, and nobody knows what it shares with others."""
+
 Int64 = NDArray[np.int64]
 
 _NONE: Int64 = np.zeros(0, np.int64)
@@ -315,6 +318,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     reconnects: int
     idle: bool
     """Nothing in flight and nothing more to send."""
+    spent_ns: int = ABSENT
+    """When the worker found that the rows of its file had run out; ABSENT where they have not."""
     throttled_ns: int = 0
     """How long the CPU quota of its container has stopped it, see `pacemark.cpu.throttled_ns`; 0 without a quota."""
 

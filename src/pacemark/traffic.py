@@ -12,9 +12,9 @@ import msgspec
 from pacemark.errors import BadInput
 from pacemark.lengths import Lengths, lengths
 from pacemark.summary import Asked
-from pacemark.values import at_least, one_of, positive, seconds, text_of
+from pacemark.values import at_least, one_of, positive, seconds, share, text_of
 
-__all__ = ["Language", "TrafficWords", "Workload", "workload_of"]
+__all__ = ["Language", "Recording", "TrafficWords", "Workload", "workload_of"]
 
 Language = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk"]
 
@@ -47,9 +47,37 @@ class TrafficWords(TypedDict, total=False):
     """Whose answers a conversation goes on with: served or recorded."""
     concurrency_of: str
     """What concurrency counts in conversations: requests or sessions."""
+    data: Any
+    """A file of requests, or a data frame, whose rows are sent instead of prompts that are made up."""
+    once: bool
+    """End a level when the rows of `data` have run out; else they come again."""
+    sample: float | str
+    """This share of the file's sessions: 0.1 or "10%"."""
+    key: str
+    """Which key holds the prompt."""
+    unit: str
+    """The unit of times that do not tell it: ns, us, ms, s."""
+    block_tokens: int
+    """Tokens of a recorded block, where it is not what the format has."""
+    spans: str
+    """Which requests of an agent's traces are meant: root or model."""
     seed: int | None
     extra_body: Mapping[str, Any]
     """Further fields of every request. Those that pacemark sets itself are refused."""
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """A file of the user's own traffic: how to read it, and how it is sent."""
+
+    path: str = ""
+    """Empty for a data frame."""
+    once: bool = False
+    sample: float = 1.0
+    """The share of its sessions that is taken."""
+    key: str = ""
+    unit: str = ""
+    block_tokens: int = 0
+    spans: str = ""
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -82,6 +110,8 @@ class Workload(msgspec.Struct, frozen=True):
     """Whose answers a conversation goes on with: the server's own, or those made up beforehand."""
     concurrency_of: Literal["requests", "sessions"] = "requests"
     """What a stream of the closed loop is: a request in flight, or a session, which is silent while its user thinks."""
+    recording: Recording | None = None
+    """The file that requests are taken from; None where they are made up."""
 
     @property
     def input(self) -> Lengths:
@@ -106,6 +136,36 @@ def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
         language=one_of("--language", words.get("language", "latin"), get_args(Language)),
         **_prefixes(words),
         **_sessions(words),
+        recording=_recording(words),
+    )
+
+
+def _from_file(words: TrafficWords) -> bool:
+    source = words.get("data")  # a data frame has no one truth value
+    return source is not None and not (isinstance(source, str) and not source)
+
+
+def _recording(words: TrafficWords) -> Recording | None:
+    """The file that requests are taken from. Raises BadInput for flags that make no sense with it, or without."""
+    source = words.get("data")
+    if not _from_file(words):
+        for name in ("once", "sample", "key", "unit", "block_tokens", "spans"):
+            if words.get(name):
+                raise BadInput(f"--{name.replace('_', '-')} is of a file: give --data FILE")
+        return None
+    made_up = Workload()
+    for name in ("input_tokens", "prefix_tokens", "turns", "language"):
+        value = words.get(name, getattr(made_up, name))
+        if str(value) not in (str(getattr(made_up, name)), f"[{getattr(made_up, name)}]"):
+            raise BadInput(f"--{name.replace('_', '-')} is of prompts that are made up: with --data the file has them")
+    return Recording(
+        path=str(source) if isinstance(source, (str, Path)) else "",
+        once=words.get("once", False),
+        sample=share("--sample", words.get("sample")) or 1.0,
+        key=words.get("key", ""),
+        unit=words.get("unit", ""),
+        block_tokens=at_least("--block-tokens", words.get("block_tokens", 0), 0),
+        spans=words.get("spans", ""),
     )
 
 
@@ -133,10 +193,13 @@ def _sessions(words: TrafficWords) -> dict[str, Any]:
     """What the conversations are. Raises BadInput."""
     turns = words.get("turns", 1)
     each = lengths("--turns", turns)
-    history = one_of("--history", words.get("history", "served"), ("served", "recorded"))
+    from_file = _from_file(words)
+    history = one_of(
+        "--history", words.get("history") or ("recorded" if from_file else "served"), ("served", "recorded")
+    )
     counted = one_of("--concurrency-of", words.get("concurrency_of", "requests"), ("requests", "sessions"))
     think_s = seconds("--think-time", words.get("think_time", 0.0))
-    if each.fixed == 1 and (think_s or history != "served" or counted != "requests"):
+    if each.fixed == 1 and not from_file and (think_s or history != "served" or counted != "requests"):
         raise BadInput("--think-time, --history and --concurrency-of are of conversations: give their --turns")
     return {
         "turns": str(turns) if each.fixed is None else each.fixed,

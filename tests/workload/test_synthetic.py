@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pacemark.scenario import Workload
-from pacemark.workload.source import Source
 from pacemark.workload.synthetic import Synthetic
 from pacemark.workload.words import Prompts
 
@@ -33,7 +32,7 @@ written = Plain()
 
 def test_a_source_gives_the_same_request_for_the_same_place() -> None:
     workload = Workload("lognormal(100, cv=1)", "uniform(5, 50)", 7)
-    source: Source = Synthetic(workload, LINE, written)
+    source = Synthetic(workload, LINE, written)
     ask = source.ask(2, 3)
     assert source.ask(0, 0) != ask
     assert ask == Synthetic(workload, LINE, written).ask(2, 3)

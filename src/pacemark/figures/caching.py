@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.summary import Cached, Traffic
-from pacemark.trace import Int64, Sight, Trace
+from pacemark.trace import UNTOLD, Int64, Sight, Trace
 
 __all__ = ["cached_of", "cached_prompts", "cache_told", "counted_share", "expected_tokens", "mixed_cache", "ready",
-           "suspected_cache"]  # fmt: skip
+           "rows_again", "suspected_cache"]  # fmt: skip
 
 _Mask = NDArray[np.bool_]
 
@@ -85,6 +85,7 @@ def _grown(before: dict[str, float], after: dict[str, float], ending: str) -> fl
 def cached_prompts(e: Evidence) -> Finding | None:
     """Every prompt is new but for what it was made to share: a cache that knows more shows that it was not."""
     known = e.good & (e.trace.cached_tokens >= 0) & (e.trace.input_tokens > 0)
+    known &= e.trace.shared_tokens != UNTOLD  # what a file's own prompts share is theirs
     if not known.any():
         return None
     known &= (e.trace.shared_tokens <= 0) | ready(e.trace)  # who comes first of a prefix may find it, or may not
@@ -152,6 +153,34 @@ def mixed_cache(e: Evidence) -> Finding | None:
         f"the cache was mixed: {first:.0%} of the requests in the window came before an answer to another of the same "
         "beginning; add --prime, or run longer",
     )
+
+
+def rows_again(e: Evidence) -> Finding | None:
+    """Rows of a file that are sent again: a cache answers them sooner than it would ever answer a user."""
+    rows = (e.trace.shared_tokens == UNTOLD) & (e.trace.turn <= 0)
+    opening = e.good & rows
+    before = np.isin(e.trace.origin, list(e.trace.known_origins)) | ~_first_of(e.trace.origin)
+    again = opening & before
+    share = float(again.sum() / max(1, opening.sum()))
+    if share <= _COLD:
+        return None
+    most = int(np.unique(e.trace.origin[rows], return_counts=True)[1].max())
+    told = again & (e.trace.cached_tokens >= 0)
+    cold = told.any() and e.trace.cached_tokens[told].sum() <= _COLD * e.trace.input_tokens[told].sum()
+    return Finding(
+        "note" if cold else "suspect",
+        "rows_again",
+        f"{share:.0%} of the requests in the window are of rows that had been sent before, the most frequent {most:,} "
+        f"times in this level; "
+        + ("none was in the server's cache" if cold else "a cache may flatter: take a larger file, or --once"),
+    )
+
+
+def _first_of(values: Int64) -> _Mask:
+    """Which of `values` (n,) stand there for the first time."""
+    first = np.zeros(len(values), dtype=np.bool_)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first
 
 
 _OFF = 0.05

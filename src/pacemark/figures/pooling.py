@@ -202,7 +202,10 @@ def _answered(results: Sequence[LevelResult]) -> int:
 
 
 def _ended_by(levels: Sequence[Level]) -> EndedBy:
-    worst: tuple[EndedBy, ...] = ("interrupted", "allowance", "max_duration", "duration", "requests", "precision")
+    worst: tuple[EndedBy, ...] = (
+        *("interrupted", "allowance", "max_duration", "duration"),
+        *("requests", "rows", "precision"),
+    )
     return next(way for way in worst if any(level.ended_by == way for level in levels))
 
 

@@ -39,6 +39,8 @@ def longer(levels: Iterable[Level], ended_by: str = "duration") -> str:
 
     `ended_by` is what ended them. What is needed is an estimate, so a fifth is added.
     """
+    if ended_by == "rows":
+        return "a larger file, or leaving --once out,"
     flag = _FLAGS.get(ended_by, "--duration")
     spans = [
         (level.window_s / level.repeats, level.requests.in_window / level.repeats, _growth(level))

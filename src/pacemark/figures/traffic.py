@@ -12,16 +12,17 @@ from pacemark.figures import metrics
 from pacemark.figures.caching import cached_of, counted_share
 from pacemark.figures.distributions import distribution, estimates_of, finite
 from pacemark.summary import Cached, Distribution, Level, Sizes, Traffic, Turns
-from pacemark.trace import Sight, Trace
+from pacemark.trace import UNTOLD, Sight, Trace
 
 __all__ = ["traffic_of", "with_counters"]
 
 
 def traffic_of(trace: Trace, good: NDArray[np.bool_]) -> Traffic | None:
     """Of the answered requests `good` (n,) of a window; None where nobody knows what was asked for."""
-    asked = trace.asked_input[good]
-    if not len(asked) or (asked < 0).any():
+    asked, own = trace.asked_input[good], trace.shared_tokens[good] == UNTOLD
+    if not len(asked) or ((asked < 0) & ~own).any():
         return None
+    asked = asked[asked >= 0]
     told = good & trace.tokens_from_usage
     return Traffic(
         asked_input=_sizes(asked),

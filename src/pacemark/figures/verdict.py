@@ -388,6 +388,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     caching.cached_prompts,
     caching.suspected_cache,
     caching.mixed_cache,
+    caching.rows_again,
     client.client_starved,
     client.client_throttled,
     client.client_busy,

@@ -4,6 +4,7 @@ after four bytes with its length."""
 from __future__ import annotations
 
 import functools
+import pickle
 import typing
 from typing import Any
 
@@ -46,6 +47,8 @@ class Asking(msgspec.Struct, frozen=True, tag=True):
     least_tokens: int = 1
     """No answer is asked to be shorter than this."""
     api: str = "chat"
+    rows: bytes = pickle.dumps(None)
+    """Of a file, `pacemark.workload.row.Rows`, pickled; None where requests are made up."""
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True):

@@ -41,6 +41,8 @@ from pacemark.trace import ABSENT
 
 BEAT_NS = 50_000_000
 LOOK_NS = 250_000_000
+LOOK_AGAIN_S = 0.01
+"""How soon a stream that found nothing to ask looks again: sessions may go on that rest now."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
 that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
@@ -68,6 +70,7 @@ class LoadGenerator:
         self._turned: set[int] = set()
         self._index = setup.worker
         """Of the next request in its level; workers take turns."""
+        self._spent_ns = ABSENT
         self._level = PROBE_LEVEL
         self._most = 0
         self._streams = 0
@@ -83,7 +86,7 @@ class LoadGenerator:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
             if self._asker is None:
-                self._asker = Asker(command)
+                self._asker = Asker(command, (self._setup.worker, self._setup.workers))
             self._asker.told(command)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
@@ -102,7 +105,7 @@ class LoadGenerator:
     async def _begin(self, begin: Begin) -> None:
         self._stop_arrivals()
         self._level, self._turned, self._most = begin.level, set(), begin.most
-        self._index = self._setup.worker
+        self._index, self._spent_ns = self._setup.worker, ABSENT
         if isinstance(begin.load, Concurrency):
             before, self._streams = self._streams, begin.load.value
             mine = [n for n in range(self._setup.worker, self._streams, self._setup.workers) if n not in self._running]
@@ -158,6 +161,11 @@ class LoadGenerator:
             while number < self._streams and self._index < self._most:
                 level = self._level
                 request = self._next(share, number)
+                if request is None:
+                    if self._spent:
+                        break
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    continue
                 answer = await self._exchange(request, monotonic_ns(), number)
                 rest_s = self._heard(request, answer)
                 share = 1.0
@@ -178,7 +186,11 @@ class LoadGenerator:
         for offset_ns in mine:
             request = self._next()
             due_ns = start_ns + offset_ns
+            if request is None and self._spent:
+                break
             await self._alarm.until(due_ns)
+            if request is None:
+                continue
             self._spawn(self._arrived(request, due_ns))
             await asyncio.sleep(0)  # send this one before the next is written
 
@@ -193,11 +205,20 @@ class LoadGenerator:
 
     # --- one request
 
-    def _next(self, share: float = 1.0, stream: int = ABSENT) -> Request:
+    def _next(self, share: float = 1.0, stream: int = ABSENT) -> Request | None:
         assert self._asker is not None
         level, index = self._level, self._index
+        asked = self._asker.request(level, index, share, stream)
+        if asked is None:
+            self._spent_ns = monotonic_ns() if self._spent_ns == ABSENT else self._spent_ns
+            return None
         self._index += self._setup.workers
-        return Request(level, index, *self._asker.request(level, index, share, stream))
+        return Request(level, index, *asked)
+
+    @property
+    def _spent(self) -> bool:
+        """Whether nothing will be there to ask, now that there was nothing."""
+        return self._asker is None or self._asker.empty
 
     def _heard(self, request: Request, answer: Answer) -> float:
         assert self._asker is not None
@@ -267,4 +288,5 @@ class LoadGenerator:
             turned=len(self._turned),
             reconnects=self._pool.reconnects,
             idle=not self._tasks,
+            spent_ns=self._spent_ns,
         )

@@ -66,7 +66,7 @@ def _phrase(code: str, levels: Sequence[Level]) -> str:
 
 def _flag(levels: Sequence[Level]) -> str:
     by = {level.ended_by for level in levels}
-    return longer(levels, next((way for way in ("max_duration", "requests") if way in by), "duration"))
+    return longer(levels, next((way for way in ("max_duration", "requests", "rows") if way in by), "duration"))
 
 
 def _few(levels: Sequence[Level]) -> str:

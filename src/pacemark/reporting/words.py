@@ -75,6 +75,7 @@ def ended(level: Level) -> str:
     return {
         "duration": "its duration",
         "requests": "its number of requests",
+        "rows": "the rows of its file having run out",
         "precision": "its precision: its figures are as sure as was asked for",
         "max_duration": "its longest duration, before the intervals were as tight as asked for",
         "allowance": "what the run was allowed to spend",

@@ -8,6 +8,7 @@ ended, so that none is cut off and none ends in the calm of a drain. The next le
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import NamedTuple
@@ -37,7 +38,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
-from pacemark.runs.looks import WindowEnd
+from pacemark.runs.looks import WindowEnd, spent_ns, turned
 from pacemark.runs.priming import primed, refuse_conversation
 from pacemark.runs.status import Teller
 from pacemark.runs.stopping import StopRules
@@ -45,6 +46,7 @@ from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
 from pacemark.trace import ABSENT, Exchange, Sight, Window
+from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 
 CONNECTING_NS = 1_000_000
@@ -52,7 +54,7 @@ CONNECTING_NS = 1_000_000
 PREPARE_S = 120.0
 """Longest wait for an answer before the first level, unless the user is ready to wait for longer."""
 SAY_AFTER_S = 2.0
-"""An answer that takes longer than this before the first level is waited for in words."""
+"""An answer before the first level that takes longer is waited for in words."""
 HOLD_S = 5.0
 """Least time for which an open loop goes on after its window."""
 
@@ -82,17 +84,18 @@ class Bench:
         count_tokens: Tokenizer | None = None,
         observe: Callable[[Status], None] = lambda status: None,
         source: Source | None = None,
+        rows: Rows | None = None,
     ) -> None:
-        """`source` tells of the endpoint while the run goes on, and renews the headers that open it."""
+        """`source` tells of the endpoint while the run goes on, and renews the headers that open it. `rows` are what is
+        asked; without them it is made up."""
         self.target = target
         self.workload = workload
         self.settings = settings
         self._count_tokens = count_tokens
-        self._budget = settings.budget
         self._observe = observe
         self._dialect = DIALECTS[target.api]
         self._head = target.head(self._path)
-        self._source = source
+        self._source, self._rows = source, rows
         self._watcher = Watcher(source, target.headers) if source is not None else None
         self.sights: list[Sight] = []
         self._ledger = Ledger(lambda text: self.target.redacted(text))
@@ -120,8 +123,8 @@ class Bench:
             max_in_flight=settings.max_in_flight,
         )
         # Last, for whatever was refused above would leave the processes behind.
-        reading = Reading(target.api, count_tokens.path if count_tokens is not None else "")
-        self._workers = Processes(settings.workers, reading)
+        tokenizer = count_tokens.path if count_tokens is not None else ""
+        self._workers = Processes(settings.workers, Reading(target.api, tokenizer))
         self._workers.send(setup)
 
     def __enter__(self) -> Bench:
@@ -212,8 +215,8 @@ class Bench:
     def _say_how(self) -> None:
         """Tell the workers how to ask from now on."""
         least = min(self._least_tokens, self.workload.output.typical)
-        api = self.target.api
-        self._workers.send(Asking(self._head, self._template, self.workload, self.prompts, least, api))
+        api, rows = self.target.api, pickle.dumps(self._rows)
+        self._workers.send(Asking(self._head, self._template, self.workload, self.prompts, least, api, rows))
 
     def _say_patience(self) -> None:
         """Tell the workers how long a server may be silent, if what has been seen has grown by much since."""
@@ -264,13 +267,15 @@ class Bench:
         start_ns = end_ns = 0
         try:
             self._pump_until(lambda: self._ramped(level), level, "ramp")
-            end = WindowEnd(self.settings, level.page, enough, lambda: self.rules.soon(level.page, load))
+            self._doubt(level, "ramp")
+            spent = (lambda: self.rules.soon(level.page, load)), (lambda: spent_ns(self._workers.beats, level.number))
+            end = WindowEnd(self.settings, level.page, enough, *spent)
             start_ns, end_ns = end.start_ns, end.end_ns
             if self.folder is not None:
                 self.folder.set_window(level.number, Window(start_ns, end_ns))
             self._pump_until(end.over, level, "measuring", end.expected_ns)
             end_ns = min(end_ns, monotonic_ns())
-            self._hold(level, end_ns)
+            self._hold(level, end_ns, to_the_last=end.by == "rows")
             ended_by = end.by
             if ended_by == "allowance":
                 self._workers.send(Hush())  # summing up takes its time
@@ -306,9 +311,11 @@ class Bench:
         doubts = Doubts(load, page, usual_s=self._latency_s, **asked)
         return _Level(self._level, load, page, doubts, begun_ns, spread_s)
 
-    def _hold(self, level: _Level, end_ns: int) -> None:
-        """Keep the load up until all that began by `end_ns` has ended. An open loop is not kept up for ever: what is
-        still out after several times the longest latency is stuck, and more arrivals would only pile up behind it."""
+    def _hold(self, level: _Level, end_ns: int, *, to_the_last: bool) -> None:
+        """Keep the load up until all that began by `end_ns` has ended; `to_the_last`: and until all is sent.
+
+        An open loop is not kept up for ever: what is still out after several times the longest latency is stuck, and
+        more arrivals would only pile up behind it."""
         longest_ns = max(int(HOLD_S * 1e9), 3 * level.page.slowest_ns)
         sending = isinstance(level.load, Rate)
 
@@ -317,7 +324,8 @@ class Bench:
             if sending and monotonic_ns() > end_ns + longest_ns:
                 sending = False
                 self._workers.send(Hush())
-            return answered(self._workers.beats, end_ns)
+            beats = self._workers.beats
+            return answered(beats, end_ns) and (not to_the_last or all(beat.idle for beat in beats))
 
         self._pump_until(done, level, "finishing")
 
@@ -331,17 +339,10 @@ class Bench:
         for number, conclude in self._unfinished.items():
             # Answers to an interrupted level's requests may have come since; they belong to its figures.
             self.results[number - ahead] = conclude()
-        return [self._with_late(place + ahead, result) for place, result in enumerate(self.results)]
-
-    def _with_late(self, level: int, result: LevelResult) -> LevelResult:
-        """Count the requests that ended after their level did; they are in no figure but the totals."""
-        if level in self._unfinished:
-            return result
-        late, before = self._ledger.late(level), result.level.requests
-        requests = msgspec.structs.replace(
-            before, completed=before.completed + late.completed, failed=before.failed + late.failed
-        )
-        return dataclasses.replace(result, level=msgspec.structs.replace(result.level, requests=requests))
+        return [
+            result if place + ahead in self._unfinished else self._ledger.with_late(place + ahead, result)
+            for place, result in enumerate(self.results)
+        ]
 
     def _conclude(self, level: _Level, window: Window, ended_by: EndedBy) -> LevelResult:
         result = self._sum_up(level, window, ended_by)
@@ -363,11 +364,11 @@ class Bench:
             dataclasses.replace(level.page.trace(), known_origins=self._known),
             window,
             health,
-            budget=self._budget,
+            budget=self.settings.budget,
             ended_by=ended_by,
             watch=level.page.watch(self.sights),
             known_prompts=self.known_prompts,
-            asked_input=self.workload.input.mean,
+            asked_input=self.workload.input.mean if self._rows is None else None,
             template_tokens=self.prompts.counted_overhead,
             max_in_flight=self.settings.max_in_flight,
         )
@@ -382,9 +383,7 @@ class Bench:
         """Closed loop: every stream has finished a request. Open loop: the first arrivals have had their answers."""
         page = level.page
         if isinstance(level.load, Concurrency):
-            beats = [b for b in self._workers.beats if b.level == level.number]
-            fresh = all(b.oldest_ns == ABSENT or b.oldest_ns >= level.begun_ns for b in beats)
-            return len(beats) == len(self._workers.beats) and fresh and sum(b.turned for b in beats) >= level.load.value
+            return turned(self._workers.beats, level.number, level.begun_ns) >= level.load.value
         # Far beyond capacity the slowest request grows as fast as time goes by, and no ramp would ever end.
         most_s = max(2 * self.settings.duration_s, 5 * self._latency_s)
         least_s = max(min(2 * page.slowest_ns / 1e9, most_s), level.spread_s)
@@ -394,6 +393,8 @@ class Bench:
         """Raise RunFailed where nothing can come of the level any more."""
         if self._workers.died:
             raise RunFailed(f"{'; '.join(self._workers.died)}; the load could not be kept up")
+        if phase == "ramp" and spent_ns(self._workers.beats, level.number) != ABSENT:
+            raise RunFailed("the rows ran out before the load was steady: take a larger file, or leave --once out")
         beats = [b for b in self._workers.beats if b.level == level.number]
         self.rules.check(level.page, level.load, beats)
         line = level.doubts.hopeless(beats) or level.doubts.gone(beats)

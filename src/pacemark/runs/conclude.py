@@ -127,6 +127,7 @@ def summed_up(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     sights = [(session, session.sights()) for session in folder.sessions()]
     workload = record.scenario.workload
     known = frozenset(range(workload.prefix_groups)) if workload.prime else frozenset[int]()
+    alike = not (isinstance(record.scenario.goal, Grid) or workload.recording)
     for level, load, window, ended_by, died in folder.levels():
         trace = replace(folder.trace(level, open_loop=isinstance(load, Rate)), known_origins=known)
         known = trace.origins()
@@ -143,7 +144,7 @@ def summed_up(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
                 ended_by=ended_by,
                 watch=watch_from(trace.refusals, seen),
                 known_prompts=learned.known_prompts if learned else None,
-                asked_input=None if isinstance(record.scenario.goal, Grid) else record.scenario.workload.input.mean,
+                asked_input=workload.input.mean if alike else None,
                 template_tokens=learned.prompts.counted_overhead if learned else None,
                 max_in_flight=settings.max_in_flight,
             )

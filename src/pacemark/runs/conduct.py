@@ -34,10 +34,12 @@ from pacemark.runs.conclude import concluded
 from pacemark.runs.cost import say_cost
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import Learned, RunRecord, begun, written
+from pacemark.runs.recording import in_one_line, refuse_unsuited, rows_of
 from pacemark.runs.run import Run
 from pacemark.runs.stopping import Reached
 from pacemark.scenario import DOCUMENTS, Goal, Grid, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
 from pacemark.summary import Asked, Confirmation, Find, Spent
+from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 
 __all__ = [
@@ -181,14 +183,19 @@ def _run(
         with observing() as observe:
             return _run(order, {**options, "observe": observe}, body, allowance)
     said, labels, observe = Notices(), labelled(options), options["observe"]
+    rows = rows_of(order, options.get("data"))
+    if rows is not None:
+        observe(told(in_one_line(order.workload.recording, rows.found)))
     with endpoint_opened(order, options, said, observe) as (place, scenario, serving):
+        if rows is not None and order.access.api == "auto":
+            refuse_unsuited(rows, place.api)
         described = serving.endpoint.described() if serving is not None else None
         record = begun(scenario, place, options.get("command", ()), described, labels)
-        record = msgspec.structs.replace(record, allowance=allowance)
+        record = msgspec.structs.replace(record, allowance=allowance, file=rows.found if rows is not None else None)
         slug = f"{place.host} {record.target['model']}"
         folder = RunFolder.create(Path(options.get("out", "runs")), slug, written(record))
         try:
-            return carried_out((place, scenario, serving), folder, record, said, observe, body, options)
+            return carried_out((place, scenario, serving), folder, record, said, observe, body, options, rows)
         finally:
             empty = not folder.levels()
             folder.close()
@@ -204,6 +211,7 @@ def carried_out(
     observe: Callable[[Status], None],
     body: Callable[[Bench, RunFolder, RunRecord], Run],
     words: Words,
+    rows: Rows | None = None,
 ) -> Run:
     """Get ready at an endpoint that is `opened`, note what it told, and hand over to `body`.
 
@@ -212,7 +220,7 @@ def carried_out(
     place, scenario, serving = opened
     if beyond := beyond_calibration(scenario.loads, place.tls):
         said.say(beyond)
-    with _ready(place, scenario, serving, folder, observe) as bench:
+    with _ready(place, scenario, serving, folder, observe, rows) as bench:
         if serving is not None:
             _forewarn(serving, bench, scenario, said)
         if not isinstance(scenario.goal, Search):  # which keeps to its allowance itself
@@ -236,6 +244,7 @@ def _ready(
     serving: Serving | Route | None,
     folder: RunFolder,
     observe: Callable[[Status], None],
+    rows: Rows | None,
 ) -> Iterator[Bench]:
     """A bench that has met the endpoint, and writes to `folder`."""
     count_tokens = _counter(scenario.access.tokenizer)
@@ -243,7 +252,7 @@ def _ready(
     place = place.renewed(marked) if marked else place
     for extra in (tags, {}):
         workload = msgspec.structs.replace(scenario.workload, extra=extra | scenario.workload.extra)
-        with Bench(place, workload, scenario.settings, count_tokens, observe, serving) as bench:
+        with Bench(place, workload, scenario.settings, count_tokens, observe, serving, rows) as bench:
             bench.folder = folder
             try:
                 bench.prepare()

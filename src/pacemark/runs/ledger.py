@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic_ns
 
 import msgspec
 
 from pacemark.endpoint.watch import watch_from
 from pacemark.figures.health import Health, health_of
+from pacemark.figures.level import LevelResult
 from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.runs.folder import RunFolder
 from pacemark.trace import Beat, Exchange, Sight, Trace, Watch, trace_of
@@ -117,6 +119,14 @@ class Ledger:
     def late(self, level: int) -> Page:
         """What ended after the page of its level was closed."""
         return self._pages.get(level) or Page()
+
+    def with_late(self, level: int, result: LevelResult) -> LevelResult:
+        """Count the requests that ended after their level did; they are in no figure but the totals."""
+        late, before = self.late(level), result.level.requests
+        requests = msgspec.structs.replace(
+            before, completed=before.completed + late.completed, failed=before.failed + late.failed
+        )
+        return replace(result, level=msgspec.structs.replace(result.level, requests=requests))
 
     def add(self, exchange: Exchange) -> Exchange:
         """Take in a request that ended; gives it as it was written down."""

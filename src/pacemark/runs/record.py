@@ -23,6 +23,7 @@ from pacemark.pace import Load
 from pacemark.scenario import Access, Goal, Grid, Levels, Scenario, Search, Settings, Workload
 from pacemark.summary import Asked
 from pacemark.version import __version__
+from pacemark.workload.row import FileFound
 from pacemark.workload.words import Prompts
 
 __all__ = ["Learned", "Resumed", "RunRecord", "begun", "gone_on", "read", "written"]
@@ -75,6 +76,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Which rule of the user's ended it before its last level, if one did."""
     labels: dict[str, str] = {}
     """What the user wants remembered, such as gpu: h100."""
+    file: FileFound | None = None
+    """What its file turned out to be, where requests are the rows of one."""
     allowance: Allowance | None = None
     """What it may spend."""
     resumed: list[Resumed] = []
@@ -129,6 +132,8 @@ def written(record: RunRecord) -> dict[str, Any]:
         more["labels"] = record.labels
     if record.allowance is not None:
         more["allowance"] = msgspec.to_builtins(record.allowance)
+    if record.file is not None:
+        more["file"] = msgspec.to_builtins(record.file)
     if record.resumed:
         more["resumed"] = msgspec.to_builtins(record.resumed)
     if record.stopped is not None:

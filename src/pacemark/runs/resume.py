@@ -21,6 +21,7 @@ from pacemark.runs.conclude import concluded, found_before, summed_up
 from pacemark.runs.conduct import Notices, Options, carried_out, driven, endpoint_opened, rest_of, search_on
 from pacemark.runs.folder import RunFolder, StoredLevel
 from pacemark.runs.record import RunRecord, gone_on, read, written
+from pacemark.runs.recording import rows_of
 from pacemark.runs.run import Run
 from pacemark.scenario import Grid, Levels, Scenario, Search, steps
 from pacemark.values import seconds
@@ -75,9 +76,10 @@ def resumed(path: Path, anew: Anew, tell: Callable[[Step], None]) -> Run:
             rest = rest_of(goal, len(done))
             return driven(bench, folder, record, lambda: rest(bench))
 
+        rows = rows_of(record.scenario, None)
         with endpoint_opened(_order(record, anew), options, said, observe) as at:
             _refuse_without_headers(record, at[0])
-            return carried_out(at, folder, record, said, observe, body, options)
+            return carried_out(at, folder, record, said, observe, body, options, rows)
 
 
 def _refuse(folder: RunFolder, record: RunRecord) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from time import monotonic_ns
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,9 +14,10 @@ from pacemark.trace import ABSENT
 from pacemark.workload.prose import prose
 from pacemark.workload.source import Ask, Written
 from pacemark.workload.synthetic import Synthetic
+from pacemark.workload.underway import Underway
 from pacemark.workload.words import Prompts
 
-__all__ = ["Conversations", "Heard"]
+__all__ = ["Conversations", "Heard", "message"]
 
 _TURNS, _RECORDED = 4, 5
 """What is drawn with one seed, apart."""
@@ -53,61 +52,40 @@ class _Talk:
 
 class Conversations:
     """The `Source` of conversations: `ask` gives the next turn of a session that is due, or the first of a new one; and
-    `heard` takes down what was answered.
-
-    Concurrency counts sessions: a stream has one session at a time, and is silent while its user thinks. Or it counts
-    requests: a stream whose session is to rest takes up another one that is due, or begins one.
-    """
+    `heard` takes down what was answered."""
 
     def __init__(self, workload: Workload, prompts: Prompts, written: Written, least_tokens: int = 1) -> None:
         """See `Synthetic`, which makes the first turns and the lengths of all."""
         self._workload, self._prompts, self._written, self._least = workload, prompts, written, least_tokens
         self._first = Synthetic(workload, prompts, written, least_tokens)
         self._turns = Draws(lengths("--turns", workload.turns), workload.seed, _TURNS)
-        self._think_ns = int(workload.think_time_s * 1e9)
-        self._by_session = workload.concurrency_of == "sessions"
-        self._of_stream: dict[int, _Talk] = {}
-        self._resting: list[tuple[int, int, _Talk]] = []
-        self._out: dict[tuple[int, int], tuple[_Talk, int]] = {}
-        self._count = 0
+        self._underway: Underway[_Talk] = Underway(workload)
 
     def ask(self, level: int, index: int, share: float = 1.0, stream: int = ABSENT) -> Ask:
         """See `Source`; `stream` is who asks, in the closed loop."""
-        talk = self._next(level, index, stream)
-        ask = self._turn(talk, share)
-        self._out[level, index] = talk, stream
-        return ask
+        talk = self._underway.due(stream)
+        if talk is None:
+            talk = _Talk((level, index), self._turns(level, index))
+            self._underway.begin(talk, stream)
+        self._underway.asked(level, index, talk, stream)
+        return self._turn(talk, share)
 
     def heard(self, level: int, index: int, heard: Heard | None) -> float:
         """What became of a request; None where it failed, which ends its session. Gives how many seconds its stream
         should rest."""
-        talk, stream = self._out.pop((level, index))
+        talk, stream = self._underway.answered(level, index)
         talk.turn += 1
         if heard is None or talk.turn >= talk.turns:
-            self._of_stream.pop(stream, None)
+            self._underway.end(stream)
             return 0.0
         served = self._workload.history == "served"
-        talk.messages.append(_message("assistant", heard.text if served else talk.recorded))
+        talk.messages.append(message("assistant", heard.text if served else talk.recorded))
         if heard.input_tokens > 0:
             talk.known = heard.input_tokens
         said = heard.output_tokens if served and heard.output_tokens > 0 else talk.answer_tokens
         talk.shared = talk.known if not served else talk.known + said
         talk.known += said
-        if stream in self._of_stream:
-            return self._think_ns / 1e9
-        self._count += 1
-        heapq.heappush(self._resting, (monotonic_ns() + self._think_ns, self._count, talk))
-        return 0.0
-
-    def _next(self, level: int, index: int, stream: int) -> _Talk:
-        if stream in self._of_stream:
-            return self._of_stream[stream]
-        if self._resting and self._resting[0][0] <= monotonic_ns():
-            return heapq.heappop(self._resting)[2]
-        talk = _Talk((level, index), self._turns(level, index))
-        if self._by_session and stream != ABSENT:
-            self._of_stream[stream] = talk
-        return talk
+        return self._underway.rest(talk, stream)
 
     def _turn(self, talk: _Talk, share: float) -> Ask:
         """The next request of a session."""
@@ -122,7 +100,7 @@ class Conversations:
             words = self._prompts.words_for(own, before=0.0)
             text = prose(self._workload.language).text(rng, words)
             talk.known += own
-        talk.messages.append(_message("user", text))
+        talk.messages.append(message("user", text))
         whole = self._first.output_of(level, index + talk.turn)
         if self._workload.history == "recorded":
             rng = np.random.default_rng([self._workload.seed, level, index, talk.turn, _RECORDED])
@@ -133,5 +111,6 @@ class Conversations:
         return Ask(body, words, tokens, talk.known, talk.shared, talk.origin, talk.turn)
 
 
-def _message(role: str, content: Any) -> bytes:
+def message(role: str, content: Any) -> bytes:
+    """A message of a conversation, as JSON."""
     return msgspec.json.encode({"role": role, "content": content})

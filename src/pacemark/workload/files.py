@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,22 @@ from pacemark.workload.times import NS, UNITS, Quantum, quantum_said
 from pacemark.workload.traces.format import Format, How, Left, Taken
 from pacemark.workload.traces.formats import format_of
 
-__all__ = ["look", "read", "read_trace"]
+__all__ = ["Suits", "look", "read", "read_trace"]
+
+Suits = Callable[[Row], None]
+"""Raises BadInput for a row that cannot be sent."""
 
 
-def read(source: Any, *, key: str = "", unit: str = "", spans: str = "") -> Rows:
+def read(source: Any, *, key: str = "", unit: str = "", spans: str = "", suits: Suits = lambda row: None) -> Rows:
     """The rows of a file of requests: JSONL, JSON, CSV, text, Parquet, Arrow, .gz or .zst of them, a folder of part
     files, a data frame. Every row has a prompt, messages or a body. A conversation gives a row for each of its turns.
 
     `key` names what holds the prompt, `unit` (ns, us, ms, s) that of times which do not tell it themselves; `spans`
-    (root, model) says which requests of an agent's traces are meant. Raises BadInput, with the row's number, for a file
-    that is not what it says, is empty, or has a row without a prompt.
+    (root, model) says which requests of an agent's traces are meant; `suits` raises BadInput for a row that cannot be
+    sent. Raises BadInput, with the row's number, for a file that is not what it says, is empty, or has a row without a
+    prompt.
     """
-    return _read(source, How(key=key, unit=unit, spans=spans), prompts=True)
+    return _read(source, How(key=key, unit=unit, spans=spans), prompts=True, suits=suits)
 
 
 def read_trace(source: Any, *, unit: str = "", block_tokens: int = 0, spans: str = "", key: str = "") -> Rows:
@@ -48,7 +52,9 @@ def look(source: Any, *, unit: str = "", block_tokens: int = 0, spans: str = "",
     return _read(source, How(key, unit, block_tokens, spans))
 
 
-def _read(source: Any, how: How, *, prompts: bool = False, times: bool = False) -> Rows:
+def _read(
+    source: Any, how: How, *, prompts: bool = False, times: bool = False, suits: Suits = lambda row: None
+) -> Rows:
     name = str(source) if isinstance(source, (str, Path)) else "the data frame"
     if how.unit and how.unit not in NS:
         raise BadInput(f"--unit {how.unit!r} is not known: {UNITS}")
@@ -60,7 +66,7 @@ def _read(source: Any, how: How, *, prompts: bool = False, times: bool = False) 
         first = next(_filled(records, found), None)
         if first is None:
             raise BadInput("it has no row")
-        reading = _Reading(found, prompts=prompts, times=times)
+        reading = _Reading(found, suits, prompts=prompts, times=times)
         records = _filled(chain([first], records), found)
         if format := format_of(first.value):
             return reading.trace(format(how, found), records)
@@ -84,8 +90,8 @@ def _filled(records: Iterator[Record], found: FileFound) -> Iterator[Record]:
 class _Reading:
     """One pass over a file: what is taken, what is left out, and whether the times are in order."""
 
-    def __init__(self, found: FileFound, *, prompts: bool, times: bool) -> None:
-        self.found, self._prompts, self._times = found, prompts, times
+    def __init__(self, found: FileFound, suits: Suits, *, prompts: bool, times: bool) -> None:
+        self.found, self._suits, self._prompts, self._times = found, suits, prompts, times
         self._quantum = Quantum()
         self._origin_ns: int | None = None
         self._low_ms, self._high_ms = 0.0, 0.0
@@ -145,6 +151,7 @@ class _Reading:
         """Raises BadInput for a row that cannot serve what rows are wanted for."""
         if self._prompts and row.prompt is None and row.messages is None and row.body is None:
             raise BadInput("it has lengths and times and no prompt: it is a trace, for --trace")
+        self._suits(row)
         if row.at_ms is None:
             if self._times:
                 raise BadInput("it has no time that can be understood, which a trace needs")

@@ -7,18 +7,19 @@ else in a copy in a folder of their own, which goes when they do. Sent to anothe
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import struct
 import tempfile
 import weakref
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Decode", "FileFound", "LeftOut", "Row", "Rows", "Writing", "turn_of", "turns"]
 
@@ -65,6 +66,9 @@ class FileFound(msgspec.Struct):
     rows: int = 0
     """Rows taken."""
     left_out: list[LeftOut] = []
+    input_tokens: float | None = None
+    """Mean, of the rows that say it."""
+    output_tokens: float | None = None
     unit: str = ""
     """The unit in which the file has its times."""
     quantum_ms: float | None = None
@@ -100,9 +104,10 @@ class Rows:
     Raises IndexError where there is no row k, and OSError where the file has gone since.
     """
 
-    def __init__(self, found: FileFound, file: Path, index: Path, decode: Decode, origin_ms: float = 0.0) -> None:
+    def __init__(self, found: FileFound, file: Path, folder: Path, decode: Decode, origin_ms: float = 0.0) -> None:
+        """`folder` holds what is known of every row beside its bytes."""
         self.found = found
-        self._file, self._index, self._decode, self._origin_ms = file, index, decode, origin_ms
+        self._file, self._folder, self._decode, self._origin_ms = file, folder, decode, origin_ms
         self._process, self._fds = 0, (-1, -1)
 
     def __len__(self) -> int:
@@ -121,6 +126,20 @@ class Rows:
             for at in range(0, len(places), _PLACE.size):
                 yield self._row(file, places[at : at + _PLACE.size])
 
+    @property
+    def conversations(self) -> bool:
+        """Whether rows are turns of conversations that stand in the file as a whole."""
+        place = os.pread(self._files()[1], _PLACE.size, 0)
+        return bool(_PLACE.unpack(place)[3])
+
+    def times_ms(self) -> NDArray[np.float64]:
+        """When each row (n,) came, since the first; NaN where the file does not say."""
+        return np.asarray(np.memmap(self._folder / "times", dtype="<f8", mode="r")) - self._origin_ms
+
+    def sessions(self) -> NDArray[np.uint64]:
+        """Of which session each row (n,) is, as a number that tells sessions apart; 0 for a row of none."""
+        return np.asarray(np.memmap(self._folder / "sessions", dtype="<u8", mode="r"))
+
     def _row(self, file: int, place: bytes) -> Row:
         offset, length, number, part, turn = _PLACE.unpack(place)
         row = self._decode(os.pread(file, length, offset), number)
@@ -132,7 +151,7 @@ class Rows:
 
     def _files(self) -> tuple[int, int]:
         if self._process != os.getpid():  # never opened, or by the process that this one was forked from
-            self._fds = _opened(self._file), _opened(self._index)
+            self._fds = _opened(self._file), _opened(self._folder / "index")
             self._process = os.getpid()
             weakref.finalize(self, _close, self._process, self._fds)
         return self._fds
@@ -185,17 +204,14 @@ class Writing:
         self._kept = (self._folder / "rows").open("wb") if file is None else None
         self._index = (self._folder / "index").open("wb")
         self._sessions = (self._folder / "sessions").open("wb")
+        self._times = (self._folder / "times").open("wb")
         self._clean = weakref.finalize(self, _abandon, os.getpid(), self._folder, *self._all())
+        self._lengths = _Means()
         self._file, self._decode = file or self._folder / "rows", decode or _unpacked
-        self._end, self._session, self._at_ms = 0, False, array("d")
+        self._end, self._session, self.sorting = 0, False, False
 
     def _all(self) -> Iterator[BinaryIO]:
-        yield from (file for file in (self._kept, self._index, self._sessions) if file is not None)
-
-    @property
-    def sorting(self) -> bool:
-        """Whether the rows will be put in order of time."""
-        return bool(self._at_ms)
+        yield from (file for file in (self._kept, self._index, self._sessions, self._times) if file is not None)
 
     def add(
         self, row: Row, offset: int = 0, length: int = 0, *, parts: int = 0, to_sort: bool = False, counted: bool = True
@@ -211,12 +227,12 @@ class Writing:
             self._end += self._kept.write(packed)
         for part in range(1, parts + 1) if parts else (0,):
             self._index.write(_PLACE.pack(offset, length, row.number, part, 0))
-            alone = row.session is None or bool(parts) or not counted
-            self._session |= not alone
-            self._sessions.write(_NOBODY if alone else _hashed(str(row.session)))
-            if to_sort:
-                self._at_ms.append(row.at_ms or 0.0)
+            self._session |= row.session is not None and not parts and counted
+            self._sessions.write(_NOBODY if row.session is None else _hashed(row.session))
+            self._times.write(_TIME.pack(math.nan if row.at_ms is None else row.at_ms))
+        self.sorting |= to_sort
         self.found.rows += parts or 1
+        self._lengths.add(row, parts or 1)
 
     def done(self) -> Rows:
         """The rows, in order of time where they were to be sorted; those of one session are counted from 0.
@@ -227,22 +243,43 @@ class Writing:
         for file in self._all():
             file.close()
         origin_ms = 0.0
-        if self.found.rows and (self._at_ms or self._session):
-            places = np.memmap(self._folder / "index", dtype=_PLACES, mode="r+")
-            sessions = np.memmap(self._folder / "sessions", dtype="<u8", mode="r+")
-            if self._at_ms:
-                order = np.argsort(self._at_ms, kind="stable")
-                origin_ms = self._at_ms[order[0]]
-                places[:], sessions[:] = places[order], sessions[order]
+        if self.found.rows and (self.sorting or self._session):
+            places, sessions, times = (
+                np.memmap(self._folder / name, dtype=of, mode="r+")
+                for name, of in (("index", _PLACES), ("sessions", "<u8"), ("times", "<f8"))
+            )
+            if self.sorting:
+                order = np.argsort(times, kind="stable")
+                origin_ms = float(times[order[0]])
+                places[:], sessions[:], times[:] = places[order], sessions[order], times[order]
             if self._session:
                 _number(places, sessions)
-            places.flush()
-        (self._folder / "sessions").unlink()
-        rows = Rows(self.found, self._file, self._folder / "index", self._decode, origin_ms)
+            for column in (places, sessions, times):
+                column.flush()
+        self._lengths.tell(self.found)
+        rows = Rows(self.found, self._file, self._folder, self._decode, origin_ms)
         weakref.finalize(rows, _remove, os.getpid(), self._folder)
         return rows
 
 
+class _Means:
+    """The mean lengths of the rows that say them."""
+
+    def __init__(self) -> None:
+        self._sums = [[0, 0], [0, 0]]
+
+    def add(self, row: Row, times: int) -> None:
+        for sums, tokens in zip(self._sums, (row.input_tokens, row.output_tokens), strict=True):
+            if tokens is not None:
+                sums[0] += times
+                sums[1] += times * tokens
+
+    def tell(self, found: FileFound) -> None:
+        means = [total / rows if rows else None for rows, total in self._sums]
+        found.input_tokens, found.output_tokens = means
+
+
+_TIME = struct.Struct("<d")
 _NOBODY = bytes(8)
 
 

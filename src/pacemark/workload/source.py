@@ -36,6 +36,7 @@ class Written(Protocol):
 class Source(Protocol):
     """What to ask. The same level and index give the same request, whichever worker asks."""
 
-    def ask(self, level: int, index: int, share: float = 1.0, stream: int = ABSENT) -> Ask:
-        """The request `index` of `level`, for `share` of the answer's usual length; `stream` asks, in a closed loop."""
+    def ask(self, level: int, index: int, share: float = 1.0, stream: int = ABSENT) -> Ask | None:
+        """The request `index` of `level`, for `share` of the answer's usual length; `stream` asks, in a closed loop.
+        None where there is nothing to ask."""
         ...
