@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pacemark.answers.datafile import data
     from pacemark.api import check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
     from pacemark.api import resume as resume
+    from pacemark.api import versus as versus
     from pacemark.errors import BadInput, PacemarkError, RunFailed
     from pacemark.runs.calibration import calibrate
     from pacemark.runs.run import Run
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Allowance", "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "data", "demo",
-    "find", "load", "log_to_mlflow", "plan", "report", "resume", "run", "serve", "show", "simulate", "sweep",
+    "find", "load", "log_to_mlflow", "plan", "report", "resume", "run", "serve", "show", "simulate", "sweep", "versus",
 ]  # fmt: skip
 
 _HOMES = {

@@ -22,12 +22,13 @@ from pacemark.runs import against, checking, conclude, conduct
 from pacemark.runs.conduct import Options
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.resume import Anew, resumed
-from pacemark.runs.run import ComparedRuns, Run
+from pacemark.runs.run import ComparedRuns, ContestOfRuns, Run
+from pacemark.runs.versus import ROUNDS, SLICE_S, contested
 from pacemark.values import positive, share
 
 __all__ = [
     "Options", "Run", "ServeOptions", "check", "compare", "demo", "find", "load", "log_to_mlflow", "plan", "report",
-    "resume", "run", "serve", "share", "show", "sweep",
+    "resume", "run", "serve", "share", "show", "sweep", "versus",
 ]  # fmt: skip
 
 _OPTIONS = tuple(Options.__annotations__)
@@ -226,6 +227,33 @@ def _refuse_sides(
         raise BadInput("--target is measured until conditions are decided: give one, --fail-if 'ttft p95 > +5%'")
     if options and not target:
         raise BadInput(f"{next(iter(options))!r} is an option of a target, and two stored runs were given")
+
+
+def versus(
+    targets: Sequence[str],
+    *,
+    concurrency: Sequence[int] | None = None,
+    rate: Sequence[float] | None = None,
+    arrivals: Arrivals = "poisson",
+    burstiness: float = 1.0,
+    rounds: int = ROUNDS,
+    prices: Sequence[float] = (),
+    **options: Unpack[Options],
+) -> ContestOfRuns:
+    """Tell which of 2 to 4 `targets` is better: each is measured in every one of `rounds`, for the option `duration`
+    at every load (10 s if not given), one at a time and in an order that changes, so that what drifts cancels.
+
+    `.winner` is the one that is better than every other in something and worse in nothing, or None; `prices` are those
+    of an hour of each, from which `.cheapest` follows, and what a million output tokens cost. The options `model` and
+    `api_key_env` may name one for each target, separated by commas. Raises as `run` does.
+    """
+    scenario.refuse_unknown(options, _OPTIONS)
+    wanted = [8] if concurrency is None and rate is None else concurrency
+    goal = scenario.curve(wanted, rate, arrivals, burstiness, {})
+    assert isinstance(goal, scenario.Levels)
+    words: Options = {"duration": SLICE_S, **options}
+    found = contested(targets, goal.loads, words, rounds=rounds, prices=prices)
+    return ContestOfRuns(**msgspec.structs.asdict(found))
 
 
 class ServeOptions(TypedDict, total=False):

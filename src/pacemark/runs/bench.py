@@ -38,7 +38,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger, Page
-from pacemark.runs.looks import WindowEnd, spent_ns, turned
+from pacemark.runs.looks import RampEnd, WindowEnd, spent_ns
 from pacemark.runs.priming import primed, refuse_conversation
 from pacemark.runs.status import Teller
 from pacemark.runs.stopping import StopRules
@@ -66,8 +66,7 @@ class _Level(NamedTuple):
     load: Load
     page: Page
     doubts: Doubts
-    begun_ns: int
-    spread_s: float
+    ramp: RampEnd
 
 
 class Bench:
@@ -231,7 +230,7 @@ class Bench:
         self._probed.clear()
         self._workers.send(Probe([b"%b%d\r\n\r\n%b" % (self._head, len(body), body)]))
         while not self._probed:
-            self._pump()
+            self.listen()
             if self._workers.died:
                 raise RunFailed("; ".join(self._workers.died))
             waited_s = (monotonic_ns() - begun_ns) / 1e9
@@ -250,7 +249,7 @@ class Bench:
     def _pause(self, seconds: float) -> None:
         end_ns = monotonic_ns() + int(seconds * 1e9)
         while monotonic_ns() < end_ns:
-            self._pump()
+            self.listen()
 
     # --- levels
 
@@ -266,7 +265,7 @@ class Bench:
         level = self._begin(load)
         start_ns = end_ns = 0
         try:
-            self._pump_until(lambda: self._ramped(level), level, "ramp")
+            self._pump_until(lambda: level.ramp.over(level.page, self._workers.beats), level, "ramp")
             self._doubt(level, "ramp")
             spent = (lambda: self.rules.soon(level.page, load)), (lambda: spent_ns(self._workers.beats, level.number))
             end = WindowEnd(self.settings, level.page, enough, *spent)
@@ -292,7 +291,7 @@ class Bench:
 
     def _begin(self, load: Load) -> _Level:
         """Raise the load."""
-        self._pump(0.0)  # what came while the level before was summed up counts
+        self.listen(0.0)  # what came while the level before was summed up counts
         most = self.rules.begin(load, self._workers.beats)
         self._level += 1
         begun_ns = monotonic_ns()
@@ -309,7 +308,8 @@ class Bench:
         self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9), most))
         asked = {"ignore_eos": self.options.ignore_eos, "fresh_connections": self.settings.fresh_connections}
         doubts = Doubts(load, page, usual_s=self._latency_s, **asked)
-        return _Level(self._level, load, page, doubts, begun_ns, spread_s)
+        most_s = max(2 * self.settings.duration_s, 5 * self._latency_s)
+        return _Level(self._level, load, page, doubts, RampEnd(self._level, load, begun_ns, spread_s, most_s))
 
     def _hold(self, level: _Level, end_ns: int, *, to_the_last: bool) -> None:
         """Keep the load up until all that began by `end_ns` has ended; `to_the_last`: and until all is sent.
@@ -329,6 +329,16 @@ class Bench:
 
         self._pump_until(done, level, "finishing")
 
+    def rest(self) -> None:
+        """Send nothing until the next level. What is in flight ends first, unless that takes too long."""
+        begun_ns = monotonic_ns()
+        self._workers.send(Hush())
+        while monotonic_ns() < begun_ns + int(max(HOLD_S, 3 * self._latency_s) * 1e9):
+            self.listen()
+            if all(b.now_ns > begun_ns and not b.in_flight for b in self._workers.beats):
+                break
+        self._ledger.rest()
+
     def finish(self, drain: bool = True) -> list[LevelResult]:
         """Let requests in flight end, so that what the server counted is what was recorded. All levels' results."""
         self._observe(self.teller.reporting(self._level))
@@ -339,10 +349,8 @@ class Bench:
         for number, conclude in self._unfinished.items():
             # Answers to an interrupted level's requests may have come since; they belong to its figures.
             self.results[number - ahead] = conclude()
-        return [
-            result if place + ahead in self._unfinished else self._ledger.with_late(place + ahead, result)
-            for place, result in enumerate(self.results)
-        ]
+        open_yet, late = self._unfinished, self._ledger.with_late
+        return [x if n in open_yet else late(n, x) for n, x in enumerate(self.results, ahead)]
 
     def _conclude(self, level: _Level, window: Window, ended_by: EndedBy) -> LevelResult:
         result = self._sum_up(level, window, ended_by)
@@ -379,16 +387,6 @@ class Bench:
 
     # --- waiting for the workers
 
-    def _ramped(self, level: _Level) -> bool:
-        """Closed loop: every stream has finished a request. Open loop: the first arrivals have had their answers."""
-        page = level.page
-        if isinstance(level.load, Concurrency):
-            return turned(self._workers.beats, level.number, level.begun_ns) >= level.load.value
-        # Far beyond capacity the slowest request grows as fast as time goes by, and no ramp would ever end.
-        most_s = max(2 * self.settings.duration_s, 5 * self._latency_s)
-        least_s = max(min(2 * page.slowest_ns / 1e9, most_s), level.spread_s)
-        return page.completed > 0 and monotonic_ns() > level.begun_ns + int(least_s * 1e9)
-
     def _doubt(self, level: _Level, phase: Phase) -> None:
         """Raise RunFailed where nothing can come of the level any more."""
         if self._workers.died:
@@ -414,12 +412,13 @@ class Bench:
             self._doubt(level, phase)
             end_ns = expected_ns()
             left_s = (end_ns - monotonic_ns()) / 1e9 if end_ns else 0.05
-            self._pump(min(0.05, max(0.001, left_s)))
+            self.listen(min(0.05, max(0.001, left_s)))
             beats = self._workers.beats
             number, load, page, *_ = level
             self._observe(self.teller.status(number, load, phase, page, beats, end_ns, self._latency_s))
 
-    def _pump(self, timeout_s: float = 0.05) -> None:
+    def listen(self, timeout_s: float = 0.05) -> None:
+        """Take in what the workers and the endpoint say; to be called often, while the bench rests too."""
         for batch in self._workers.receive(timeout_s):
             self._take(batch)
         for news in self._watcher.news() if self._watcher is not None else ():

@@ -83,8 +83,7 @@ class RunFolder:
     @classmethod
     def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
         """A new folder `<utc-time>-<slug>` under `out`. Raises BadInput where it cannot be made."""
-        now = datetime.datetime.now(datetime.UTC)
-        name = f"{now:%Y%m%dT%H%M%SZ}-{re.sub(r'[^a-zA-Z0-9.]+', '-', slug).strip('-.').lower()[:40] or 'run'}"
+        name = folder_name(slug)
         try:
             for attempt in range(100):
                 path = out / (name if not attempt else f"{name}-{attempt + 1}")
@@ -365,6 +364,12 @@ class RunFolder:
 def _aside(level: int) -> int:
     """The number that a level has once it is set aside, and back: below that of the first requests."""
     return 2 * PROBE_LEVEL - level
+
+
+def folder_name(slug: str) -> str:
+    """What a folder is called that is made now: `<utc-time>-<slug>`."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{now:%Y%m%dT%H%M%SZ}-{re.sub(r'[^a-zA-Z0-9.]+', '-', slug).strip('-.').lower()[:40] or 'run'}"
 
 
 def _newest(path: Path) -> Path:

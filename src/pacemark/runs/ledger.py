@@ -99,7 +99,7 @@ class Ledger:
         """`redacted` masks the secrets in a text."""
         self._redacted = redacted
         self._pages: defaultdict[int, Page] = defaultdict(Page)
-        self._level = PROBE_LEVEL
+        self._level: int | None = PROBE_LEVEL
         self.folder: RunFolder | None = None
         self.requests = 0
         """Of all levels, and whether or not their page is still open."""
@@ -111,6 +111,10 @@ class Ledger:
         self._level = level
         self._pages[level] = Page(open_loop=open_loop, beats=beats)
         return self._pages[level]
+
+    def rest(self) -> None:
+        """Beats that come before the next page is opened are of no level, and are let go of."""
+        self._level = None
 
     def close(self, level: int) -> None:
         """End a level's page: what ends later is counted by itself, see `late`."""
@@ -141,7 +145,9 @@ class Ledger:
         return exchange
 
     def add_beat(self, beat: Beat) -> None:
-        """Take in a pulse of a worker."""
+        """Take in a pulse of a worker; one that was on its way when the page was turned is of no account."""
+        if beat.level != self._level:
+            return
         self._pages[self._level].beats.append(beat)
         if self.folder is not None:
             self.folder.add_beat(beat)

@@ -1,21 +1,47 @@
-"""When the window of a level is over: after its time, its requests or its cost, or once it is known well enough."""
+"""When the ramp of a level is over, and when its window: after its time, its requests or its cost, or once it is known
+well enough."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic_ns
+from typing import NamedTuple
 
 from pacemark.figures.level import Enough
+from pacemark.pace import Concurrency, Load
 from pacemark.runs.ledger import Page
 from pacemark.scenario import Settings
 from pacemark.summary import EndedBy
 from pacemark.trace import ABSENT, Beat, Window
 
-__all__ = ["WindowEnd", "spent_ns", "turned"]
+__all__ = ["RampEnd", "WindowEnd", "spent_ns"]
 
 _EVERY_NS = 200_000_000
 _DAY_S = 86_400.0
 """The longest that a window can last that only its requests end."""
+
+
+class RampEnd(NamedTuple):
+    """The end of a level's ramp."""
+
+    number: int
+    load: Load
+    begun_ns: int
+    least_s: float
+    most_s: float
+    """Of an open loop: far beyond capacity its slowest request grows as fast as time goes by, and no ramp would end."""
+
+    def over(self, page: Page, beats: Sequence[Beat]) -> bool:
+        """Closed loop: every stream has finished a request. Open loop: the first arrivals have had their answers."""
+        if isinstance(self.load, Concurrency):
+            return self._turned(beats) >= self.load.value
+        least_s = max(min(2 * page.slowest_ns / 1e9, self.most_s), self.least_s)
+        return page.completed > 0 and monotonic_ns() > self.begun_ns + int(least_s * 1e9)
+
+    def _turned(self, beats: Sequence[Beat]) -> int:
+        """Streams that have finished a request; none as long as a worker has one from before the level."""
+        own = [b for b in beats if b.level == self.number and (b.oldest_ns == ABSENT or b.oldest_ns >= self.begun_ns)]
+        return sum(b.turned for b in own) if len(own) == len(beats) else 0
 
 
 class WindowEnd:
@@ -64,12 +90,6 @@ class WindowEnd:
             return self.end_ns
         now = monotonic_ns()
         return min(self.end_ns, self.start_ns + (now - self.start_ns) * self._requests // self._page.counted)
-
-
-def turned(beats: Sequence[Beat], level: int, begun_ns: int) -> int:
-    """Streams that have finished a request of the level; none as long as a worker has one from before it."""
-    known = [b for b in beats if b.level == level and (b.oldest_ns == ABSENT or b.oldest_ns >= begun_ns)]
-    return sum(b.turned for b in known) if len(known) == len(beats) else 0
 
 
 def spent_ns(beats: Iterable[Beat], level: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pacemark.answers.comparison import Compared
+from pacemark.answers.versus import Contest
 from pacemark.runs import tables
 from pacemark.runs.tables import RowsOf
 from pacemark.summary import Level, Summary
@@ -98,6 +99,23 @@ class ComparedRuns(Compared, frozen=True):
         from pacemark.reporting.compared import comparison_html
 
         return comparison_html(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/html": self._repr_html_(), "text/plain": repr(self)}
+
+
+class ContestOfRuns(Contest, frozen=True):
+    """A contest, as the Python face hands it out."""
+
+    def __repr__(self) -> str:
+        from pacemark.reporting.versus import contest_text
+
+        return contest_text(self)
+
+    def _repr_html_(self) -> str:
+        from pacemark.reporting.versus import contest_html
+
+        return contest_html(self)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/html": self._repr_html_(), "text/plain": repr(self)}
