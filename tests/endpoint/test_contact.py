@@ -164,6 +164,18 @@ class TestPatience:
         assert server.way(wait_s=60).patiently(BODY).error == answer.error
         assert server.rests == []
 
+    @pytest.mark.parametrize("error", ["empty", "closed", "truncated"])
+    def test_bad_luck_with_a_first_request_is_no_refusal(self, error: str) -> None:
+        server = self.once(exchange(0, error=error, detail="so it was"))
+        options, _, answer = negotiate(server.way(), WORKLOAD)
+        assert not answer.error
+        assert options.ignore_eos  # the same again, not the plainer
+        assert server.told == [f"a first request failed ({error}: so it was), the same again did not"]
+        broken = Server(lambda body: exchange(0, error=error))
+        with pytest.raises(BadInput):
+            negotiate(broken.way(), WORKLOAD)
+        assert broken.told == []
+
 
 class TestPromptLengths:
     def test_they_are_learned_from_answers_of_two_tokens(self) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import base64
+import json
 import socket
 from pathlib import Path
 
 import pytest
 
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.endpoint.offered import models_in, only_model
+from pacemark.endpoint.offered import models_in, only_model, unlisted
 from pacemark.endpoint.proxy import proxy_for
 from pacemark.endpoint.target import Target, redirected, resolve, target
 from pacemark.errors import BadInput
@@ -431,6 +432,26 @@ def test_the_only_model_is_found() -> None:
 def test_several_models_must_be_chosen_from() -> None:
     with pytest.raises(BadInput, match="--model: a, b"):
         ask_models(answer(b'{"data": [{"id": "a"}, {"id": "b"}]}'))
+
+
+@pytest.mark.parametrize(
+    ("listed", "model", "said"),
+    [
+        ({"data": [{"id": "llama"}]}, "nosuch", "does not list nosuch, only llama; if it answers all the same"),
+        ({"data": [{"id": c} for c in "abcdef"]}, "g", "only a, b, c, d ...; if"),
+        ({"data": [{"id": "a"}, {"id": "lora", "parent": "a"}]}, "lora", ""),
+        ({"models": ["llama3:latest", "meta/Llama-3"]}, "llama3", ""),
+        ({"models": ["llama3:latest", "meta/Llama-3"]}, "llama-3", ""),
+        ({"data": [{"id": "openai/*"}, {"id": "a"}]}, "openai/x", ""),
+        ({"data": []}, "a", ""),
+        ("a", "b", ""),
+    ],
+)
+def test_a_model_that_is_not_listed_is_said(listed: object, model: str, said: str) -> None:
+    with listening(serve_models(answer(json.dumps(listed).encode(), "Connection: close"), [])) as port:
+        line = unlisted(Target(f"http://127.0.0.1:{port}/v1", model=model))
+    assert said in line
+    assert bool(said) == bool(line)
 
 
 @pytest.mark.parametrize(

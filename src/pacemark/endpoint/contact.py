@@ -48,6 +48,9 @@ _NO_TLS = re.compile("wrong.version.number|record.layer.failure", re.IGNORECASE)
 """What OpenSSL says, by version, of an answer in plain text."""
 _LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|available)|unavailable", re.IGNORECASE)
 
+_CHANCE = ("closed", "reset", "truncated", "empty", "stalled")
+"""Failures that may be one request's bad luck."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -78,6 +81,17 @@ class Way:
             said = self.target.redacted(f": {answer.detail}" if answer.detail else "")
             self.tell(f"{self.target.url} is not ready ({answer.error}{said}); trying again in {rest_s:.0f} s")
             self.pause(rest_s)
+
+    def twice(self, body: bytes) -> Exchange:
+        """The answer to `body`; where it failed in a way that may be bad luck, that of another try."""
+        answer = self.patiently(body)
+        if answer.error not in _CHANCE:
+            return answer
+        again = self.patiently(body)
+        if not again.error:
+            said = self.target.redacted(f": {answer.detail}" if answer.detail else "")
+            self.tell(f"a first request failed ({answer.error}{said}), the same again did not")
+        return again
 
 
 def comes_back(answer: Exchange) -> bool:
@@ -115,7 +129,7 @@ def first_contact(
     if workload.system_prompt:
         prompts = _with_system_tokens(way, workload, options, prompts)
     text = prompt(workload.seed, PROBES, 100, prompts.words, workload.language)
-    whole = way.patiently(fill(form, text, workload.output.typical))
+    whole = way.twice(fill(form, text, workload.output.typical))
     if options.ignore_eos and may_be_ignore_eos(whole.error):
         # Past the end of its text a model may write what its server's parser cannot read.
         tamer = msgspec.structs.replace(options, ignore_eos=False, min_tokens=False)
@@ -192,7 +206,7 @@ def negotiate(way: Way, workload: Workload) -> tuple[Options, bytes, Exchange]:
     while options is not None:
         text = prompt(workload.seed, PROBES, 200 + len(tried), 4)
         body = fill(_form(way, workload, options), text, workload.output.typical)
-        tried.append((options, way.patiently(body)))
+        tried.append((options, way.patiently(body) if tried else way.twice(body)))
         options = next_options(tried)
     options, answer = best_options(tried) or tried[-1]
     # The connection is opened by the first request, whichever is kept.

@@ -57,12 +57,7 @@ def only_model(target: Target) -> str:
     Adapters of a model are listed beside it and are not counted. Raises BadInput where there are several to choose
     from.
     """
-    place = DIALECTS[target.api].models + (f"?{target.query}" if target.query else "")
-    try:
-        status, listed = fetched(target, place)
-        names = models_in(msgspec.json.decode(listed)) if status == 200 else []
-    except (OSError, ValueError, HTTPException, WireError):
-        return ""  # whatever is wrong will show, with a better message, in the first real request
+    names = models_in(_listed(target))
     if len(names) > 1:
         raise BadInput(
             f"{target.redacted(target.url)} serves several models; choose with --model: {', '.join(names[:8])}"
@@ -70,10 +65,43 @@ def only_model(target: Target) -> str:
     return names[0] if names else ""
 
 
-def models_in(listed: Any) -> list[str]:
+def unlisted(target: Target) -> str:
+    """What to say where an endpoint lists models and the target's is none of them; empty else. Some servers answer with
+    what they have, whatever the name."""
+    listed = _listed(target, timeout_s=3.0)
+    names, wanted = models_in(listed, adapters=True), target.model.casefold()
+    known = {name.casefold() for name in names}
+    if (
+        not known
+        or "*" in repr(listed)
+        or any(wanted in (name, name.partition(":")[0], name.rpartition("/")[2]) for name in known)
+    ):
+        return ""
+    return (
+        f"{target.redacted(target.url)} does not list {target.model}, only {', '.join(names[:4])}"
+        f"{' ...' if len(names) > 4 else ''}; if it answers all the same, it may be with another model"
+    )
+
+
+def _spellings(name: str) -> tuple[str, str, str]:
+    """A name as it is listed, without its tag and without its maker."""
+    return name, name.partition(":")[0], name.rpartition("/")[2]
+
+
+def _listed(target: Target, timeout_s: float = 10.0) -> Any:
+    """What an endpoint says of its models; None where it says nothing that can be read."""
+    place = DIALECTS[target.api].models + (f"?{target.query}" if target.query else "")
+    try:
+        status, listed = fetched(target, place, timeout_s=timeout_s)
+        return msgspec.json.decode(listed) if status == 200 else None
+    except (OSError, ValueError, HTTPException, WireError):
+        return None  # whatever is wrong will show, with a better message, in the first real request
+
+
+def models_in(listed: Any, adapters: bool = False) -> list[str]:
     """The models of a list as servers give it: below `data` or `models` or bare, by id or name, or as plain texts.
 
-    Entries with a parent are adapters of another, and are left out where it is listed; `*` is no model.
+    Entries with a parent are `adapters` of another, and are left out where it is listed; `*` is no model.
     """
     entries = listed
     if isinstance(listed, dict):
@@ -86,4 +114,4 @@ def models_in(listed: Any) -> list[str]:
         name = next((v for k in ("id", "name", "model") if isinstance(v := fields.get(k), str)), "")
         if name and "*" not in name:
             named.setdefault(name.removeprefix("models/"), fields.get("parent"))  # Gemini's names are paths
-    return [name for name, parent in named.items() if not (isinstance(parent, str) and parent in named)]
+    return [name for name, parent in named.items() if adapters or not (isinstance(parent, str) and parent in named)]

@@ -20,7 +20,7 @@ from pacemark.answers.search import find as search_for
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
-from pacemark.endpoint.offered import only_model
+from pacemark.endpoint.offered import only_model, unlisted
 from pacemark.endpoint.speaking import AUTO, recognised_api
 from pacemark.endpoint.target import Target, target
 from pacemark.errors import BadInput, Failed, RunFailed
@@ -223,6 +223,8 @@ def carried_out(
     with _ready(place, scenario, serving, folder, observe, rows) as bench:
         if serving is not None:
             _forewarn(serving, bench, scenario, said)
+        elif scenario.access.model and (strange := unlisted(place)):
+            said.say(strange)
         if not isinstance(scenario.goal, Search):  # which keeps to its allowance itself
             bench.rules.allowance = record.allowance
         if record.learned is None:  # a run that goes on knows already
