@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test coverage slow lint docs wheel bench clean
+.PHONY: demo test coverage slow lint docs wheel bench fuzz clean
 
 demo: .venv/run
 	$(BIN)/pacemark demo
@@ -39,6 +39,11 @@ bench: .venv/test
 	$(BIN)/python benchmarks/open_loop.py
 	$(BIN)/python benchmarks/simulator_lateness.py
 	$(BIN)/python benchmarks/real_vs_virtual.py
+
+# What breaks a parser: a minute for each.
+fuzz: .venv/test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python benchmarks/fuzz.py --seconds 60
 
 clean:
 	rm -rf .venv

@@ -234,7 +234,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
     if text := options.pop("extra_body", ""):
         try:
             options["extra_body"] = msgspec.json.decode(text, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"--extra-body is not a JSON object: {error}") from None
     for name in ("wait", "duration"):
         if not options.get(name):

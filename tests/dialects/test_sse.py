@@ -152,3 +152,10 @@ def test_what_no_blank_line_parts_can_be_taken_apart(stream: bytes) -> None:
 )
 def test_a_stream_is_known_by_its_beginning(body: bytes, is_stream: bool) -> None:
     assert is_event_stream(body) is is_stream
+
+
+def test_what_is_glued_to_an_error_line_without_a_data_line_is_nothing_by_itself() -> None:
+    events = Events(b'error: \x01data: {"objec{\n\n')
+    assert list(events) == [b'\x01data: {"objec{']
+    assert events.event == b"error"
+    assert events.pieces() == []

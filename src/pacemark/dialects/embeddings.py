@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, Said, busy_code, error_text, loosely, says_failure
+from pacemark.dialects.said import ANSWER, NO_JSON, Said, busy_code, error_text, loosely, says_failure
 
 
 def body(text: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def read(body: bytes, streamed: bool) -> Said:
     said = Said()
     try:
         answer = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as problem:
+    except NO_JSON as problem:
         return _otherwise(said, body, problem)
     _take(said, len(answer.data), answer.usage, len(body))
     return said

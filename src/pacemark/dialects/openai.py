@@ -16,14 +16,15 @@ import msgspec
 from pacemark.dialects.said import (
     ANSWER,
     EMPTY,
+    NO_JSON,
     NOTHING,
     REASONING,
     Said,
     broke,
     busy_code,
     error_text,
+    line_of,
     loosely,
-    one_line,
     says_failure,
     tally,
 )
@@ -97,7 +98,7 @@ def _chunk(payload: bytes) -> _Chunk:
     """Raises ValueError where `payload` is no JSON at all."""
     try:
         return _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
+    except NO_JSON:
         return _tolerant(loosely(payload))
 
 
@@ -218,7 +219,8 @@ Gemini use."""
 
 
 def _take(said: Said, chunk: _Chunk, end: int) -> None:
-    kind, text, finish = NOTHING, "", ""
+    kind, finish = NOTHING, ""
+    texts: list[str] = []
     for choice in chunk.choices or ():
         found, words = _carried(choice)
         if choice.delta is not None and choice.delta.role and not said.opened:
@@ -228,8 +230,9 @@ def _take(said: Said, chunk: _Chunk, end: int) -> None:
             found = NOTHING if found == EMPTY else found
         if choice.error:
             said.fail("stream_error", error_text(msgspec.json.encode({"error": choice.error})))
-        kind, text = max(kind, found), text + words
-    said.add(kind, end, text)
+        kind = max(kind, found)
+        texts.append(words)
+    said.add(kind, end, "".join(texts))
     if finish:
         said.finish_reason, said.done_at = finish, end
     if chunk.usage is not None:
@@ -286,7 +289,7 @@ def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> _Chunk | N
         if name == b"error":
             said.fail("stream_error", error_text(payload))
         else:
-            said.fail("bad_stream", f"an event is no JSON: {problem}: {one_line(payload.decode('utf-8', 'replace'))}")
+            said.fail("bad_stream", f"an event is no JSON: {problem}: {line_of(payload)}")
         return None
     if chunk.error or chunk.error_code or chunk.object == "error" or name == b"error":
         broke(said, payload)

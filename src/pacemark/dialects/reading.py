@@ -12,12 +12,18 @@ import numpy as np
 
 from pacemark.dialects.counting import Counted, counted
 from pacemark.dialects.dialect import DIALECTS, Dialect
-from pacemark.dialects.said import ANSWER, Said, error_text
+from pacemark.dialects.said import ANSWER, Said, error_text, one_line
 from pacemark.dialects.sse import BOM, Events, is_event_stream
 from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
 
 _TRANSPORT_SAID = ("truncated", "bad_stream", "bad_answer", "empty")
 """What bytes that broke off reveal: the failure of the transport says more."""
+MOST_PLAIN_BYTES = 64 << 20
+"""Of an answer that came compressed; no more of it is inflated."""
+MOST_EVENTS = 1_000_000
+"""Of an answer; one that could have more is not read."""
+_MOST_LETTERS = 120
+"""Of a word that a server chose, such as a finish_reason: columns of words are as wide as their longest."""
 _LONGEST_NS = np.iinfo(np.int32).max
 """A lag that is longer is stored as this."""
 
@@ -37,7 +43,7 @@ def understand(
         body, ends = _inflated(body, ends)
     spoken = dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]
     streamed = _is_stream(raw, body, spoken.lines)
-    said = _said(raw, body, streamed, spoken)
+    said = _too_much(body) or _said(raw, body, streamed, spoken)
     output = counted(said, count_tokens)
     error, detail = _failure(raw, said, output)
     hi, lo, read_of = _arrivals(raw, said, output, reads, ends)
@@ -58,9 +64,9 @@ def understand(
         ended_ns=raw.ended_ns,
         connect_ns=raw.connect_ns,
         status=raw.status,
-        error=error,
+        error=_word(error),
         detail=detail,
-        finish_reason=said.finish_reason,
+        finish_reason=_word(said.finish_reason),
         asked_tokens=0 if spoken.unlimited else raw.asked_tokens,
         asked_input=raw.asked_input,
         shared_tokens=raw.shared_tokens,
@@ -83,9 +89,28 @@ def understand(
         done_ns=_stamp_of(said.done_at, reads, ends),
         retry_after_s=raw.retry_after_s,
         connection=raw.connection,
-        served_by=raw.served_by,
+        served_by=_word(raw.served_by),
         filtered=said.filtered,
     )
+
+
+def _too_much(body: bytes) -> Said | None:
+    """What is said of an answer that would fill the memory as it is read; None for any other."""
+    what = ""
+    if len(body) > MOST_PLAIN_BYTES:
+        what = f"it is larger than {MOST_PLAIN_BYTES >> 20} MB once it is inflated"
+    elif len(body) > MOST_EVENTS and max(map(body.count, (b"\n", b"\r", b"data:"))) > MOST_EVENTS:
+        what = f"it has more than {MOST_EVENTS:,} events"
+    if not what:
+        return None
+    said = Said()
+    said.fail("too_large", f"the answer is not read: {what}")
+    return said
+
+
+def _word(text: str) -> str:
+    """A word that the server chose, as one that can be stored."""
+    return text if text.isascii() and len(text) <= _MOST_LETTERS else one_line(text[:_MOST_LETTERS])
 
 
 def _said(raw: RawExchange, body: bytes, streamed: bool, dialect: Dialect) -> Said:
@@ -176,9 +201,11 @@ def _inflated(body: bytes, ends: Int64) -> tuple[bytes, Int64]:
         plain, sizes, begin = bytearray(), [], 0
         try:
             for end in ends.tolist():
-                plain += machine.decompress(body[begin:end])
+                plain += machine.decompress(body[begin:end], MOST_PLAIN_BYTES + 1 - len(plain))
                 sizes.append(len(plain))
                 begin = end
+                if len(plain) > MOST_PLAIN_BYTES:
+                    break  # one byte more than there may be tells of it
         except zlib.error:
             continue
         return bytes(plain), np.asarray(sizes, dtype=np.int64)

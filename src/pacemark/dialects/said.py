@@ -11,6 +11,10 @@ NOTHING, EMPTY, REASONING, ANSWER = range(4)
 """What an event carried: no output at all, an empty delta, reasoning, text (or tool arguments) for the reader."""
 
 
+NO_JSON = (ValueError, OverflowError, RecursionError)
+"""What decoding raises: for what is none, for a number beyond all bounds, and for what is nested too deeply."""
+
+
 class Said:
     """Gathered while reading. `kinds`, `ends` and `texts` have one entry per event that could be read."""
 
@@ -58,15 +62,21 @@ def loosely(payload: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+_TAG = re.compile(rb"<[^<>]*>")
 _WORDS = ("error", "errors", "message", "error_message", "detail", "details", "reason", "msg", "fault", "title")
+
+
+_MOST_TOLD = 1 << 20
+"""Of what a server says of a failure, this is looked at."""
+_LONGEST_SECRET = 16_384
 
 
 def error_text(body: bytes) -> str:
     """What the server said went wrong, in one line; with the field that it names, if its message does not."""
     try:
-        value = loosely(body)
+        value = loosely(body[: _MOST_TOLD + 1])
     except ValueError:
-        return one_line(re.sub(r"<[^>]*>", " ", body.decode("utf-8", "replace")))
+        return line_of(_TAG.sub(b" ", body[: _MOST_TOLD + 1]))
     text, named = _words_of(value), _field_of(value)
     return f"{text} ({named})" if named and named not in text else text
 
@@ -93,6 +103,12 @@ def _field_of(value: Any) -> str:
 def one_line(text: str) -> str:
     """Printable and on one line; whole, because half a secret could not be recognised and masked any more."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def line_of(text: bytes) -> str:
+    """Bytes as one line; without the end of what is too much to be told, which may be half a secret."""
+    line = one_line(text[:_MOST_TOLD].decode("utf-8", "replace"))
+    return line if len(text) <= _MOST_TOLD else line[:-_LONGEST_SECRET]
 
 
 _BUSY = {

@@ -56,10 +56,11 @@ class Events:
         offset just past each."""
         begin, stop = self._block
         block = self.body[begin:stop]
-        starts = list(_DATA.finditer(block))
+        if not (starts := list(_DATA.finditer(block))):
+            return []
         ends = [match.start() for match in starts[1:]] + [len(block)]
         cut = [(block[m.end() : end].strip(), begin + end) for m, end in zip(starts, ends, strict=True)]
-        return [*cut[:-1], (cut[-1][0], self.at)] if cut else []
+        return [*cut[:-1], (cut[-1][0], self.at)]
 
     def _data_of(self, block: bytes) -> bytes | None:
         self.event = b""

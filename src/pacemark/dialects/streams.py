@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import Said, broke, busy_code, error_text, loosely, one_line, says_failure
+from pacemark.dialects.said import NO_JSON, Said, broke, busy_code, error_text, line_of, loosely, says_failure
 from pacemark.dialects.sse import BOM, Events
 
 Fields = dict[str, Any]
@@ -47,7 +47,7 @@ def _object(said: Said, text: bytes) -> Fields | None:
     try:
         value = _decoded(text)
     except ValueError as problem:
-        said.fail("bad_stream", f"an event is no JSON: {problem}: {one_line(text.decode('utf-8', 'replace'))}")
+        said.fail("bad_stream", f"an event is no JSON: {problem}: {line_of(text)}")
         return None
     if not isinstance(value, dict):
         said.unread += 1
@@ -80,7 +80,7 @@ def _decoded(text: bytes) -> Any:
     """JSON, strictly and fast where it can be. Raises ValueError."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError):
+    except NO_JSON:
         return loosely(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPMessage
@@ -31,8 +32,28 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def fetched(target: Target, path: str, body: bytes | None = None, timeout_s: float = 10.0) -> tuple[int, bytes]:
     """Status and body of one request to `path` below the base URL, a POST where there is a `body`.
 
-    Raises OSError, HTTPException or WireError where no answer comes; a status is none of these.
+    Raises OSError, HTTPException or WireError where no answer comes in time; a status is none of these.
     """
+    found: list[tuple[int, bytes] | Exception] = []
+
+    def ask() -> None:
+        try:
+            found.append(_answered(target, path, body, timeout_s))
+        except Exception as error:
+            found.append(error)
+
+    # A socket gives each read as long as the whole may take: a server could send a byte now and then, for ever.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout_s)
+    if not found:
+        raise TimeoutError(f"no whole answer within {timeout_s:g} s")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+def _answered(target: Target, path: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
     request = urllib.request.Request(target.url + path, data=body)
     for name, value in ({"Content-Type": "application/json", "User-Agent": "pacemark"} | target.headers).items():
         request.add_header(name, value)

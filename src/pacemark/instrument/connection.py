@@ -24,6 +24,11 @@ from pacemark.instrument.clock import ANCILLARY_BYTES, NO_STAMP, lag_of, stamp_r
 from pacemark.trace import ABSENT
 
 READ_BYTES = 65536
+MOST_BYTES = 64 << 20
+"""Of an answer, with what it takes to remember its reads; no more is read of one."""
+MOST_HEAD_BYTES = 256 << 10
+"""Of its headers, interim answers included."""
+_READ_COSTS = 24
 HELD_OPEN_S = 0.25
 """An answer that said [DONE] is over after so much silence, whether or not the server ends it."""
 
@@ -74,6 +79,7 @@ class Connection:
         self._feed: Callable[[bytes], None] = self._parser.feed_data if tls is None else self._decrypt
         self._answer: Answer | None = None
         self._waiter: asyncio.Future[Answer] | None = None
+        self._room = MOST_HEAD_BYTES
         self._arrived_ns = 0
         self._sender: asyncio.Future[None] | None = None
         self._reusable = True
@@ -87,6 +93,7 @@ class Connection:
     async def request(self, data: bytes, timeout_s: float) -> Answer:
         """Send `data` and return the whole answer; a failure is in `answer.error`, never raised."""
         answer = self._answer = Answer()
+        self._room = MOST_HEAD_BYTES
         waiter: asyncio.Future[Answer] = self._loop.create_future()
         self._waiter = waiter
         alarm = self._loop.call_later(timeout_s, self._time_out, answer, timeout_s)
@@ -170,12 +177,11 @@ class Connection:
             self._ended_by_peer()
             return False
         broken = None
+        self._room -= len(data) + _READ_COSTS
         try:
             self._feed(data)
-        except httptools.HttpParserError as error:
-            broken = "bad_http", f"the answer is not HTTP/1.1: {error}"
-        except ssl.SSLError as error:
-            broken = "tls", str(error.reason or error)
+        except (httptools.HttpParserError, ssl.SSLError) as error:
+            broken = _broken(error)
         answer = self._answer
         if answer is not None:
             reads = answer.reads
@@ -186,9 +192,16 @@ class Connection:
                 self._finish(answer)
         if broken:
             self._end(*broken)
+        elif self._room < 0:
+            self._end(*self._too_large())
         elif self._no_more:
             self._ended_by_peer()
         return True
+
+    def _too_large(self) -> tuple[str, str]:
+        if self._answer is None or self._answer.headers_ns != ABSENT:
+            return "too_large", f"the answer is larger than {MOST_BYTES >> 20} MB, and no more of it is read"
+        return "bad_http", f"the headers of the answer are larger than {MOST_HEAD_BYTES >> 10} kB"
 
     def _decrypt(self, data: bytes) -> None:
         """Stands in for the parser's `feed_data` on a TLS connection."""
@@ -219,6 +232,7 @@ class Connection:
             answer.headers.clear()  # an interim answer such as 103: the answer itself is still to come
         else:
             answer.status, answer.headers_ns = status, self._arrived_ns
+            self._room = MOST_BYTES
 
     def on_message_complete(self) -> None:  # noqa: D102
         answer = self._answer
@@ -280,3 +294,9 @@ class Connection:
         self._body.clear()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(answer)
+
+
+def _broken(error: Exception) -> tuple[str, str]:
+    if isinstance(error, ssl.SSLError):
+        return "tls", str(error.reason or error)
+    return "bad_http", f"the answer is not HTTP/1.1: {error}"

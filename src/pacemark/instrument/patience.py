@@ -6,6 +6,7 @@ import random
 
 import msgspec
 
+from pacemark.dialects.said import NO_JSON
 from pacemark.endpoint import retry
 from pacemark.instrument.connection import Answer
 
@@ -41,7 +42,7 @@ def _refused(body: bytes) -> bool:
         return True
     try:
         said = _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return False
     return bytes(said.object) == b'"error"' or any(
         bytes(value) not in (b"null", b'""', b"{}", b"0", b"false") for value in (said.error, said.error_code)

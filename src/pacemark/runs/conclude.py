@@ -28,7 +28,7 @@ from pacemark.figures.level import LevelResult, sum_up
 from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting import drawing
-from pacemark.runs.folder import RunFolder
+from pacemark.runs.folder import RunFolder, legible
 from pacemark.runs.record import RunRecord, read, written
 from pacemark.runs.run import Run
 from pacemark.runs.timeline import timeline_of
@@ -121,7 +121,12 @@ def stored(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
 
 
 def summed_up(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
-    """The levels of a stored run, if there are any."""
+    """The levels of a stored run, if there are any. Raises BadInput where they are not what was stored."""
+    with legible(folder.path / "run.db"):
+        return _summed_up(folder, record)
+
+
+def _summed_up(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     results = []
     settings, learned = record.scenario.settings, record.learned
     sights = [(session, session.sights()) for session in folder.sessions()]

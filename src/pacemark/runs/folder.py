@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,8 +226,9 @@ class RunFolder:
     # --- reading
 
     def run(self) -> dict[str, Any]:
-        """`run.json`."""
-        return msgspec.json.decode((self.path / "run.json").read_bytes(), type=dict[str, Any])
+        """`run.json`. Raises BadInput where it cannot be read."""
+        with legible(self.path / "run.json"):
+            return msgspec.json.decode((self.path / "run.json").read_bytes(), type=dict[str, Any])
 
     def summary(self) -> Summary:
         """`summary.json`. Raises BadInput where the run has none."""
@@ -235,25 +237,23 @@ class RunFolder:
         except OSError:
             how = "pacemark resume goes on with it, pacemark report sums up what there is"
             raise BadInput(f"{self.path} was cut off before its summary: {how}") from None
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{self.path}/summary.json is not of a schema this version reads: {error}") from None
 
     def levels(self) -> list[StoredLevel]:
-        """Every level begun, in order, but those that were set aside."""
-        rows = self._db.execute(
-            "SELECT level, load, window_start_ns, window_end_ns, ended_by, died FROM level WHERE level >= 0 "
-            "ORDER BY level"
-        )
-        return [
-            StoredLevel(
-                level,
-                msgspec.json.decode(load, type=Load),
-                Window(start or 0, end or 0),
-                ended_by or "interrupted",
-                tuple((died or "").splitlines()),
-            )
-            for level, load, start, end, ended_by, died in rows
-        ]
+        """Every level begun, in order, but those that were set aside. Raises BadInput where they cannot be read."""
+        asked = "SELECT level, load, window_start_ns, window_end_ns, ended_by, died FROM level WHERE level >= 0"
+        with legible(self.path / "run.db"):
+            return [
+                StoredLevel(
+                    level,
+                    msgspec.json.decode(load, type=Load),
+                    Window(start or 0, end or 0),
+                    msgspec.convert(ended_by or "interrupted", EndedBy),
+                    tuple((died or "").splitlines()),
+                )
+                for level, load, start, end, ended_by, died in self._db.execute(f"{asked} ORDER BY level")
+            ]
 
     def beats(self, level: int) -> list[Beat]:
         """The pulses of the workers while a level ran."""
@@ -359,6 +359,15 @@ class RunFolder:
                 tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
             lags += lag
         return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
+
+
+@contextlib.contextmanager
+def legible(file: Path) -> Iterator[None]:
+    """For reading `file` within: where it holds something else than was stored there, BadInput says so."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise BadInput(f"{file} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def _aside(level: int) -> int:

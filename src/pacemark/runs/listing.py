@@ -38,7 +38,7 @@ def stored_runs(folder: Path) -> list[Listed]:
 def _listed(path: Path) -> Listed:
     try:
         run = msgspec.json.decode((path / "run.json").read_bytes(), type=dict[str, object])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return Listed(str(path), "", "", "", {}, "run.json cannot be read")
     target, labels = run.get("target"), run.get("labels")
     target = target if isinstance(target, dict) else {}
@@ -57,7 +57,7 @@ def _answer(path: Path) -> str:
         summary = msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary)
     except OSError:
         return "cut off before its summary; pacemark resume goes on, pacemark report rebuilds it"
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return "summary.json is not of a schema this version reads"
     said = answer(summary)[0]
     return f"{said.name}: {said.text}"
