@@ -18,6 +18,7 @@ from pacemark import ending, machine
 from pacemark.errors import BadInput, RunFailed
 from pacemark.simulator import Served, serving
 from support.cli_tools import Asked, Reply, only_run, pacemark, server, started, stored_requests, streamed
+from support.processes import alive, family
 from support.waiting import wait_for
 
 LONG = ("--concurrency", 4, "--duration", 60, "--output-tokens", 8)
@@ -28,23 +29,6 @@ SHORT = ("--concurrency", 2, "--duration", "0.5", "--input-tokens", 16, "--outpu
 def endpoint() -> Iterator[Served]:
     with serving("demo") as served:
         yield served
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that came from it."""
-    found = [pid]
-    for one in found:
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
-            found += map(int, task.read_text().split())
-    return found
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and no zombie, which waits for its parent only."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # --- signals
@@ -65,7 +49,7 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
     assert "report: " in stdout
     assert {path.name for path in folder.iterdir()} == {"run.json", "run.db", "summary.json", "report.html"}
     assert len(ours) >= 3  # itself, a worker and the embedded endpoint
-    wait_for(lambda: not any(map(running, ours)))
+    wait_for(lambda: not any(map(alive, ours)))
 
 
 def test_a_second_ctrl_c_ends_at_once_and_leaves_nobody(tmp_path: Path) -> None:
@@ -85,7 +69,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_nobody(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode == 130
-        wait_for(lambda: not any(map(running, ours)))
+        wait_for(lambda: not any(map(alive, ours)))
 
 
 def test_a_signal_that_comes_twice_at_a_time_is_one(tmp_path: Path) -> None:

@@ -121,7 +121,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "seed": (Annotated[int | None, _flag(help="Seed of every random choice; drawn and recorded if not given.")], None),
     "out": (Annotated[Path, _flag(metavar="DIR", help="Folder in which the run folder is made.")], Path("runs")),
     "api_key_env": (Annotated[str, _flag(metavar="NAME", help="Environment variable that holds the API key.")], ""),
-    "header": (Annotated[list[str] | None, _flag(metavar="K:V", help="Further header; may be given again.")], None),
+    "header": (
+        Annotated[list[str] | None, _flag(metavar="K:V", help="Further header, or K:@FILE; may be given again.")],
+        None,
+    ),
     "label": (
         Annotated[list[str] | None, _flag(metavar="K=V", help="Kept with the run: gpu=h100. May be given again.")],
         None,
@@ -231,6 +234,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
     options = {k: v for k, v in given.items() if k not in _NOT_OPTIONS and v is not None}
     if "header" in given:
         options["headers"] = options.pop("header", [])
+        _warn_of_secrets(options["headers"])
     if text := options.pop("extra_body", ""):
         try:
             options["extra_body"] = msgspec.json.decode(text, type=dict[str, Any])
@@ -244,6 +248,14 @@ def options_of(given: Mapping[str, Any]) -> Options:
     if options.get("insecure"):
         note("warning: --insecure: the server's certificate is not verified")
     return cast("Options", options)
+
+
+_SECRET = re.compile(r"\s*([\w-]*(?:auth|key|token|secret)[\w-]*)\s*:\s*[^@\s]", re.IGNORECASE)
+
+
+def _warn_of_secrets(headers: Sequence[str]) -> None:
+    for found in filter(None, map(_SECRET.match, headers)):
+        note(f"warning: --header {found[1]}: every user of this machine can read it while this runs; better @FILE")
 
 
 def readable(words: Sequence[str]) -> None:

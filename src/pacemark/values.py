@@ -52,8 +52,9 @@ def text_of(flag: str, path: Path) -> str:
     """The text of a file. Raises BadInput where it cannot be read as one."""
     try:
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    except (OSError, ValueError) as error:
+        known = {UnicodeDecodeError: "it is not UTF-8", ValueError: "that is no name of a file"}
+        why = error.strerror if isinstance(error, OSError) else known[type(error)]
         raise BadInput(f"{flag} {path}: cannot be read ({why})") from None
 
 

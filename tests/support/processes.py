@@ -1,5 +1,6 @@
 """Worker processes in tests."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that came from it."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # it has just ended
+                found += map(int, task.read_text().split())
+    return found
 
 
 def receive(workers: Processes, done: Callable[[list[Batch]], bool]) -> list[Batch]:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
@@ -14,6 +15,7 @@ from pacemark.dialects.dialect import DIALECTS, Dialect
 from pacemark.endpoint.address import Address
 from pacemark.endpoint.proxy import Proxy, proxy_for
 from pacemark.errors import BadInput
+from pacemark.values import text_of
 from pacemark.version import __version__
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -151,7 +153,8 @@ def target(
     ca_file: str = "",
     insecure: bool = False,
 ) -> Target:
-    """Check and assemble a target. `headers` are pairs or `Name: value` texts. Raises BadInput.
+    """Check and assemble a target. `headers` are pairs or `Name: value` texts; a value `@FILE` is what is in that file.
+    Raises BadInput.
 
     `url` is the base URL, or the full path of an API: then that is where requests go, and which API it is, unless
     `api` names one. A query goes with every request.
@@ -235,6 +238,7 @@ def _port(scheme: str) -> int:
 
 def _headers(given: Sequence[str] | Mapping[str, str], api_key_env: str, dialect: Dialect) -> dict[str, str]:
     pairs = dict(given) if isinstance(given, Mapping) else dict(_pair(text) for text in given)
+    pairs = {name: _from_file(name, value) if value.startswith("@") else value for name, value in pairs.items()}
     names = {name.lower() for name in pairs}
     key = _key(api_key_env)
     if key and not names & {"authorization", *(name.lower() for name in dialect.key_headers)}:
@@ -254,6 +258,11 @@ def _pair(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise BadInput("--header is not of the form 'Name: value'")
     return name.strip(), value.strip()
+
+
+def _from_file(name: str, value: str) -> str:
+    """The value that is in a file: on a command line it would show in the list of processes."""
+    return text_of(f"--header {name}:", Path(value[1:])).strip()
 
 
 def _port_of(parts: SplitResult) -> int | None:

@@ -89,7 +89,8 @@ class RunFolder:
             for attempt in range(100):
                 path = out / (name if not attempt else f"{name}-{attempt + 1}")
                 try:
-                    path.mkdir(parents=True)
+                    out.mkdir(parents=True, exist_ok=True)
+                    path.mkdir(mode=0o700)  # what a server said is nobody else's
                     break
                 except FileExistsError:
                     if not out.is_dir():
