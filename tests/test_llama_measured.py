@@ -18,7 +18,7 @@ from pacemark.dialects.dialect import DIALECTS, fill, first_options, template
 from pacemark.dialects.reading import understand
 from pacemark.endpoint.address import Address
 from pacemark.endpoint.target import resolve, target
-from pacemark.instrument.connection import Answer
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.opening import opened
 from pacemark.trace import ABSENT, RawExchange
 from pacemark.workload.words import prompt

@@ -31,7 +31,7 @@ from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.conditions import Condition
 from pacemark.figures.health import Health
 from pacemark.figures.level import Enough, LevelResult, sum_up
-from pacemark.instrument.connection import Answer
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.patience import pause_s
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.charts import curve as charts

@@ -13,7 +13,7 @@ from pacemark.endpoint.offered import models_in, only_model, unlisted
 from pacemark.endpoint.proxy import proxy_for
 from pacemark.endpoint.target import Target, redirected, resolve, target
 from pacemark.errors import BadInput
-from pacemark.instrument.connection import Answer
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.opening import opened
 from support.servers import Handler, answer, certificate, listening, play, read_request
 

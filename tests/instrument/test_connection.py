@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from pacemark.endpoint.address import Address, WireError
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.clock import stamp_reads
-from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.connection import Connection
 from pacemark.instrument.opening import opened
 from pacemark.trace import ABSENT
 from support.servers import (

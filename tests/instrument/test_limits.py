@@ -17,8 +17,9 @@ from pacemark.dialects import reading
 from pacemark.dialects.reading import understand
 from pacemark.endpoint.offered import fetched
 from pacemark.endpoint.target import target
+from pacemark.instrument import answer as answers
 from pacemark.instrument import connection
-from pacemark.instrument.connection import Answer
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.opening import opened
 from support.servers import STREAM_HEAD, address, answer, certificate, delta, listening, play, post, raw, read_request
 
@@ -71,7 +72,8 @@ ENDLESS = {
 def test_an_answer_without_an_end_is_cut_off(
     name: str, secure: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MOST_BYTES", 4 * MB)
+    for module in (connection, answers):
+        monkeypatch.setattr(module, "MOST_BYTES", 4 * MB)
     part, start, kind, detail = ENDLESS[name]
     context: ssl.SSLContext | None = None
     place: dict[str, object] = {}

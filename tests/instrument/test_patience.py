@@ -2,7 +2,7 @@
 
 import pytest
 
-from pacemark.instrument.connection import Answer
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.patience import failed, told_s
 
 

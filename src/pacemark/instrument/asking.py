@@ -10,8 +10,8 @@ from pacemark.dialects.bodies import Bodies
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.dialects.said import ANSWER
 from pacemark.dialects.sse import is_event_stream
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.commands import Asking
-from pacemark.instrument.connection import Answer
 from pacemark.trace import ABSENT
 from pacemark.workload.conversations import Conversations, Heard
 from pacemark.workload.dataset import Dataset

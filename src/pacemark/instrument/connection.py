@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from array import array
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import NamedTuple
@@ -20,35 +19,13 @@ from typing import NamedTuple
 import httptools
 
 from pacemark.endpoint.address import WireError
+from pacemark.instrument.answer import MOST_BYTES, MOST_HEAD_BYTES, READ_COSTS, Answer, too_large, unreadable
 from pacemark.instrument.clock import ANCILLARY_BYTES, NO_STAMP, lag_of, stamp_reads
 from pacemark.trace import ABSENT
 
 READ_BYTES = 65536
-MOST_BYTES = 64 << 20
-"""Of an answer, with what it takes to remember its reads; no more is read of one."""
-MOST_HEAD_BYTES = 256 << 10
-"""Of its headers, interim answers included."""
-_READ_COSTS = 24
 HELD_OPEN_S = 0.25
 """An answer that said [DONE] is over after so much silence, whether or not the server ends it."""
-
-
-class Answer:
-    """What came back for one request, as it comes back."""
-
-    __slots__ = (
-        "body", "complete", "detail", "ended_ns", "error", "first_byte_sent_ns", "headers", "headers_ns", "reads",
-        "sent_by_ns", "sent_ns", "status",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.first_byte_sent_ns = self.sent_ns = self.sent_by_ns = self.headers_ns = self.ended_ns = ABSENT
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.reads = array("q")
-        self.body = b""
-        self.complete = False
-        self.error = self.detail = ""
 
 
 class Tls(NamedTuple):
@@ -177,11 +154,11 @@ class Connection:
             self._ended_by_peer()
             return False
         broken = None
-        self._room -= len(data) + _READ_COSTS
+        self._room -= len(data) + READ_COSTS
         try:
             self._feed(data)
         except (httptools.HttpParserError, ssl.SSLError) as error:
-            broken = _broken(error)
+            broken = unreadable(error)
         answer = self._answer
         if answer is not None:
             reads = answer.reads
@@ -193,15 +170,10 @@ class Connection:
         if broken:
             self._end(*broken)
         elif self._room < 0:
-            self._end(*self._too_large())
+            self._end(*too_large(answer))
         elif self._no_more:
             self._ended_by_peer()
         return True
-
-    def _too_large(self) -> tuple[str, str]:
-        if self._answer is None or self._answer.headers_ns != ABSENT:
-            return "too_large", f"the answer is larger than {MOST_BYTES >> 20} MB, and no more of it is read"
-        return "bad_http", f"the headers of the answer are larger than {MOST_HEAD_BYTES >> 10} kB"
 
     def _decrypt(self, data: bytes) -> None:
         """Stands in for the parser's `feed_data` on a TLS connection."""
@@ -294,9 +266,3 @@ class Connection:
         self._body.clear()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(answer)
-
-
-def _broken(error: Exception) -> tuple[str, str]:
-    if isinstance(error, ssl.SSLError):
-        return "tls", str(error.reason or error)
-    return "bad_http", f"the answer is not HTTP/1.1: {error}"

@@ -18,6 +18,7 @@ from typing import Any
 from numpy.random import default_rng
 
 from pacemark.endpoint.address import WireError
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.asking import Asker
 from pacemark.instrument.clock import Alarm
 from pacemark.instrument.commands import (
@@ -32,7 +33,7 @@ from pacemark.instrument.commands import (
     Setup,
     expected_in_flight,
 )
-from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.connection import Connection
 from pacemark.instrument.patience import failed, pause_s
 from pacemark.instrument.pool import Pool, given_up
 from pacemark.instrument.reports import Reports, Request

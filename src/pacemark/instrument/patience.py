@@ -8,7 +8,7 @@ import msgspec
 
 from pacemark.dialects.said import NO_JSON
 from pacemark.endpoint import retry
-from pacemark.instrument.connection import Answer
+from pacemark.instrument.answer import Answer
 
 SHORT_BYTES = 4096
 """A longer answer is no refusal, and is not looked into."""

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from pacemark.endpoint.address import Address, WireError
-from pacemark.instrument.connection import Answer, Connection
+from pacemark.instrument.answer import Answer
+from pacemark.instrument.connection import Connection
 from pacemark.instrument.opening import opened
 
 CONNECT_S = 15.0

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pacemark.endpoint import retry
+from pacemark.instrument.answer import Answer
 from pacemark.instrument.commands import RawBatch, framed
-from pacemark.instrument.connection import Answer
 from pacemark.instrument.patience import SHORT_BYTES
 from pacemark.instrument.pulse import Cores, Throttling, waited_ns
 from pacemark.trace import ABSENT, Beat, RawExchange
