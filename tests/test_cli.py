@@ -273,7 +273,8 @@ class TestSweep:
             assert KEY.encode() not in path.read_bytes(), path.name
 
     def test_progress_is_plain_lines_without_a_terminal(self, swept: Swept) -> None:
-        lines = swept.done.stderr.splitlines()
+        warning, *lines = swept.done.stderr.splitlines()
+        assert warning.startswith("warning: --header X-Also-Secret: ")
         assert re.fullmatch(rf"{swept.url}: 2 levels of [\d.]+ s; getting ready", lines[0])
         assert [line.split()[0] for line in lines[1:]] == ["concurrency", "1", "2"]
 
