@@ -24,6 +24,7 @@ from pacemark.runs.folder import RunFolder
 from pacemark.runs.resume import Anew, resumed
 from pacemark.runs.run import ComparedRuns, ContestOfRuns, Run
 from pacemark.runs.versus import ROUNDS, SLICE_S, contested
+from pacemark.traffic import given
 from pacemark.values import positive, share
 
 __all__ = [
@@ -154,11 +155,16 @@ def find(
     came of it. Raises as `run` does.
     """
     scenario.refuse_unknown(options, _OPTIONS)
-    goal = scenario.Search("rate" if rate else "concurrency", arrivals, burstiness, within, most, confirm)
+    traced = given(options.get("trace"))
+    if traced and rate:
+        raise BadInput("--trace has arrivals of its own: leave --rate out; find looks for its --speed")
+    kind: Any = "speed" if traced else "rate" if rate else "concurrency"
+    goal = scenario.Search(kind, arrivals, burstiness, within, most, confirm)
     scenario.refuse_search(goal, options, target, stored=from_run is not None)
     if from_run is not None:
         return conclude.answered(Path(from_run), parse_budget(options["budget"]), goal)
-    return conduct.searched(target, goal, {**scenario.SEARCH, **options}, allowance or Allowance(SEARCH_S), tell)
+    words: Options = {**options} if traced else {**scenario.SEARCH, **options}
+    return conduct.searched(target, goal, words, allowance or Allowance(SEARCH_S), tell)
 
 
 def plan(

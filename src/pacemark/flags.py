@@ -63,6 +63,18 @@ SHARED: dict[str, tuple[Any, Any]] = {
         "",
     ),
     "data": (Annotated[str, _flag(metavar="FILE", help="Send the rows of this file; see `pacemark data`.")], ""),
+    "trace": (
+        Annotated[str, _flag(metavar="FILE", help="Send the rows of this trace, each once and at its time.")],
+        "",
+    ),
+    "speed": (
+        Annotated[str, _flag(metavar="X", help="So many times as fast as --trace was recorded; 1 if not given.")],
+        "",
+    ),
+    "jitter": (
+        Annotated[bool, _flag("--jitter", help="Spread the times of --trace over the step they are rounded to.")],
+        False,
+    ),
     "once": (
         Annotated[bool, _flag("--once", help="End a level when its rows have run out; else they come again.")],
         False,
@@ -188,7 +200,7 @@ PROCESS = "arrivals burstiness"
 TRAFFIC = "prefix_tokens prefix_groups prefix_zipf prime system_prompt turns think_time history concurrency_of"
 READING = "key unit block_tokens spans"
 """How a file of requests or a trace is to be read, where it cannot tell."""
-FILE = f"data once sample {READING}"
+FILE = f"data once trace speed jitter sample {READING}"
 SPEND = "max_requests max_tokens max_cost max_error_share price_per_hour price_per_million ask_above yes"
 """When a run is to be stopped, and what it may cost."""
 _HOW = "stall_timeout workers seed out label fresh_connections max_in_flight"
@@ -243,6 +255,8 @@ def options_of(given: Mapping[str, Any]) -> Options:
     for name in ("wait", "duration"):
         if not options.get(name):
             options.pop(name, None)
+    if text := options.pop("speed", ""):
+        options["speed"] = numbers("--speed", text, float)
     if "label" in options:
         options["labels"] = options.pop("label")
     if options.get("insecure"):

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Arrivals = Literal["poisson", "constant", "gamma"]
+Arrivals = Literal["poisson", "constant", "gamma", "trace"]
 
 
 class Concurrency(msgspec.Struct, frozen=True, tag_field="kind", tag="concurrency"):
@@ -31,12 +31,21 @@ class Rate(msgspec.Struct, frozen=True, tag_field="kind", tag="rate", omit_defau
     value: float
     arrivals: Arrivals = "poisson"
     burstiness: float = 1.0
+    speed: float | msgspec.UnsetType = msgspec.UNSET
+    """Of a trace: how many times as fast as it was recorded its rows are sent."""
 
     def __str__(self) -> str:
+        if self.speed:
+            return f"speed {self.speed:g} ({self.value:.3g} requests/s)"
         return f"{self.value:g} requests/s {self.arrivals}"
 
 
 Load = Concurrency | Rate
+
+
+def sought(load: Load) -> float:
+    """What a search looks along: streams, requests per second, or the speed of a trace."""
+    return load.speed if isinstance(load, Rate) and load.speed else load.value
 
 
 _BLOCK = 65536

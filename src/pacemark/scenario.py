@@ -20,7 +20,7 @@ from pacemark.machine import workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
 from pacemark.traffic import Recording as Recording
-from pacemark.traffic import TrafficWords, workload_of
+from pacemark.traffic import TrafficWords, given, workload_of
 from pacemark.traffic import Workload as Workload
 from pacemark.values import at_least, lasting, positive, seconds, share
 
@@ -154,7 +154,7 @@ class Grid(msgspec.Struct, frozen=True, tag_field="goal", tag="grid"):
 class Search(msgspec.Struct, frozen=True, tag_field="goal", tag="search"):
     """The largest load that meets the budget; which ones to try shows as it goes."""
 
-    load: Literal["concurrency", "rate"] = "concurrency"
+    load: Literal["concurrency", "rate", "speed"] = "concurrency"
     arrivals: Arrivals = "poisson"
     burstiness: float = 1.0
     within: float = 0.05
@@ -185,6 +185,8 @@ def one_level(
     concurrency: int | None, rate: float | None, arrivals: Arrivals, burstiness: float, words: Words
 ) -> Levels:
     """The goal of `run`. Raises BadInput unless there is one load."""
+    if given(words.get("trace")):
+        return _replayed(concurrency, rate, words, most=1)
     if (concurrency is None) == (rate is None):
         raise BadInput("give one load: --concurrency N or --rate R")
     load = _closed(concurrency) if concurrency is not None else _open(rate or 0.0, arrivals, burstiness)
@@ -199,6 +201,8 @@ def curve(
     words: Words,
 ) -> Levels | Grid:
     """The goal of `sweep`: levels of load, or a grid where several lengths are given. Raises BadInput."""
+    if given(words.get("trace")):
+        return _replayed(concurrency, rate, words)
     pairs = _cells(words)
     if len(pairs) > 1:
         if rate is not None or (concurrency is not None and len(concurrency) != 1):
@@ -216,14 +220,33 @@ def curve(
     return Levels(loads, _repeats(words))
 
 
+def _replayed(concurrency: Any, rate: Any, words: Words, most: int = 99) -> Levels:
+    """A trace at each of its speeds. How many requests a second that is shows when the file is read."""
+    if concurrency is not None or rate is not None:
+        raise BadInput("--trace needs no other load: leave --concurrency and --rate out; --speed 2 is twice as fast")
+    speeds = words.get("speed") or 1.0
+    speeds = list(speeds) if isinstance(speeds, Sequence) else [speeds]
+    if len(speeds) > most:
+        raise BadInput("run plays a trace at one speed: sweep takes several")
+    loads = tuple(Rate(value, "trace", speed=value) for value in (positive("--speed", x) for x in speeds))
+    return Levels(loads, _repeats(words))
+
+
+def _by_rows(words: Words) -> bool:
+    """Whether the rows of a file end a level."""
+    return bool(words.get("once")) or given(words.get("trace"))
+
+
 def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None:
     """Raise BadInput where `find` lacks a budget or one place to look, or could not confirm what it finds."""
     if not words.get("budget"):
         raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
     if stored == bool(target):
         raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
-    if goal.confirm and (goal.load == "rate" or stored):
-        why = "a rate is found in the open loop already" if goal.load == "rate" else "a stored run can try nothing"
+    if goal.load == "speed" and (words.get("speed") or stored):
+        raise BadInput("find looks for the --speed of a --trace itself, at a target: give neither --speed nor --from")
+    if goal.confirm and (goal.load != "concurrency" or stored):
+        why = "a stored run can try nothing" if stored else "a rate is found in the open loop already"
         raise BadInput(f"--confirm tries the answer of a closed loop in the open one: {why}")
 
 
@@ -248,7 +271,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
 def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     """The order that `words` make. Raises BadInput for any of them that cannot work."""
-    given = words.get("seed")
+    seed = words.get("seed")
     # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
     longest = _cells(words)[-1] if isinstance(goal, Grid) else None
     workload = workload_of(words, longest)
@@ -257,7 +280,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         duration_s=lasting("--duration", words.get("duration", 20.0)),
         max_duration_s=lasting("--max-duration", words.get("max_duration", 120.0)),
         requests=None if most is None else at_least("--requests", most, 1),
-        timed=(most is None and not words.get("once")) or "duration" in words,
+        timed=(most is None and not _by_rows(words)) or "duration" in words,
         precision=share("--precision", words.get("precision")),
         budget=parse_budget(text) if (text := words.get("budget", "")) else None,
         workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)]),
@@ -265,7 +288,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         timeout_s=lasting("--timeout", words.get("timeout", 600.0)),
         fresh_connections=words.get("fresh_connections", False),
         max_in_flight=at_least("--max-in-flight", words.get("max_in_flight", 0), 0),
-        seed_given=given is not None,
+        seed_given=seed is not None,
         wait_s=seconds("--wait", words.get("wait", 0.0)),
         ignore_eos=words.get("ignore_eos", True),
         stall_timeout_s=None if stall is None else lasting("--stall-timeout", stall),

@@ -355,7 +355,7 @@ class Find(msgspec.Struct, frozen=True):
     """The result of a budget search: the block `find`."""
 
     budget: str
-    load: Literal["concurrency", "rate"]
+    load: Literal["concurrency", "rate", "speed"]
     resolved: bool
     """Whether the answer is as certain as was asked for."""
     answer: Figure | None

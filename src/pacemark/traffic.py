@@ -14,7 +14,7 @@ from pacemark.lengths import Lengths, lengths
 from pacemark.summary import Asked
 from pacemark.values import at_least, one_of, positive, seconds, share, text_of
 
-__all__ = ["Language", "Recording", "TrafficWords", "Workload", "workload_of"]
+__all__ = ["Language", "Recording", "TrafficWords", "Workload", "given", "workload_of"]
 
 Language = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk"]
 
@@ -49,6 +49,12 @@ class TrafficWords(TypedDict, total=False):
     """What concurrency counts in conversations: requests or sessions."""
     data: Any
     """A file of requests, or a data frame, whose rows are sent instead of prompts that are made up."""
+    trace: Any
+    """A trace, as a file or data frame, whose rows are sent once each, at their times."""
+    speed: float | Sequence[float]
+    """How many times as fast as `trace` was recorded; several are levels of a sweep."""
+    jitter: bool
+    """Spread the times of `trace` over the step to which they are rounded."""
     once: bool
     """End a level when the rows of `data` have run out; else they come again."""
     sample: float | str
@@ -71,6 +77,9 @@ class Recording(msgspec.Struct, frozen=True):
 
     path: str = ""
     """Empty for a data frame."""
+    replay: bool = False
+    """It is a trace: every row is sent once, at its time."""
+    jitter: bool = False
     once: bool = False
     sample: float = 1.0
     """The share of its sessions that is taken."""
@@ -140,26 +149,33 @@ def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
     )
 
 
-def _from_file(words: TrafficWords) -> bool:
-    source = words.get("data")  # a data frame has no one truth value
+def given(source: Any) -> bool:
+    """Whether a file or a data frame was given; the latter has no one truth value."""
     return source is not None and not (isinstance(source, str) and not source)
 
 
 def _recording(words: TrafficWords) -> Recording | None:
     """The file that requests are taken from. Raises BadInput for flags that make no sense with it, or without."""
-    source = words.get("data")
-    if not _from_file(words):
-        for name in ("once", "sample", "key", "unit", "block_tokens", "spans"):
-            if words.get(name):
-                raise BadInput(f"--{name.replace('_', '-')} is of a file: give --data FILE")
+    replay, data = given(words.get("trace")), given(words.get("data"))
+    if replay and data:
+        raise BadInput("--data and --trace are two ways to send a file: give one of them")
+    source = words.get("trace" if replay else "data")
+    unfit = ("once",) if replay else ("jitter", "speed") if data else ("once", "sample", *_HOW, "jitter", "speed")
+    for name in unfit:
+        if words.get(name):
+            needed = "--trace" if name in ("jitter", "speed") else "--data" if name == "once" else "--data or --trace"
+            raise BadInput(f"--{name.replace('_', '-')} is of a file: give {needed} FILE")
+    if not (replay or data):
         return None
     made_up = Workload()
-    for name in ("input_tokens", "prefix_tokens", "turns", "language"):
+    for name in ("input_tokens", "prefix_tokens", "turns", *(() if replay else ("language",))):
         value = words.get(name, getattr(made_up, name))
         if str(value) not in (str(getattr(made_up, name)), f"[{getattr(made_up, name)}]"):
-            raise BadInput(f"--{name.replace('_', '-')} is of prompts that are made up: with --data the file has them")
+            raise BadInput(f"--{name.replace('_', '-')} is of prompts that are made up: the file has its own")
     return Recording(
         path=str(source) if isinstance(source, (str, Path)) else "",
+        replay=replay,
+        jitter=words.get("jitter", False),
         once=words.get("once", False),
         sample=share("--sample", words.get("sample")) or 1.0,
         key=words.get("key", ""),
@@ -167,6 +183,10 @@ def _recording(words: TrafficWords) -> Recording | None:
         block_tokens=at_least("--block-tokens", words.get("block_tokens", 0), 0),
         spans=words.get("spans", ""),
     )
+
+
+_HOW = ("key", "unit", "block_tokens", "spans")
+"""How a file is to be read."""
 
 
 def _prefixes(words: TrafficWords) -> dict[str, Any]:
@@ -193,7 +213,7 @@ def _sessions(words: TrafficWords) -> dict[str, Any]:
     """What the conversations are. Raises BadInput."""
     turns = words.get("turns", 1)
     each = lengths("--turns", turns)
-    from_file = _from_file(words)
+    from_file = given(words.get("data")) or given(words.get("trace"))
     history = one_of(
         "--history", words.get("history") or ("recorded" if from_file else "served"), ("served", "recorded")
     )

@@ -13,7 +13,7 @@ from pacemark.answers.weighing import comparable, in_words, weighed
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
-from pacemark.pace import Load
+from pacemark.pace import Load, sought
 from pacemark.summary import Find, Held, Level
 
 __all__ = ["Answered", "answer_of", "closest", "marked"]
@@ -38,13 +38,13 @@ def answer_of(results: Sequence[LevelResult], budget: Budget, *, find: Find | No
     `find` is the answer where a search has given it.
     """
     try:
-        alike = comparable(results, rate=find is not None and find.load == "rate")
+        alike = comparable(results, rate=find is not None and find.load != "concurrency")
         readings = weighed(alike, budget)
         find = find or find_from(alike, budget)
     except BadInput:  # no level can be relied on, or none has what the budget limits
         return Answered(find)
     most = find.answer.value if find.answer and find.answer.value is not None else 0.0
-    met = [load for load, reading in readings.items() if reading.holds and load.value <= most]
+    met = [load for load, reading in readings.items() if reading.holds and sought(load) <= most]
     held = {load: _held(reading) for load, reading in readings.items()}
     return Answered(find, held, max(met, key=lambda load: load.value, default=None))
 

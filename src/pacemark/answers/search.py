@@ -24,14 +24,14 @@ from pacemark.errors import RunFailed
 from pacemark.figures import metrics
 from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import Enough, LevelResult, Measure
-from pacemark.pace import Arrivals, Concurrency, Load, Rate
+from pacemark.pace import Arrivals, Concurrency, Load, Rate, sought
 from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.trace import Trace, Window
 from pacemark.units import number
 
 __all__ = ["Step", "find"]
 
-LoadKind = Literal["concurrency", "rate"]
+LoadKind = Literal["concurrency", "rate", "speed"]
 
 FEW = 12
 """Requests that a level needs at the least."""
@@ -143,16 +143,16 @@ class _Search:
     def recall(self, result: LevelResult) -> None:
         """A level that was measured before, as if it had been now."""
         if result.level.ended_by == "interrupted":
-            self.gave_nothing(result.load.value, "it gave no result")
+            self.gave_nothing(sought(result.load), "it gave no result")
         else:
-            self.take(result.load.value, result)
+            self.take(sought(result.load), result)
 
     def gave_nothing(self, x: float, why: str) -> None:
         self.readings[x] = next(iter(self.readings.values())).failed(x)
         self.probes.append(Probe(self.load(x), False, why))
 
     def take(self, x: float, result: LevelResult) -> None:
-        load = self.load(x)
+        load = result.load
         self.spent = added(self.spent, spent_on(result))
         if not demanded(result, self.budget)[-1].scores.size:
             self.probes.append(Probe(load, None, "the allowance ended before a request of its window was answered"))
@@ -163,7 +163,7 @@ class _Search:
 
     def weigh(self, x: float, extra: Sequence[Condition] = ()) -> Reading:
         """Everything measured at load `x`, and `extra` of a level under way."""
-        parts = [demanded(r, self.budget) for r in self.results if r.load.value == x]
+        parts = [demanded(r, self.budget) for r in self.results if sought(r.load) == x]
         return read(x, together([*parts, extra] if extra else parts), round(1000 * x))
 
     def enough(self, x: float) -> Enough:
@@ -276,7 +276,7 @@ class _Search:
         return max(high - middle, middle - low) <= 0.8 * self.tolerance(middle) + 0.2 * (self.kind == "concurrency")
 
     def split(self, belief: Belief) -> float:
-        if self.kind == "rate":
+        if self.kind != "concurrency":
             return self.known_near(belief.middle)
         middle = math.floor(belief.middle)
         return max(1, min((middle, middle + 1), key=lambda x: abs(np.mean(belief.draws >= x) - 0.5)))
@@ -285,7 +285,7 @@ class _Search:
         """Between the middle and that end of the interval which is further from it."""
         up = high - belief.middle > belief.middle - low
         x = (belief.middle + (high if up else low)) / 2
-        if self.kind == "rate":
+        if self.kind != "concurrency":
             return self.known_near(x)
         return math.ceil(x) if up else max(1, math.floor(x))
 
@@ -314,7 +314,7 @@ class _Search:
 
     def plateau(self) -> str | None:
         """Whether throughput has stopped rising, in words."""
-        rates = {r.load.value: r.level.output_tokens_per_s.value for r in self.results}
+        rates = {sought(r.load): r.level.output_tokens_per_s.value for r in self.results}
         loads = sorted(x for x, rate in rates.items() if rate)
         if len(loads) < 3:
             return None
@@ -335,6 +335,9 @@ class _Search:
         return math.floor(x) if self.kind == "concurrency" else three_digits(x)
 
     def load(self, x: float) -> Load:
+        if self.kind == "speed":
+            per_s = next((r.load.value / sought(r.load) for r in self.results), 1.0)
+            return Rate(per_s * x, "trace", speed=x)
         return Concurrency(int(x)) if self.kind == "concurrency" else Rate(x, self.arrivals, self.burstiness)
 
     def forecast(self, x: float, *, least: bool = False) -> Spent:
@@ -342,7 +345,7 @@ class _Search:
 
         `least`: no window longer than it needs to say anything at all, for what is more the allowance ends.
         """
-        known = [(r.load.value, r.level.latency_ms.mean.value) for r in self.results]
+        known = [(sought(r.load), r.level.latency_ms.mean.value) for r in self.results]
         pairs = [(float(load), latency / 1e3) for load, latency in known if latency]
         if not pairs:
             return Spent(0, 0.0)
@@ -358,6 +361,9 @@ class _Search:
         else:
             seconds = (3 if least else 6) * latency + FEW / x
             requests = seconds * x
+        if self.kind == "speed":  # the same rows again
+            seconds = latency + (last.window_s or 0.0) * sought(last.load) / x
+            requests = last.requests.in_window
         return Spent(round(requests), seconds, round(requests * tokens))
 
     # --- the outcome
@@ -386,10 +392,10 @@ class _Search:
 
     def limited(self, x: float) -> bool:
         """Whether the level next above load `x` failed for a rate limit: the endpoint's rule, not its capacity."""
-        above = [r for r in self.results if r.load.value > x and self.readings[r.load.value].within < 0.5]
+        above = [r for r in self.results if sought(r.load) > x and self.readings[sought(r.load)].within < 0.5]
         if not above:
             return False
-        nearest = min(above, key=lambda r: r.load.value).level
+        nearest = min(above, key=lambda r: sought(r.load)).level
         refused = nearest.errors.get("http_429", 0)
         share = refused / max(1, nearest.requests.completed + nearest.requests.failed)
         return share > self.budget.errors and 2 * refused > nearest.requests.failed

@@ -13,7 +13,7 @@ from pacemark.answers.boundary import Belief, Reading, believe, most_met, three_
 from pacemark.answers.weighing import conditions, in_words, weighed
 from pacemark.budget import Budget
 from pacemark.figures.level import LevelResult
-from pacemark.pace import Concurrency, Load, Rate
+from pacemark.pace import Concurrency, Load, Rate, sought
 from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.units import number
 
@@ -27,14 +27,14 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
     level. The levels must be `comparable`. The interval is that of `answers.boundary` and grows with the gaps between
     the levels; above the largest of them the answer is open. `precision` is how narrow it must be to count as resolved.
     """
-    readings = sorted(weighed(results, budget).items(), key=lambda pair: pair[0].value)
+    readings = sorted(weighed(results, budget).items(), key=lambda pair: sought(pair[0]))
     if not readings:
         conditions(results[:1], budget)  # says what is missing
     loads, levels = [load for load, _ in readings], [reading for _, reading in readings]
-    belief = _spread(believe(levels), np.array([float(load.value) for load in loads]))
+    belief = _spread(believe(levels), np.array([float(sought(load)) for load in loads]))
     whole = isinstance(loads[0], Concurrency)
     low, middle, high = (_step(belief.at(p), whole) for p in (0.025, 0.5, 0.975))
-    top = float(loads[-1].value)
+    top = float(sought(loads[-1]))
     holding = [reading.load for reading in levels if reading.holds]
     met = bool(holding)
     if met:
@@ -44,10 +44,10 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
     tolerance = max(precision * middle, 1.0 if whole else 0.0)
     resolved = met and middle <= top and max(high - middle, middle - low) <= tolerance
     following, gain = (None, "") if resolved else _next(belief, loads, met=met, whole=whole)
-    kind: Literal["concurrency", "rate"] = "concurrency" if whole else "rate"
+    rated: Literal["rate", "speed"] = "speed" if isinstance(loads[0], Rate) and loads[0].speed else "rate"
     return Find(
         budget=str(budget),
-        load=kind,
+        load="concurrency" if whole else rated,
         resolved=resolved,
         answer=answer,
         binds=belief.binds[0],
@@ -102,7 +102,7 @@ def _next(belief: Belief, loads: Sequence[Load], *, met: bool, whole: bool) -> t
             return (Concurrency(1), "nothing lower was measured") if loads[0].value > 1 else (None, "")
         return _like(loads[0], x), "the boundary lies below the lowest stored level"
     low, high = belief.interval()
-    top = float(loads[-1].value)
+    top = float(sought(loads[-1]))
     if not math.isfinite(high):
         aim = belief.at(0.8)
         x = _step(min(aim, 2 * top), whole) if aim > top * 1.05 else 2 * top
@@ -122,9 +122,11 @@ def _expected_width(draws: NDArray[np.float64], x: float) -> float:
     return float(sum(len(side) * width for side, width in zip(sides, widths, strict=True)) / len(draws))
 
 
-def _like(load: Load, value: float) -> Load:
-    return (
-        Concurrency(int(value))
-        if isinstance(load, Concurrency)
-        else Rate(three_digits(value), load.arrivals, load.burstiness)
-    )
+def _like(load: Load, x: float) -> Load:
+    """The load of the same kind at `x`, as `pacemark.pace.at` has it."""
+    if isinstance(load, Concurrency):
+        return Concurrency(int(x))
+    x = three_digits(x)
+    if load.speed:
+        return Rate(load.value * x / load.speed, load.arrivals, load.burstiness, x)
+    return Rate(x, load.arrivals, load.burstiness)

@@ -15,7 +15,7 @@ from pacemark.errors import BadInput
 from pacemark.figures import metrics
 from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import LevelResult
-from pacemark.pace import Concurrency, Load, Rate
+from pacemark.pace import Concurrency, Load, Rate, sought
 from pacemark.summary import Level
 from pacemark.units import duration
 
@@ -100,7 +100,7 @@ def together(parts: Sequence[Sequence[Condition]]) -> list[Condition]:
 
 
 def _reading(load: Load, results: Sequence[LevelResult], budget: Budget) -> Reading:
-    return read(float(load.value), conditions(results, budget), round(1000 * load.value))
+    return read(float(sought(load)), conditions(results, budget), round(1000 * sought(load)))
 
 
 def meets(results: Sequence[LevelResult], budget: Budget) -> Callable[[Level], bool]:

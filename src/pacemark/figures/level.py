@@ -78,10 +78,12 @@ def sum_up(
     settled later.
     """
     steady = settled(trace, window) if isinstance(load, Concurrency) else window
-    change = change_of(load, trace, window)  # before it is shortened, lest a change should pass for the end of a ramp
+    # Before it is shortened, lest a change should pass for the end of a ramp. A trace changes by itself.
+    replayed = isinstance(load, Rate) and bool(load.speed)
+    change = None if replayed else change_of(load, trace, window)
     window = steady or window
     stretch = Stretch(trace, window)
-    growth = growth_of(trace, started(stretch)) if isinstance(load, Rate) else None
+    growth = growth_of(trace, started(stretch)) if isinstance(load, Rate) and not replayed else None
     beyond = growth is not None and growth.beyond
     level, gaps = figures_of(load, [stretch], health, beyond=beyond, budget=budget)
     level = with_counters(level, (watch or Watch()).during(window))

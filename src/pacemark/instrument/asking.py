@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 
 import msgspec
+from numpy.random import Generator
 
 from pacemark.dialects.bodies import Bodies
 from pacemark.dialects.dialect import DIALECTS
@@ -12,12 +14,17 @@ from pacemark.dialects.said import ANSWER
 from pacemark.dialects.sse import is_event_stream
 from pacemark.instrument.answer import Answer
 from pacemark.instrument.commands import Asking
+from pacemark.pace import Rate, arrivals
 from pacemark.trace import ABSENT
 from pacemark.workload.conversations import Conversations, Heard
 from pacemark.workload.dataset import Dataset
+from pacemark.workload.replay import Replay
 from pacemark.workload.synthetic import Synthetic
 
 __all__ = ["Asker"]
+
+AHEAD = 32
+"""A burst of so many requests is sent without waiting for any to be put together."""
 
 
 class Asker:
@@ -50,9 +57,20 @@ class Asker:
         takes as long here as it does in the reader, some microseconds an event; the stamps of other streams are the
         kernel's and are not moved by it.
         """
-        if isinstance(self._source, Synthetic):
+        if isinstance(self._source, (Synthetic, Replay)):
             return 0.0
         return self._source.heard(level, index, self._understood(answer))
+
+    def offsets(self, load: Rate, rng: Generator) -> Iterator[int]:
+        """When each request of an open loop is due, in ns from the start."""
+        if isinstance(self._source, Replay):
+            return self._source.offsets(load.speed or 1.0)
+        return arrivals(load, rng)
+
+    @property
+    def ahead(self) -> int:
+        """How many requests may be put together before they are due: one where it hangs on what was answered."""
+        return AHEAD if isinstance(self._source, (Synthetic, Replay)) else 1
 
     @property
     def empty(self) -> bool:
@@ -77,9 +95,12 @@ def _known(count: int | None) -> int:
     return ABSENT if count is None else count
 
 
-def _source(asking: Asking, part: tuple[int, int]) -> Synthetic | Conversations | Dataset:
+def _source(asking: Asking, part: tuple[int, int]) -> Synthetic | Conversations | Dataset | Replay:
     written, least = Bodies(asking.template), asking.least_tokens
     if (rows := pickle.loads(asking.rows)) is not None:
+        recording = asking.workload.recording
+        if recording is not None and recording.replay:
+            return Replay(asking.workload, rows, asking.prompts, written, least)
         return Dataset(asking.workload, rows, part, written, least)
     made = Conversations if asking.workload.turns != 1 else Synthetic
     return made(asking.workload, asking.prompts, written, least)

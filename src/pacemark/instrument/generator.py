@@ -11,6 +11,7 @@ import gc
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Coroutine
 from time import monotonic_ns
 from typing import Any
@@ -37,10 +38,12 @@ from pacemark.instrument.connection import Connection
 from pacemark.instrument.patience import failed, pause_s
 from pacemark.instrument.pool import Pool, given_up
 from pacemark.instrument.reports import Reports, Request
-from pacemark.pace import Concurrency, Rate, arrivals
+from pacemark.pace import Concurrency, Rate
 from pacemark.trace import ABSENT
 
 BEAT_NS = 50_000_000
+EARLY_NS = 1_000_000
+"""No request is put together that close to the time at which another is due."""
 LOOK_NS = 250_000_000
 LOOK_AGAIN_S = 0.01
 """How soon a stream that found nothing to ask looks again: sessions may go on that rest now."""
@@ -182,18 +185,31 @@ class LoadGenerator:
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
         """Open loop: requests leave when the schedule says, however many are still unanswered."""
-        rng = default_rng([self._setup.seed, self._level])
-        mine = itertools.islice(arrivals(rate, rng), self._setup.worker, self._most, self._setup.workers)
-        for offset_ns in mine:
-            request = self._next()
-            due_ns = start_ns + offset_ns
-            if request is None and self._spent:
+        assert self._asker is not None
+        offsets = self._asker.offsets(rate, default_rng([self._setup.seed, self._level]))
+        mine = itertools.islice(offsets, self._setup.worker, self._most, self._setup.workers)
+        ahead: deque[tuple[int, Request | None]] = deque()
+        took_ns = 0
+        while True:
+            # As many as there is time for are put together beforehand, so that a burst waits for none of its own.
+            while len(ahead) < self._asker.ahead:
+                begun_ns = monotonic_ns()
+                if ahead and ahead[0][0] - begun_ns < 2 * took_ns + EARLY_NS:
+                    break
+                if (offset_ns := next(mine, None)) is None:
+                    break
+                ahead.append((start_ns + offset_ns, self._next()))
+                took_ns = max(monotonic_ns() - begun_ns, took_ns // 2)
+                await asyncio.sleep(0)
+            if not ahead or (ahead[0][1] is None and self._spent):
                 break
+            due_ns, request = ahead.popleft()
             await self._alarm.until(due_ns)
-            if request is None:
-                continue
-            self._spawn(self._arrived(request, due_ns))
-            await asyncio.sleep(0)  # send this one before the next is written
+            if request is not None:
+                self._spawn(self._arrived(request, due_ns))
+                await asyncio.sleep(0)  # send this one before the next is written
+        if not ahead and self._index < self._most:  # the schedule is over: a trace has no more rows
+            self._spent_ns = monotonic_ns()
 
     async def _arrived(self, request: Request, due_ns: int) -> None:
         if self._places is None:

@@ -151,8 +151,8 @@ def _figures(level: Level) -> str:
 
 def _found(find: Find) -> Statement:
     """The result of a budget search, with the way of arriving that it holds for."""
-    rated, best = find.load == "rate", find.answer
-    unit = "requests/s" if rated else "concurrency"
+    rated, best = find.load != "concurrency", find.answer
+    unit = {"rate": "requests/s", "speed": "speed of the trace"}.get(find.load, "concurrency")
     budget, stored = plain(find.budget), not find.spent.requests
     name = "stored levels" if stored else "budget search"
     why = plain(find.why)
@@ -161,12 +161,20 @@ def _found(find: Find) -> Statement:
         return Statement(name, f"no {unit} was found that meets {budget}", why)
     value = _load_number(best.value, rated)
     most = f"{value} requests/s with {_arriving(find)} arrivals" if rated else f"concurrency {value}"
+    if find.load == "speed":
+        most = f"speed {value} of the trace{_per_s(find, best.value)}"
     binds = f"; {plain(find.binds)} binds" if find.binds else ""
     open_end = "" if find.resolved or stored else "; the search ended before this was certain"
     text = f"{most}{_between_loads(best, rated)} is the most that meets {budget}{binds}{open_end}"
     if not rated and not find.confirmations and not stored:
         why += " It is a closed loop's, where an answer starts the next request; --confirm tries it in an open one."
     return Statement(name, text, why.strip(), recommended=True)
+
+
+def _per_s(find: Find, speed: float) -> str:
+    """How many requests a second that speed is."""
+    known = next((x.load for x in find.probes if isinstance(x.load, Rate) and x.load.speed), None)
+    return f" ({number(known.value * speed / (known.speed or 1.0))} requests/s)" if known else ""
 
 
 def _between_loads(best: Figure, rated: bool) -> str:
@@ -185,6 +193,7 @@ def _beside(find: Find) -> list[Statement]:
     if following := find.next:
         rated = isinstance(following, Rate)
         load = f"{_load_number(following.value, rated)} requests/s" if rated else f"concurrency {following.value}"
+        load = str(following) if isinstance(following, Rate) and following.speed else load
         said.append(Statement("measure next", load, f"{_sentence(plain(find.next_why))}."))
     return said
 

@@ -11,7 +11,6 @@ import dataclasses
 import pickle
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
-from typing import NamedTuple
 
 import msgspec
 
@@ -37,36 +36,29 @@ from pacemark.instrument.fleet import Processes
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
-from pacemark.runs.ledger import Ledger, Page
-from pacemark.runs.looks import RampEnd, WindowEnd, spent_ns
+from pacemark.runs.ledger import Ledger
+from pacemark.runs.looks import Begun, RampEnd, WindowEnd, ran_out_ns
 from pacemark.runs.priming import primed, refuse_conversation
+from pacemark.runs.recording import load_of
 from pacemark.runs.status import Teller
 from pacemark.runs.stopping import StopRules
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
-from pacemark.trace import ABSENT, Exchange, Sight, Window
+from pacemark.trace import Exchange, Sight, Window
 from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 
 CONNECTING_NS = 1_000_000
 """Time allowed for each connection that an open loop opens beforehand; with a far endpoint 32 are opened at once."""
+FIRST_ROWS_NS = 300_000_000
+"""Time to read the first rows of a trace and make their prompts, which may all be due at once."""
 PREPARE_S = 120.0
 """Longest wait for an answer before the first level, unless the user is ready to wait for longer."""
 SAY_AFTER_S = 2.0
 """An answer before the first level that takes longer is waited for in words."""
 HOLD_S = 5.0
 """Least time for which an open loop goes on after its window."""
-
-
-class _Level(NamedTuple):
-    """The level that runs."""
-
-    number: int
-    load: Load
-    page: Page
-    doubts: Doubts
-    ramp: RampEnd
 
 
 class Bench:
@@ -262,13 +254,18 @@ class Bench:
         if enough is None and self.settings.precision is not None:
             enough = precise(self.settings.precision)
         ended_by: EndedBy = "interrupted"
+        load = load_of(load, self._rows, self.workload)
+        if isinstance(load, Rate) and load.speed:
+            enough = None  # a part of a trace is another trace
         level = self._begin(load)
         start_ns = end_ns = 0
         try:
             self._pump_until(lambda: level.ramp.over(level.page, self._workers.beats), level, "ramp")
-            self._doubt(level, "ramp")
-            spent = (lambda: self.rules.soon(level.page, load)), (lambda: spent_ns(self._workers.beats, level.number))
-            end = WindowEnd(self.settings, level.page, enough, *spent)
+            spent = (
+                lambda: self.rules.soon(level.page, load),
+                lambda: ran_out_ns(level.number, load, self._workers.beats),
+            )
+            end = WindowEnd(self.settings, level.page, enough, *spent, level.ramp.window_from_ns)
             start_ns, end_ns = end.start_ns, end.end_ns
             if self.folder is not None:
                 self.folder.set_window(level.number, Window(start_ns, end_ns))
@@ -289,7 +286,7 @@ class Bench:
         self.rules.ended(result)
         return result
 
-    def _begin(self, load: Load) -> _Level:
+    def _begin(self, load: Load) -> Begun:
         """Raise the load."""
         self.listen(0.0)  # what came while the level before was summed up counts
         most = self.rules.begin(load, self._workers.beats)
@@ -305,13 +302,15 @@ class Bench:
         # A schedule must not begin before its connections are open; a stream opens its own as it starts.
         connecting = expected_in_flight(load, spread_s) if isinstance(load, Rate) else 0
         start_ns = begun_ns + 2_000_000 + connecting * CONNECTING_NS
+        if isinstance(load, Rate) and load.speed:
+            start_ns += FIRST_ROWS_NS
         self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9), most))
         asked = {"ignore_eos": self.options.ignore_eos, "fresh_connections": self.settings.fresh_connections}
         doubts = Doubts(load, page, usual_s=self._latency_s, **asked)
         most_s = max(2 * self.settings.duration_s, 5 * self._latency_s)
-        return _Level(self._level, load, page, doubts, RampEnd(self._level, load, begun_ns, spread_s, most_s))
+        return Begun(self._level, load, page, doubts, RampEnd(self._level, load, begun_ns, spread_s, most_s))
 
-    def _hold(self, level: _Level, end_ns: int, *, to_the_last: bool) -> None:
+    def _hold(self, level: Begun, end_ns: int, *, to_the_last: bool) -> None:
         """Keep the load up until all that began by `end_ns` has ended; `to_the_last`: and until all is sent.
 
         An open loop is not kept up for ever: what is still out after several times the longest latency is stuck, and
@@ -352,7 +351,7 @@ class Bench:
         open_yet, late = self._unfinished, self._ledger.with_late
         return [x if n in open_yet else late(n, x) for n, x in enumerate(self.results, ahead)]
 
-    def _conclude(self, level: _Level, window: Window, ended_by: EndedBy) -> LevelResult:
+    def _conclude(self, level: Begun, window: Window, ended_by: EndedBy) -> LevelResult:
         result = self._sum_up(level, window, ended_by)
         self.results.append(result)
         self._known = result.trace.origins()
@@ -365,7 +364,7 @@ class Bench:
             self._latency_s = latency / 1e3
         return result
 
-    def _sum_up(self, level: _Level, window: Window, ended_by: EndedBy) -> LevelResult:
+    def _sum_up(self, level: Begun, window: Window, ended_by: EndedBy) -> LevelResult:
         health = level.page.health(self._workers.died)
         result = sum_up(
             level.load,
@@ -387,12 +386,10 @@ class Bench:
 
     # --- waiting for the workers
 
-    def _doubt(self, level: _Level, phase: Phase) -> None:
+    def _doubt(self, level: Begun, phase: Phase) -> None:
         """Raise RunFailed where nothing can come of the level any more."""
         if self._workers.died:
             raise RunFailed(f"{'; '.join(self._workers.died)}; the load could not be kept up")
-        if phase == "ramp" and spent_ns(self._workers.beats, level.number) != ABSENT:
-            raise RunFailed("the rows ran out before the load was steady: take a larger file, or leave --once out")
         beats = [b for b in self._workers.beats if b.level == level.number]
         self.rules.check(level.page, level.load, beats)
         line = level.doubts.hopeless(beats) or level.doubts.gone(beats)
@@ -406,7 +403,7 @@ class Bench:
             self._say_patience()
 
     def _pump_until(
-        self, done: Callable[[], bool], level: _Level, phase: Phase, expected_ns: Callable[[], int] = lambda: 0
+        self, done: Callable[[], bool], level: Begun, phase: Phase, expected_ns: Callable[[], int] = lambda: 0
     ) -> None:
         while not done():
             self._doubt(level, phase)

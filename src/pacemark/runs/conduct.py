@@ -34,7 +34,7 @@ from pacemark.runs.conclude import concluded
 from pacemark.runs.cost import say_cost
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import Learned, RunRecord, begun, written
-from pacemark.runs.recording import in_one_line, refuse_unsuited, rows_of
+from pacemark.runs.recording import in_one_line, paced, refuse_unsuited, rows_of
 from pacemark.runs.run import Run
 from pacemark.runs.stopping import Reached
 from pacemark.scenario import DOCUMENTS, Goal, Grid, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
@@ -183,7 +183,8 @@ def _run(
         with observing() as observe:
             return _run(order, {**options, "observe": observe}, body, allowance)
     said, labels, observe = Notices(), labelled(options), options["observe"]
-    rows = rows_of(order, options.get("data"))
+    rows = rows_of(order, options.get("trace") or options.get("data"))
+    order = paced(order, rows, allowance.seconds if allowance is not None else None)
     if rows is not None:
         observe(told(in_one_line(order.workload.recording, rows.found)))
     with endpoint_opened(order, options, said, observe) as (place, scenario, serving):
@@ -361,6 +362,8 @@ def _greeting(where: str, scenario: Scenario) -> str:
     """What is told in the first second: who is asked, and for how long."""
     levels, settings = len(scenario.loads), scenario.settings
     most = f"{settings.duration_s:g} s" if settings.precision is None else f"at most {settings.max_duration_s:g} s"
+    if settings.requests is None and not settings.timed:
+        most = "all its rows"
     if settings.requests is not None:
         most = f"{settings.requests:,} requests" + (f" or {most}" if settings.timed or settings.precision else "")
     if not levels:

@@ -3,18 +3,20 @@ well enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import NamedTuple
 
+from pacemark.errors import RunFailed
 from pacemark.figures.level import Enough
-from pacemark.pace import Concurrency, Load
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.ledger import Page
+from pacemark.runs.trouble import Doubts
 from pacemark.scenario import Settings
 from pacemark.summary import EndedBy
 from pacemark.trace import ABSENT, Beat, Window
 
-__all__ = ["RampEnd", "WindowEnd", "spent_ns"]
+__all__ = ["Begun", "RampEnd", "WindowEnd", "ran_out_ns"]
 
 _EVERY_NS = 200_000_000
 _DAY_S = 86_400.0
@@ -31,8 +33,21 @@ class RampEnd(NamedTuple):
     most_s: float
     """Of an open loop: far beyond capacity its slowest request grows as fast as time goes by, and no ramp would end."""
 
+    @property
+    def window_from_ns(self) -> int:
+        """When the window begins, of a trace: with its first row; 0 else, when the ramp is over."""
+        return self.begun_ns if isinstance(self.load, Rate) and self.load.speed else 0
+
     def over(self, page: Page, beats: Sequence[Beat]) -> bool:
-        """Closed loop: every stream has finished a request. Open loop: the first arrivals have had their answers."""
+        """Closed loop: every stream has finished a request. Open loop: the first arrivals have had their answers. A
+        trace has no ramp.
+
+        Raises RunFailed where the rows of a file have run out before that.
+        """
+        if self.window_from_ns:
+            return True
+        if ran_out_ns(self.number, self.load, beats) != ABSENT:
+            raise RunFailed("the rows ran out before the load was steady: take a larger file, or leave --once out")
         if isinstance(self.load, Concurrency):
             return self._turned(beats) >= self.load.value
         least_s = max(min(2 * page.slowest_ns / 1e9, self.most_s), self.least_s)
@@ -44,8 +59,18 @@ class RampEnd(NamedTuple):
         return sum(b.turned for b in own) if len(own) == len(beats) else 0
 
 
+class Begun(NamedTuple):
+    """The level that runs."""
+
+    number: int
+    load: Load
+    page: Page
+    doubts: Doubts
+    ramp: RampEnd
+
+
 class WindowEnd:
-    """The end of a window that begins now."""
+    """The end of a window that begins now, or began at `start_ns`."""
 
     def __init__(
         self,
@@ -54,11 +79,12 @@ class WindowEnd:
         enough: Enough | None,
         spent: Callable[[], bool] = lambda: False,
         ran_out_ns: Callable[[], int] = lambda: ABSENT,
+        start_ns: int = 0,
     ) -> None:
         """`spent` says that it has to end for what the run may spend, `ran_out_ns` when the rows of a file ran out;
         ABSENT as long as they have not."""
         longest_s = settings.max_duration_s if enough else settings.duration_s if settings.timed else _DAY_S
-        self.start_ns = monotonic_ns()
+        self.start_ns = start_ns or monotonic_ns()
         self.end_ns = self.start_ns + int(longest_s * 1e9)
         """The latest that it can end."""
         self.by: EndedBy = "max_duration" if enough else "duration"
@@ -92,9 +118,13 @@ class WindowEnd:
         return min(self.end_ns, self.start_ns + (now - self.start_ns) * self._requests // self._page.counted)
 
 
-def spent_ns(beats: Iterable[Beat], level: int) -> int:
-    """When the rows ran out that a level sends once: when the first worker had none; ABSENT if they have not."""
-    return min((b.spent_ns for b in beats if b.level == level and b.spent_ns != ABSENT), default=ABSENT)
+def ran_out_ns(level: int, load: Load, beats: Sequence[Beat]) -> int:
+    """When the rows of a file ran out: in the closed loop for the first worker, then fewer requests are under way; in
+    the open one for the last. ABSENT before."""
+    known = [b.spent_ns for b in beats if b.level == level and b.spent_ns != ABSENT]
+    if isinstance(load, Rate):
+        return max(known) if known and len(known) == len(beats) else ABSENT
+    return min(known, default=ABSENT)
 
 
 def _looks(page: Page, start_ns: int, enough: Enough) -> Callable[[], bool]:

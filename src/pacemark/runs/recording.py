@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.errors import BadInput
-from pacemark.pace import Concurrency
-from pacemark.scenario import Recording, Scenario, Search
-from pacemark.workload.files import Suits, read
+from pacemark.pace import Concurrency, Load, Rate
+from pacemark.scenario import Levels, Recording, Scenario, Search, Workload
+from pacemark.units import duration
+from pacemark.workload.files import Suits, read, read_trace
+from pacemark.workload.replay import mark_shared, timed
 from pacemark.workload.row import FileFound, Row, Rows
 
-__all__ = ["in_one_line", "refuse_unsuited", "rows_of"]
+__all__ = ["in_one_line", "load_of", "paced", "refuse_unsuited", "rows_of"]
 
 
 def rows_of(order: Scenario, source: Any) -> Rows | None:
@@ -26,6 +30,8 @@ def rows_of(order: Scenario, source: Any) -> Rows | None:
     if not recording.path and source is None:
         raise BadInput("its requests were the rows of a data frame, which are not stored: measure anew")
     how = {"key": recording.key, "unit": recording.unit, "spans": recording.spans}
+    if recording.replay:
+        return _trace(order, recording, source, how)
     api = order.access.api
     rows = read(recording.path or source, suits=_anything if api == "auto" else _suits(api), **how)
     name = recording.path or "the data frame"
@@ -35,6 +41,50 @@ def rows_of(order: Scenario, source: Any) -> Rows | None:
     if recording.once and len(rows) < 2 * needed and not isinstance(order.goal, Search):
         raise BadInput(f"{name}: {len(rows):,} rows run out before {needed} streams are under way; leave --once out")
     return rows
+
+
+def _trace(order: Scenario, recording: Recording, source: Any, how: dict[str, str]) -> Rows:
+    """The rows of a trace. Raises BadInput as `rows_of` does, and for one that has no two times."""
+    api = order.access.api
+    suits = _anything if api == "auto" else _suits(api)
+    rows = read_trace(recording.path or source, block_tokens=recording.block_tokens, suits=suits, **how)
+    if not timed(rows, order.workload).per_s:
+        raise BadInput(f"{recording.path or 'the data frame'}: its rows have one time, so there is nothing to replay")
+    mark_shared(rows, order.workload)
+    if recording.jitter and not rows.found.quantum_ms:
+        rows.found.said.append("--jitter: its times are not rounded to any step, so they stay as they are")
+    return rows
+
+
+def paced(order: Scenario, rows: Rows | None, most_s: float | None = None) -> Scenario:
+    """The order with what only its file tells: how many requests a second each speed of a trace is, and the mean
+    lengths, where the file has them. Raises BadInput where a search may last `most_s` and its first level lasts longer.
+    """
+    if rows is None:
+        return order
+    if isinstance(order.goal, Search) and order.goal.load == "speed" and most_s is not None:
+        lasts_s = float(timed(rows, order.workload).at_ns[-1]) / 1e9
+        if lasts_s > most_s:
+            raise BadInput(
+                f"the trace lasts {duration(lasts_s * 1e3)} at speed 1, which find begins with, and may search for "
+                f"{duration(most_s * 1e3)}: give it a longer --max-duration, or a shorter part of the trace"
+            )
+    means = {"input_tokens": rows.found.input_tokens, "output_tokens": rows.found.output_tokens}
+    known = {name: max(1, round(mean)) for name, mean in means.items() if mean is not None}
+    order = msgspec.structs.replace(order, workload=msgspec.structs.replace(order.workload, **known))
+    if isinstance(order.goal, Levels):
+        loads = tuple(load_of(load, rows, order.workload) for load in order.goal.loads)
+        order = msgspec.structs.replace(order, goal=msgspec.structs.replace(order.goal, loads=loads))
+    return order
+
+
+def load_of(load: Load, rows: Rows | None, workload: Workload) -> Load:
+    """A load as it is; of a trace, with its requests per second and the CV of its gaps."""
+    if rows is None or not isinstance(load, Rate) or not load.speed:
+        return load
+    at_one = timed(rows, workload)
+    per_s, cv = (float(f"{x:.4g}") for x in (at_one.per_s * load.speed, at_one.cv))
+    return msgspec.structs.replace(load, value=per_s, burstiness=cv)
 
 
 def refuse_unsuited(rows: Rows, api: str) -> None:

@@ -37,14 +37,22 @@ def read(source: Any, *, key: str = "", unit: str = "", spans: str = "", suits: 
     return _read(source, How(key=key, unit=unit, spans=spans), prompts=True, suits=suits)
 
 
-def read_trace(source: Any, *, unit: str = "", block_tokens: int = 0, spans: str = "", key: str = "") -> Rows:
+def read_trace(
+    source: Any,
+    *,
+    unit: str = "",
+    block_tokens: int = 0,
+    spans: str = "",
+    key: str = "",
+    suits: Suits = lambda row: None,
+) -> Rows:
     """The rows of a trace, each with its time since the first, in order of time.
 
     Formats: those of `traces/formats.py`, and files of requests whose rows have times. `block_tokens` is the size of
     the blocks that `hash_ids` name, where it is not that of the format. Otherwise as `read`; raises BadInput also for
     times out of order, but for formats that are known to have none, and for blocks that do not cover a prompt.
     """
-    return _read(source, How(key, unit, block_tokens, spans), times=True)
+    return _read(source, How(key, unit, block_tokens, spans), times=True, suits=suits)
 
 
 def look(source: Any, *, unit: str = "", block_tokens: int = 0, spans: str = "", key: str = "") -> Rows:

@@ -38,10 +38,10 @@ class Prose(NamedTuple):
     """So many units from the start of `evenly` hold every word equally often."""
 
     def text(self, rng: np.random.Generator, units: int) -> str:
-        """A text of `units` units; as many as come from one generator are unlike."""
+        """A text of `units` units; as many as come from one generator are unlike. A shorter one opens a longer one."""
         one, two = len(self.firsts[0]), len(self.seconds[0])
         whole, rest = divmod(max(0, units), one + two)
-        first, second = rng.integers(0, len(self.firsts), (2, whole + 1)).tolist()
+        first, second = rng.integers(0, len(self.firsts), (whole + 1, 2)).T.tolist()
         parts = [""] * (2 * whole)
         parts[::2] = [self.first_texts[n] for n in first[:whole]]
         parts[1::2] = [self.second_texts[n] for n in second[:whole]]

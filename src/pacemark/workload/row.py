@@ -140,6 +140,15 @@ class Rows:
         """Of which session each row (n,) is, as a number that tells sessions apart; 0 for a row of none."""
         return np.asarray(np.memmap(self._folder / "sessions", dtype="<u8", mode="r"))
 
+    def keep(self, name: str, column: NDArray[Any]) -> None:
+        """Keep a column of numbers beside the rows, for whoever reads them in another process."""
+        np.save(self._folder / f"{name}.npy", column)
+
+    def kept(self, name: str) -> NDArray[Any] | None:
+        """A column that was kept; None if it was not."""
+        path = self._folder / f"{name}.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
     def _row(self, file: int, place: bytes) -> Row:
         offset, length, number, part, turn = _PLACE.unpack(place)
         row = self._decode(os.pread(file, length, offset), number)
