@@ -36,7 +36,9 @@ def endpoint() -> Iterator[Served]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    with started("run", "sim:demo", *LONG, cwd=tmp_path) as process:
+    own = tmp_path / "tmp"
+    own.mkdir()
+    with started("run", "sim:demo", *LONG, cwd=tmp_path, env={"TMPDIR": str(own)}) as process:
         wait_for(lambda: stored_requests(tmp_path / "runs") > 20, 60)
         ours = family(process.pid)
         process.send_signal(number)
@@ -50,6 +52,50 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
     assert {path.name for path in folder.iterdir()} == {"run.json", "run.db", "summary.json", "report.html"}
     assert len(ours) >= 3  # itself, a worker and the embedded endpoint
     wait_for(lambda: not any(map(alive, ours)))
+    assert list(own.iterdir()) == []
+
+
+def test_what_dies_leaves_nobody_and_no_file(tmp_path: Path) -> None:
+    own = tmp_path / "tmp"
+    own.mkdir()
+    with started("run", "sim:demo", *LONG, cwd=tmp_path, env={"TMPDIR": str(own)}) as process:
+        wait_for(lambda: stored_requests(tmp_path / "runs") > 20, 60)
+        ours = family(process.pid)
+        process.kill()
+        process.communicate(timeout=30)
+        wait_for(lambda: not any(map(alive, ours)))
+    assert list(own.iterdir()) == []
+    assert {path.name for path in only_run(tmp_path / "runs").iterdir()} >= {"run.json", "run.db"}
+
+
+@pytest.mark.parametrize("gone", ["run", "runs"])
+def test_a_folder_that_vanishes_is_made_again_with_what_was_measured(tmp_path: Path, gone: str) -> None:
+    runs = tmp_path / "runs"
+    with started("run", "sim:demo", *LONG, cwd=tmp_path) as process:
+        wait_for(lambda: stored_requests(runs) > 20, 60)
+        folder, before = only_run(runs), stored_requests(runs)
+        shutil.rmtree(folder if gone == "run" else runs)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 3, stderr
+    (line,) = [x for x in stderr.splitlines() if x.startswith("pacemark: ")]
+    assert (
+        line
+        == f"pacemark: runs/{folder.name} was removed while it was written; what was measured is in runs/{folder.name}"
+    )
+    assert {path.name for path in folder.iterdir()} == {"run.json", "run.db", "summary.json", "report.html"}
+    assert stored_requests(runs) >= before
+
+
+def test_a_folder_that_cannot_be_made_again_is_one_line(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with started("run", "sim:demo", *LONG, cwd=tmp_path) as process:
+        wait_for(lambda: stored_requests(runs) > 20, 60)
+        shutil.rmtree(runs)
+        runs.write_text("in the way")
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 3, stderr
+    assert len([x for x in stderr.splitlines() if x.startswith("pacemark: ")]) == 1
+    assert "Traceback" not in stderr
 
 
 def test_a_second_ctrl_c_ends_at_once_and_leaves_nobody(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.errors import BadInput
+from pacemark.errors import BadInput, RunFailed
 from pacemark.files import held, write_whole
 from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.pace import Load
@@ -79,6 +79,7 @@ class RunFolder:
         self.path = path
         self._db = sqlite3.connect(path / "run.db", isolation_level=None)
         self._committed_s = 0.0
+        self._run: dict[str, Any] = {}
         self._lock = lock
 
     @classmethod
@@ -144,6 +145,7 @@ class RunFolder:
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Write `run.json`."""
+        self._run = run
         write_whole(self.path / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
 
     def begin_session(self) -> None:
@@ -202,12 +204,28 @@ class RunFolder:
         self._db.execute("INSERT INTO endpoint VALUES (?, ?)", row)
 
     def commit(self, at_once: bool = False) -> None:
-        """Make what was added last, at most every COMMIT_S seconds unless `at_once`."""
+        """Make what was added last, at most every COMMIT_S seconds unless `at_once`.
+
+        Raises RunFailed where somebody has removed the folder: what was measured is put there again first.
+        """
         now = time.monotonic()
         if at_once or now - self._committed_s >= COMMIT_S:
             self._db.execute("COMMIT")
+            if not (self.path / "run.db").exists():
+                self._restore()
+                raise RunFailed(f"{self.path} was removed while it was written")
             self._db.execute("BEGIN")
             self._committed_s = now
+
+    def _restore(self) -> None:
+        """Make the folder again, from the database that is still open."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        whole = sqlite3.connect(self.path / "run.db", isolation_level=None)
+        self._db.backup(whole)
+        self._db.close()
+        self._db = whole
+        self.write_run(self._run)
+        self._write_on()
 
     def write_summary(self, summary: Summary) -> None:
         """Write `summary.json`."""
