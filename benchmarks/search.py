@@ -29,7 +29,7 @@ from pacemark.figures import metrics
 from pacemark.figures.conditions import demands
 from pacemark.figures.level import Measure
 from pacemark.pace import Concurrency
-from pacemark.runs.simulated import virtual_measure
+from pacemark.runs.simulated import VirtualBench, virtual_measure
 from pacemark.simulator import EngineSpec, Preset, simulate
 from pacemark.simulator.engine.virtual import TokenCounts
 from pacemark.summary import Figure
@@ -50,7 +50,7 @@ class Case:
     output_tokens: int | tuple[float, float]
     budget: Budget
 
-    def measure(self, seconds: float) -> Measure:
+    def measure(self, seconds: float) -> VirtualBench:
         """The measuring step of this case."""
         return virtual_measure(
             self.preset,

@@ -13,8 +13,8 @@ from pacemark.answers.allowance import SEARCH_S, Allowance
 from pacemark.answers.comparison import compare_runs
 from pacemark.answers.gate import gated, parse_condition
 from pacemark.answers.planning import Plan, parse_demand
-from pacemark.answers.search import Step
 from pacemark.answers.sizes import parse_size
+from pacemark.answers.step import Step
 from pacemark.budget import parse as parse_budget
 from pacemark.errors import BadInput
 from pacemark.pace import Arrivals, Concurrency

@@ -21,7 +21,7 @@ from pacemark.flags import options_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pacemark.answers.search import Step
+    from pacemark.answers.step import Step
     from pacemark.api import Options, Run
     from pacemark.runs.calibration import Point
     from pacemark.runs.listing import Listed

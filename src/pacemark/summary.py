@@ -370,6 +370,9 @@ class Find(msgspec.Struct, frozen=True):
     """Of an answer from stored levels: the load whose measurement would tighten it most."""
     next_why: str = ""
     """What it would do to the interval."""
+    scatter: float = 0.0
+    """By how much the endpoint's speed differed from visit to visit, beyond their errors, as a share (one standard
+    deviation); 0 where it was steady as far as was seen. The interval has it in it."""
     confirmations: list[Confirmation] = []
     """The closed-loop answer in the open loop, one entry for each way of arriving; where that was asked for."""
 

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import pacemark as face
+from pacemark.answers.allowance import Allowance
 from pacemark.answers.curve import flat_from
 from pacemark.answers.held import answer_of, closest
 from pacemark.answers.planning import parse_demand, plan_for
@@ -30,7 +31,7 @@ from pacemark.runs import tables
 from pacemark.runs.conclude import summary_of
 from pacemark.runs.record import RunRecord
 from pacemark.runs.run import Run
-from pacemark.runs.simulated import virtual_measure
+from pacemark.runs.simulated import VirtualBench, virtual_measure
 from pacemark.scenario import Grid, Levels, Scenario, Settings
 from pacemark.simulator import customised, named
 from pacemark.summary import Asked, Find, Held, Summary
@@ -171,28 +172,39 @@ def test_a_budget_flag_is_still_checked(stored_run: Path) -> None:
 BUDGETS = ("tpot p95", "ttft p95", "latency p90", "ttft mean")
 
 
-def endpoint(number: int) -> tuple[list[LevelResult], Budget]:
-    """A random endpoint over the usual levels, and a budget that lies somewhere around what they give."""
+def endpoint(number: int) -> tuple[VirtualBench, list[LevelResult], Budget]:
+    """A random endpoint over the usual levels, and a budget that lies somewhere around what they give.
+
+    Every third has a neighbour, and its levels were measured twice.
+    """
     rng = np.random.default_rng(number)
-    changes = {"base_ms": rng.uniform(4, 20), "per_decode_ms": rng.uniform(0.05, 0.6), "max_batch": 24}
+    changes: dict[str, Any] = {
+        "base_ms": rng.uniform(4, 20),
+        "per_decode_ms": rng.uniform(0.05, 0.6),
+        "max_batch": 24,
+    }
+    shared = number % 3 == 2
+    if shared:
+        changes["unsteady"] = {"kind": "neighbour", "by": 0.3, "period_s": 40.0, "seed": number}
     preset = customised(named("demo"), changes)
     measure = virtual_measure(preset, input_tokens=(256, 0.3), output_tokens=(24, 0.3), duration_s=4.0, seed=number)
-    results = [measure(Concurrency(n)) for n in (1, 2, 4, 8, 16, 32)]
+    results = [measure(Concurrency(n)) for _ in range(1 + shared) for n in (1, 2, 4, 8, 16, 32)]
     what = BUDGETS[number % len(BUDGETS)]
     metric, statistic = what.split()
     values = [getattr(r.level, f"{metric}_ms").p50.value or 50.0 for r in results]
     limit = float(np.exp(rng.uniform(np.log(0.9 * min(values)), np.log(1.2 * max(values)))))
-    return results, parse(f"{metric} {statistic} < {limit:.6g}ms")
+    return measure, results, parse(f"{metric} {statistic} < {limit:.6g}ms")
 
 
 def record_of(results: list[LevelResult], budget: Budget) -> RunRecord:
-    order = Scenario("sim:demo", Levels(tuple(r.load for r in results)), settings=Settings(budget=budget))
+    loads = tuple(dict.fromkeys(r.load for r in results))
+    order = Scenario("sim:demo", Levels(loads, len(results) // len(loads)), settings=Settings(budget=budget))
     return RunRecord(scenario=order, target={"url": "http://127.0.0.1:1/v1", "model": "m"})
 
 
 @pytest.mark.parametrize("number", range(30))
 def test_a_budget_has_one_answer_whoever_asks(number: int) -> None:
-    results, budget = endpoint(number)
+    _, results, budget = endpoint(number)
     record = record_of(results, budget)
     swept = summary_of(results, record, None)  # sweep --budget, and report --budget
     again = summary_of(results, record, find_from(comparable(results), budget))  # find --from
@@ -220,20 +232,28 @@ def test_a_budget_has_one_answer_whoever_asks(number: int) -> None:
     assert known(level.budget.share) < 1
 
 
-def test_a_search_gives_the_answer_of_its_run_from_then_on() -> None:
-    budget = parse("tpot p95 < 11ms")
+@pytest.mark.parametrize("number", range(30))
+def test_a_search_gives_the_answer_of_its_run_from_then_on(number: int) -> None:
+    measure, _, budget = endpoint(number)
     kept: list[LevelResult] = []
-    measure = virtual_measure("demo", input_tokens=(256, 0.3), output_tokens=(64, 0.3), seed=4)
 
     def measured(load: Load, enough: Enough | None = None) -> LevelResult:
         kept.append(measure(load, enough))
         return kept[-1]
 
-    found = find(measured, budget)
-    summary = summary_of(kept, record_of(kept, budget), found)
+    found = find(measured, budget, rest=measure.rest, precision=0.2, most=64, allowance=Allowance(seconds=300))
+    summary = summary_of(kept, record_of(kept, budget), found)  # find, report --budget, show, the notebook
     assert summary.answer == summary.find == found
-    point = known(summary.operating_points.within_budget)
+    point = summary.operating_points.within_budget
+    if found.answer is None or point is None:
+        assert point is None
+        with pytest.raises(BadInput, match="no level of the run meets"):
+            plan_for(kept, parse_demand("40 requests/s"), budget, find=found)
+        return
     assert plan_for(kept, parse_demand("40 requests/s"), budget, find=found).point.load == point.load
+    assert point.load.value <= known(found.answer.value)
+    asked_again = find_from(comparable(kept), budget)  # as if the search had not come to its end
+    assert asked_again.scatter == pytest.approx(found.scatter)
 
 
 def test_where_throughput_is_flat_is_said_beside_the_answer() -> None:

@@ -15,7 +15,8 @@ import pytest
 
 import pacemark
 from pacemark.answers.allowance import Allowance
-from pacemark.answers.search import Step, find
+from pacemark.answers.search import find
+from pacemark.answers.step import Step
 from pacemark.budget import parse
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.conditions import demands

@@ -72,6 +72,28 @@ def test_a_level_that_was_given_up_takes_no_other_with_it() -> None:
     assert results[1].level.requests.completed < results[1].level.requests.failed
 
 
+def test_nothing_is_sent_during_a_rest() -> None:
+    asked = 0
+
+    def reply(request: Asked) -> Reply:
+        nonlocal asked
+        asked += 1
+        return streamed(request)
+
+    with server(reply) as url, bench(url) as ready:
+        ready.prepare()
+        ready.measure(Concurrency(4))
+        ready.rest(0.3)  # what was in flight ends
+        before = asked
+        ready.rest(0.5)
+        assert asked == before
+        again = ready.measure(Concurrency(4))
+        ready.finish()
+    assert asked > before
+    assert again.level.requests.completed > 0
+    assert not again.level.requests.failed
+
+
 def test_refusals_do_not_hide_the_streams_that_are_being_answered() -> None:
     """Two at a time are served, each for a second; the others are turned away at once."""
     flying = 0

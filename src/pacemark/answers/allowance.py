@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +10,15 @@ import numpy as np
 
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
-from pacemark.pace import Concurrency, Load
+from pacemark.pace import Concurrency, Load, Rate, sought
 from pacemark.summary import Spent
 from pacemark.trace import Trace, Window
 from pacemark.values import at_least, positive
 
-__all__ = ["Allowance", "added", "allowed", "spent_on", "will_have_spent"]
+__all__ = ["FEW", "Allowance", "added", "allowed", "cost_of_level", "spent_on", "will_have_spent"]
 
+FEW = 12
+"""Requests that a level needs at the least."""
 SEARCH_S = 900.0
 """What a search may take where nothing is said of it."""
 
@@ -104,6 +106,33 @@ def will_have_spent(trace: Trace, window: Window, load: Load) -> Spent:
     requests += 2 * load.value if isinstance(load, Concurrency) else 2 * load.value * tail_s
     tokens = float(np.maximum(trace.input_tokens, 0).mean() + np.maximum(trace.output_tokens, 0).mean())
     return Spent(round(requests), so_far_s + look_s + tail_s, round(requests * tokens))
+
+
+def cost_of_level(x: float, results: Sequence[LevelResult], few: int | None = None) -> Spent:
+    """What a level at load `x` will cost: its ramp, its window and its end, as the levels so far, `results`, suggest.
+
+    `few`: with a window of no more than so many requests, the least that says anything at all.
+    """
+    known = [(sought(r.load), r.level.latency_ms.mean.value) for r in results]
+    of_load = {float(load): latency / 1e3 for load, latency in known if latency}
+    if not of_load:
+        return Spent(0, 0.0)
+    last = results[-1]
+    loads, latencies = np.array(sorted(of_load.items())).T
+    latency = float(np.interp(x, loads, latencies))
+    if x > loads[-1] > loads[0]:  # a queue that has begun grows on
+        latency += (x - loads[-1]) * max(0.0, float(np.polyfit(loads[-2:], latencies[-2:], 1)[0]))
+    tokens = (last.level.input_tokens or 0.0) + (last.level.output_tokens or 0.0)
+    if isinstance(last.load, Concurrency):
+        requests, cycles = (6 * x, 6.0) if few is None else (4 * x + few, 3 + few / x)
+        seconds = cycles * latency
+    else:
+        seconds = 6 * latency + FEW / x if few is None else 3 * latency + few / x
+        requests = seconds * x
+    if isinstance(last.load, Rate) and last.load.speed:  # the same rows of a trace again
+        seconds = latency + (last.level.window_s or 0.0) * last.load.speed / x
+        requests = last.level.requests.in_window
+    return Spent(round(requests), seconds, round(requests * tokens))
 
 
 def added(a: Spent, b: Spent) -> Spent:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from scipy import special
 from pacemark.figures import longrun
 from pacemark.figures.conditions import Condition
 
-__all__ = ["DRAWS", "Belief", "Reading", "believe", "most_met", "read", "three_digits"]
+__all__ = ["DRAWS", "Belief", "Reading", "Unrest", "believe", "most_met", "read", "three_digits"]
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +33,15 @@ _HUGE = 1e9
 """Stands for an infinite score: a request that was never answered."""
 _FAR = 1e3
 """A score so far over its limit that more makes no difference, and little enough for sums of weights to be exact."""
+
+
+class Unrest(NamedTuple):
+    """What is not known of a load because its endpoint was not steady while it was measured (`answers.drift`)."""
+
+    times: Floats
+    """(DRAWS,) how many times as slow as in the long run the endpoint may have been then."""
+    left: float
+    """Of the logarithm of its slowness: the standard deviation that the long run has and these requests have not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,12 @@ class Reading:
     def within(self) -> float:
         """How likely it is that every condition is met."""
         return float((self.draws < 1).all(axis=0).mean())
+
+    @property
+    def errors(self) -> Floats:
+        """(k,) the standard errors of the statistics."""
+        low, high = np.quantile(np.minimum(self.draws, _FAR), [0.16, 0.84], axis=1)
+        return np.asarray((high - low) / 2, dtype=np.float64)
 
     @property
     def verdict(self) -> bool | None:
@@ -89,11 +105,16 @@ class Reading:
         return bool(below.all() or above.any())
 
 
-def read(load: float, conditions: Sequence[Condition], seed: int) -> Reading:
+def read(load: float, conditions: Sequence[Condition], seed: int, unrest: Unrest | None = None) -> Reading:
     """Weigh one level. `seed` makes the draws independent of those of other levels."""
     # One order for all conditions: what makes one of them look bad by chance does so for the others too.
     at = (np.random.default_rng([seed, 7]).permutation(DRAWS) + 0.5) / DRAWS
     pairs = [_statistic(condition, at) for condition in conditions]
+    if unrest is not None:
+        pairs[:-1] = [
+            (value, draws * unrest.times * _mixed(condition, unrest.left))
+            for condition, (value, draws) in zip(conditions[:-1], pairs[:-1], strict=True)
+        ]
     return Reading(
         load=load,
         names=tuple(condition.name for condition in conditions),
@@ -118,6 +139,19 @@ def _statistic(condition: Condition, at: Floats) -> tuple[float, Floats]:
     spread = float(scores.std(ddof=1)) if n > 1 else float(scores[0])
     mean = float(scores.mean())
     return mean, mean + spread / np.sqrt(n_eff) * special.stdtrit(dof, at)
+
+
+def _mixed(condition: Condition, left: float) -> float:
+    """How many times larger the statistic is of requests whose slowness scatters by `left` more.
+
+    A mean stays what it is. A quantile is taken of all scores times all of 21 quantiles of that scatter.
+    """
+    scores = condition.scores[np.isfinite(condition.scores)]
+    if condition.quantile is None or not len(scores):
+        return 1.0
+    plain = float(np.quantile(scores, condition.quantile))
+    mixed = np.outer(scores, np.exp(left * special.ndtri((np.arange(21) + 0.5) / 21)))
+    return float(np.quantile(mixed, condition.quantile)) / plain if plain > 0 else 1.0
 
 
 def _share(scores: Floats, most: float, at: Floats) -> tuple[float, Floats]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import hypot
 
-from pacemark.pace import Concurrency, Load
+from pacemark.pace import Concurrency, Load, sought
 from pacemark.summary import Figure, Level, OperatingPoint, OperatingPoints
 from pacemark.units import duration, number
 
@@ -95,6 +95,21 @@ def flat_from(levels: Sequence[Level]) -> Load | None:
     first, _ = _plateau(usable)
     largest = max(x.load.value for x in usable)
     return first.load if first.load.value < largest else None
+
+
+def no_longer_rises(levels: Sequence[Level]) -> str | None:
+    """Whether throughput has stopped rising at the largest load of a search, in words."""
+    rates = {sought(x.load): x.output_tokens_per_s.value for x in levels}
+    loads = sorted(x for x, rate in rates.items() if rate)
+    if len(loads) < 3:
+        return None
+    before, last = rates[loads[-2]] or 0.0, rates[loads[-1]] or 0.0
+    if last > 1.05 * before:
+        return None
+    return (
+        f"throughput no longer rises ({number(before)} output tokens/s at {loads[-2]:g}, {number(last)} at "
+        f"{loads[-1]:g}), nor does what the budget limits: a higher load only waits longer"
+    )
 
 
 def number_of(load: Load) -> str:

@@ -8,7 +8,6 @@ a fixed time: it ends once its verdict is beyond doubt, or once it is known as w
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,9 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.answers.allowance import Allowance, added, spent_on, will_have_spent
+from pacemark.answers import drift
+from pacemark.answers.allowance import FEW, Allowance, added, cost_of_level, spent_on, will_have_spent
 from pacemark.answers.boundary import Belief, Reading, believe, most_met, read, three_digits
-from pacemark.answers.weighing import demanded, side_of_limit, together
+from pacemark.answers.curve import no_longer_rises
+from pacemark.answers.drift import STEADY, Visit, VisitScatter, scatter_of, visits_of
+from pacemark.answers.step import Step
+from pacemark.answers.underway import fair_sample
+from pacemark.answers.weighing import demanded, in_words, side_of_limit, together, turned_away
 from pacemark.budget import Budget, parse
 from pacemark.errors import RunFailed
 from pacemark.figures import metrics
@@ -29,12 +33,10 @@ from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.trace import Trace, Window
 from pacemark.units import number
 
-__all__ = ["Step", "find"]
+__all__ = ["find"]
 
 LoadKind = Literal["concurrency", "rate", "speed"]
 
-FEW = 12
-"""Requests that a level needs at the least."""
 RATE_LIMIT = "rate limit (429)"
 """What binds where the endpoint turned requests away rather than be slow with them."""
 FAILING = 1.0
@@ -44,26 +46,8 @@ CYCLES = 3
 NEAR_CAPACITY = 800
 """Requests that an open-loop level needs near capacity. A queue forgets how it began after about 1 / (1 - sqrt(u))^2
 requests at utilisation u (the relaxation time of M/M/1): 380 at 90%, 800 at 93%."""
-PROBES = 40
+PROBES = 60
 """More than any search needs; a search that comes here is stopped and says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One moment of a search: what was just learned, and what comes next."""
-
-    probe: Probe | None
-    """The level that has just ended; None before the first."""
-    low: float | None
-    high: float | None
-    """Where the boundary lies now, with 95% probability; None where nothing is known of that side."""
-    next: Load | None
-    """The level to be measured now; None: the search is over."""
-    why: str
-    """Why that one, or why the search ends."""
-    spent: Spent
-    forecast: Spent | None
-    """What the next level will cost."""
 
 
 def find(
@@ -78,15 +62,19 @@ def find(
     allowance: Allowance | None = None,
     observe: Callable[[Step], None] = lambda step: None,
     known: Sequence[LevelResult] = (),
+    rest: Callable[[float], None] = lambda seconds: None,
 ) -> Find:
     """The largest concurrency, or open-loop rate, that meets `budget`, with its 95% interval.
 
     `precision` is how narrow the interval should be, as a share of the answer (never less than one stream); `most`
     is the largest load to try. `known` are the levels of this same search before it was cut off: it goes on with
-    them. Raises BadInput for a budget that makes no sense, RunFailed where the first level gives no result.
+    them. `rest` lets so many seconds go by without load. Raises BadInput for a budget that makes no sense, RunFailed
+    where the first level gives no result.
     """
     budget = parse(budget) if isinstance(budget, str) else budget
-    search = _Search(measure, budget, kind, arrivals, burstiness, precision, most, allowance or Allowance(), observe)
+    search = _Search(
+        measure, budget, kind, arrivals, burstiness, precision, most, allowance or Allowance(), observe, rest
+    )
     for result in known:
         search.recall(result)
     return search.run()
@@ -103,10 +91,20 @@ class _Search:
     most: float
     allowance: Allowance
     observe: Callable[[Step], None]
+    rest: Callable[[float], None]
     results: list[LevelResult] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     readings: dict[float, Reading] = field(default_factory=dict)
     spent: Spent = field(default_factory=lambda: Spent(0, 0.0))
+    visits: list[Visit] = field(default_factory=list)
+    least: float | None = None
+    """How many requests the next level needs, where it is a visit that shows how fast the endpoint is now."""
+    glanced_s: float = 0.0
+    """What had been spent at the last of them."""
+    rounds: int = 0
+    """Visits of an endpoint that was not steady."""
+    pause: Spent = field(default_factory=lambda: Spent(0, 0.0))
+    """To be spent before the next level."""
     resolved: bool = False
     why: str = ""
 
@@ -114,7 +112,7 @@ class _Search:
         x: float | None = 1
         why = "to know the endpoint at its best"
         if self.probes:
-            x, why = self.next()
+            x, why = self.following()
         while x is not None:
             forecast = self.forecast(x)
             over = self.allowance.exceeded(added(self.spent, self.forecast(x, least=True))) if self.probes else None
@@ -122,8 +120,19 @@ class _Search:
                 self.why = f"the next level would exceed the allowance of {over}"
                 break
             self.tell(x, why, forecast)
+            if self.pause.seconds:
+                self.rest(self.pause.seconds)
+            self.spent, self.pause = added(self.spent, self.pause), Spent(0, 0.0)
             self.probe(x)
-            x, why = self.next()
+            if x == min(self.readings, default=x):
+                self.glanced_s = self.spent.seconds
+            x, why = self.following()
+        if scatter := self.scatter():
+            shaken = self.shaken(scatter)
+            met = any(r.holds for r in shaken)
+            before = "" if self.resolved and met else f"{self.why}; "
+            self.why = f"{before}{scatter.in_words(interval=met)}"
+            self.resolved = self.resolved and self.narrow(believe(shaken))
         self.tell(None, self.why, None)
         return self.found()
 
@@ -159,23 +168,27 @@ class _Search:
             return
         self.results.append(result)
         self.readings[x] = reading = self.weigh(x)
-        self.probes.append(Probe(load, reading.verdict, _words(reading, result)))
+        self.visits += visits_of(result)
+        self.probes.append(Probe(load, reading.verdict, in_words(reading, result)))
 
-    def weigh(self, x: float, extra: Sequence[Condition] = ()) -> Reading:
+    def weigh(self, x: float, extra: Sequence[Condition] = (), scatter: VisitScatter = STEADY) -> Reading:
         """Everything measured at load `x`, and `extra` of a level under way."""
         parts = [demanded(r, self.budget) for r in self.results if sought(r.load) == x]
-        return read(x, together([*parts, extra] if extra else parts), round(1000 * x))
+        return read(x, together([*parts, extra] if extra else parts), round(1000 * x), scatter.unrest(x))
 
     def enough(self, x: float) -> Enough:
         load = self.load(x)
         known = self.readings[x].n if x in self.readings else 0
+        least_of_visit = self.least
 
         def enough(trace: Trace, window: Window) -> bool:
             if self.allowance.exceeded(added(self.spent, will_have_spent(trace, window, load))):
                 return True
-            sample = settled(trace, window)
+            sample = fair_sample(trace, window)
             n = int(sample.sum())
-            if n < max(FEW if x > 1 else 8, known):
+            if least_of_visit is not None:
+                return n >= least_of_visit
+            if n < max(FEW if x > 1 else 5, known):
                 return False
             conditions = demands(self.budget, trace, sample)
             reading = self.weigh(x, conditions)
@@ -223,6 +236,14 @@ class _Search:
         return float(high - low) / 2 / slope
 
     # --- which level next
+
+    def following(self) -> tuple[float | None, str]:
+        """The next level, be it to find the answer or to see whether it lasts."""
+        self.resolved, self.least = False, None
+        x, why = self.next()
+        if x is None:
+            return self.once_more()
+        return self.glance() if self.glance_due(drift.GLANCE_S) else (x, why)
 
     def next(self) -> tuple[float | None, str]:
         if len(self.probes) >= PROBES:
@@ -305,26 +326,12 @@ class _Search:
             further = self.step(top * (1 + 0.025 * 2**short))
             aim = max(self.step(aim), further, self.step(top + 1) if self.kind == "concurrency" else 0.0)
             return min(aim, self.most), f"the boundary is expected at {number(belief.middle)}"
-        flat = self.plateau()
+        flat = no_longer_rises([r.level for r in self.results])
         if flat and belief.middle > 16 * top:
             self.resolved = True
             self.why = flat
             return None, ""
         return min(2 * top, self.most), "the budget is met with room to spare"
-
-    def plateau(self) -> str | None:
-        """Whether throughput has stopped rising, in words."""
-        rates = {sought(r.load): r.level.output_tokens_per_s.value for r in self.results}
-        loads = sorted(x for x, rate in rates.items() if rate)
-        if len(loads) < 3:
-            return None
-        before, last = rates[loads[-2]] or 0.0, rates[loads[-1]] or 0.0
-        if last > 1.05 * before:
-            return None
-        return (
-            f"throughput no longer rises ({number(before)} output tokens/s at {loads[-2]:g}, {number(last)} at "
-            f"{loads[-1]:g}), nor does what the budget limits: a higher load only waits longer"
-        )
 
     def tolerance(self, x: float) -> float:
         return max(1.0, self.precision * x) if self.kind == "concurrency" else self.precision * x
@@ -341,37 +348,59 @@ class _Search:
         return Concurrency(int(x)) if self.kind == "concurrency" else Rate(x, self.arrivals, self.burstiness)
 
     def forecast(self, x: float, *, least: bool = False) -> Spent:
-        """What a level at `x` will cost: its ramp, its window and its end, as the levels so far suggest.
+        """What a level at `x` will cost; `least`: at the least."""
+        return cost_of_level(x, self.results, FEW if least else None)
 
-        `least`: no window longer than it needs to say anything at all, for what is more the allowance ends.
+    # --- whether the answer lasts
+
+    def glance_due(self, every_s: float, times: float = 15) -> bool:
+        """Whether it is time to see how fast the endpoint is now: the last look is so long ago, and so many times as
+        long as one takes, and another can be afforded."""
+        if not self.visits:
+            return False
+        cost = cost_of_level(min(self.readings), self.results, drift.GLANCE)
+        late = self.spent.seconds - self.glanced_s >= max(every_s, times * cost.seconds)
+        return late and not self.allowance.exceeded(added(self.spent, cost))
+
+    def glance(self) -> tuple[float, str]:
+        """A short visit of the load that costs least."""
+        self.least = drift.GLANCE
+        return min(self.readings), "to see whether the endpoint is as fast as it was"
+
+    def once_more(self) -> tuple[float | None, str]:
+        """A load to be visited again before the search answers; None where nothing is gained by it.
+
+        The lowest; where the endpoint was not steady both ends of the interval, at times so far apart that its speed
+        can be another.
         """
-        known = [(sought(r.load), r.level.latency_ms.mean.value) for r in self.results]
-        pairs = [(float(load), latency / 1e3) for load, latency in known if latency]
-        if not pairs:
-            return Spent(0, 0.0)
-        last = self.results[-1].level
-        loads, latencies = np.array(sorted(pairs)).T
-        latency = float(np.interp(x, loads, latencies))
-        if x > loads[-1] > loads[0]:  # a queue that has begun grows on
-            latency += (x - loads[-1]) * max(0.0, float(np.polyfit(loads[-2:], latencies[-2:], 1)[0]))
-        tokens = (last.input_tokens or 0.0) + (last.output_tokens or 0.0)
-        if self.kind == "concurrency":
-            requests, cycles = (4 * x + FEW, 3 + FEW / x) if least else (6 * x, 6.0)
-            seconds = cycles * latency
-        else:
-            seconds = (3 if least else 6) * latency + FEW / x
-            requests = seconds * x
-        if self.kind == "speed":  # the same rows again
-            seconds = latency + (last.window_s or 0.0) * sought(last.load) / x
-            requests = last.requests.in_window
-        return Spent(round(requests), seconds, round(requests * tokens))
+        scatter, rest = self.scatter(), Spent(0, drift.REST_S)
+        if not scatter:
+            return self.glance() if not self.rounds and self.glance_due(drift.OCCASION_S, 4) else (None, "")
+        ends = believe(self.shaken(scatter)).interval(0.68)
+        x = drift.worth_another(scatter, self.readings.values(), ends[self.rounds % 2])
+        over = self.allowance.exceeded(added(added(self.spent, rest), self.forecast(x, least=True)))
+        if over or self.rounds >= drift.RETURNS:
+            return None, ""
+        self.rounds, self.pause = self.rounds + 1, rest
+        self.least = max(2.0 * FEW, x * (CYCLES if self.kind == "concurrency" else drift.RATE_S))
+        return x, "the endpoint was not steady: to see it at another time"
+
+    def scatter(self) -> VisitScatter:
+        """How unsteady the endpoint was, as far as was seen."""
+        return scatter_of(self.visits, self.readings.values())
+
+    def shaken(self, scatter: VisitScatter) -> list[Reading]:
+        """What is known of each load, given how unsteady the endpoint was."""
+        if not scatter:
+            return list(self.readings.values())
+        return [self.weigh(x, scatter=scatter) if r.n else r for x, r in self.readings.items()]
 
     # --- the outcome
 
     def tell(self, x: float | None, why: str, forecast: Spent | None) -> None:
         low = high = None
         if self.readings:
-            low, high = self.interval(believe(list(self.readings.values())))
+            low, high = self.interval(believe(self.shaken(self.scatter())))
         self.observe(
             Step(
                 probe=self.probes[-1] if self.probes else None,
@@ -390,16 +419,6 @@ class _Search:
         low, high = (self.step(v) for v in belief.interval())
         return low, high if high <= 2 * max(self.readings) else None
 
-    def limited(self, x: float) -> bool:
-        """Whether the level next above load `x` failed for a rate limit: the endpoint's rule, not its capacity."""
-        above = [r for r in self.results if sought(r.load) > x and self.readings[sought(r.load)].within < 0.5]
-        if not above:
-            return False
-        nearest = min(above, key=lambda r: sought(r.load)).level
-        refused = nearest.errors.get("http_429", 0)
-        share = refused / max(1, nearest.requests.completed + nearest.requests.failed)
-        return share > self.budget.errors and 2 * refused > nearest.requests.failed
-
     def by_how_much(self) -> str:
         lowest = self.readings[min(self.readings)]
         return f"not even one request at a time meets it: {side_of_limit(lowest, lowest.worst)}"
@@ -407,40 +426,25 @@ class _Search:
     def found(self) -> Find:
         if not self.readings:
             return Find(str(self.budget), self.kind, False, None, None, self.probes, self.spent, self.why)
-        belief = believe(list(self.readings.values()))
+        scatter = self.scatter()
+        readings = self.shaken(scatter)
+        belief = believe(readings)
         low, high = self.interval(belief)
         middle = belief.middle
-        none = (self.kind == "concurrency" and middle < 1) or not any(r.holds for r in self.readings.values())
+        none = (self.kind == "concurrency" and middle < 1) or not any(r.holds for r in readings)
         top = max(self.readings)
-        most = most_met(list(self.readings.values()), min(self.step(middle), top), whole=self.kind == "concurrency")
+        most = most_met(readings, min(self.step(middle), top), whole=self.kind == "concurrency")
         answer = None if none else Figure(most, min(low, most), high)
         return Find(
             budget=str(self.budget),
             load=self.kind,
             resolved=self.resolved,
             answer=answer,
-            binds=RATE_LIMIT if self.limited(belief.middle) else belief.binds[0],
+            binds=RATE_LIMIT
+            if turned_away(self.results, self.readings, belief.middle, self.budget)
+            else belief.binds[0],
             probes=self.probes,
             spent=self.spent,
             why=self.why,
+            scatter=scatter.sd,
         )
-
-
-def settled(trace: Trace, window: Window) -> NDArray[np.bool_]:
-    """Which requests of a level under way are a fair sample: begun in the window, and none begun before them is still
-    unanswered. Those that have ended by now are too many short ones.
-    """
-    if trace.open_loop:
-        longest = int((trace.ended_ns - trace.scheduled_ns).max(initial=0))
-        return metrics.started_in(trace, window.start_ns, window.end_ns - longest)
-    streams = np.zeros(int(trace.stream.max(initial=0)) + 1, dtype=np.int64)
-    np.maximum.at(streams, trace.stream, trace.ended_ns)
-    return metrics.started_in(trace, window.start_ns, int(streams.min()))
-
-
-def _words(reading: Reading, result: LevelResult) -> str:
-    text = side_of_limit(reading, reading.worst)
-    if reading.names[reading.worst] == "errors" or reading.values[reading.worst] > 1e6:
-        kinds = Counter(result.level.errors).most_common(1)
-        text += f" ({kinds[0][0]})" if kinds else ""
-    return f"{text} ({reading.n} requests)"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.answers.boundary import Belief, Reading, believe, most_met, three_digits
-from pacemark.answers.weighing import conditions, in_words, weighed
+from pacemark.answers.weighing import conditions, in_words, weighed_with_scatter
 from pacemark.budget import Budget
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate, sought
@@ -27,7 +27,8 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
     level. The levels must be `comparable`. The interval is that of `answers.boundary` and grows with the gaps between
     the levels; above the largest of them the answer is open. `precision` is how narrow it must be to count as resolved.
     """
-    readings = sorted(weighed(results, budget).items(), key=lambda pair: sought(pair[0]))
+    weighed, scatter = weighed_with_scatter(results, budget)
+    readings = sorted(weighed.items(), key=lambda pair: sought(pair[0]))
     if not readings:
         conditions(results[:1], budget)  # says what is missing
     loads, levels = [load for load, _ in readings], [reading for _, reading in readings]
@@ -43,6 +44,7 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
     answer = Figure(most, min(low, most), high if math.isfinite(high) else None) if met else None
     tolerance = max(precision * middle, 1.0 if whole else 0.0)
     resolved = met and middle <= top and max(high - middle, middle - low) <= tolerance
+    why = _why(loads, levels, met=met, open_ended=middle > top or not math.isfinite(high))
     following, gain = (None, "") if resolved else _next(belief, loads, met=met, whole=whole)
     rated: Literal["rate", "speed"] = "speed" if isinstance(loads[0], Rate) and loads[0].speed else "rate"
     return Find(
@@ -53,7 +55,8 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
         binds=belief.binds[0],
         probes=[Probe(load, reading.verdict, in_words(reading)) for load, reading in readings],
         spent=Spent(0, 0.0),
-        why=_why(loads, levels, met=met, open_ended=middle > top or not math.isfinite(high)),
+        why=f"{why}; {scatter.in_words(interval=met)}" if scatter else why,
+        scatter=scatter.sd,
         next=following,
         next_why=gain,
     )

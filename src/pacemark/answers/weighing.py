@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from pacemark.answers.boundary import Reading, read
+from pacemark.answers.drift import STEADY, VisitScatter, scatter_of, visits_of
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures import metrics
@@ -25,10 +26,12 @@ __all__ = [
     "demanded",
     "in_words",
     "meets",
+    "turned_away",
     "side_of_limit",
     "together",
     "weigh",
     "weighed",
+    "weighed_with_scatter",
 ]
 
 _SPOILT = {"no_window", "worker_died", "cached_prompts", "client_starved", "late_sends"}
@@ -99,8 +102,9 @@ def together(parts: Sequence[Sequence[Condition]]) -> list[Condition]:
     ]
 
 
-def _reading(load: Load, results: Sequence[LevelResult], budget: Budget) -> Reading:
-    return read(float(sought(load)), conditions(results, budget), round(1000 * sought(load)))
+def _reading(load: Load, results: Sequence[LevelResult], budget: Budget, scatter: VisitScatter = STEADY) -> Reading:
+    x = float(sought(load))
+    return read(x, conditions(results, budget), round(1000 * x), scatter.unrest(x))
 
 
 def meets(results: Sequence[LevelResult], budget: Budget) -> Callable[[Level], bool]:
@@ -114,11 +118,26 @@ _LOST = 2.0
 
 
 def weighed(results: Sequence[LevelResult], budget: Budget) -> dict[Load, Reading]:
-    """As `weigh`, without the loads that have nothing of what the budget limits; none beyond capacity meets it."""
+    """As `weigh`, without the loads that have nothing of what the budget limits; none beyond capacity meets it.
+
+    An endpoint that was not steady is in what each reading leaves open.
+    """
+    return weighed_with_scatter(results, budget)[0]
+
+
+def weighed_with_scatter(results: Sequence[LevelResult], budget: Budget) -> tuple[dict[Load, Reading], VisitScatter]:
+    """As `weighed`, and how unsteady the endpoint was. `results` in the order they were measured."""
+    known = [r for r in results if r.level.requests.in_window]
+    readings = _weighed(known, budget, STEADY)
+    scatter = scatter_of([visit for result in known for visit in visits_of(result)], readings.values())
+    return _weighed(known, budget, scatter) if scatter else readings, scatter
+
+
+def _weighed(results: Sequence[LevelResult], budget: Budget, scatter: VisitScatter) -> dict[Load, Reading]:
     found = {}
-    for load, same in _by_load([r for r in results if r.level.requests.in_window]).items():
+    for load, same in _by_load(results).items():
         with contextlib.suppress(BadInput):  # what is not known is not met
-            found[load] = _reading(load, same, budget)
+            found[load] = _reading(load, same, budget, scatter)
             if any(reason.code == "beyond_capacity" for r in same for reason in r.level.verdict.reasons):
                 found[load] = _beyond(found[load])
     return found
@@ -130,9 +149,24 @@ def _beyond(reading: Reading) -> Reading:
     return replace(reading, values=values, draws=draws)
 
 
-def in_words(reading: Reading) -> str:
-    """What decides at a level, and how far it is from its limit."""
-    return f"{side_of_limit(reading, reading.worst)} ({reading.n} requests)"
+def in_words(reading: Reading, result: LevelResult | None = None) -> str:
+    """What decides at a level, and how far it is from its limit; with the kind of its errors, if it is those."""
+    text = side_of_limit(reading, reading.worst)
+    if result and (reading.names[reading.worst] == "errors" or reading.values[reading.worst] > 1e6):
+        kinds = Counter(result.level.errors).most_common(1)
+        text += f" ({kinds[0][0]})" if kinds else ""
+    return f"{text} ({reading.n} requests)"
+
+
+def turned_away(results: Sequence[LevelResult], readings: Mapping[float, Reading], x: float, budget: Budget) -> bool:
+    """Whether the level next above load `x` failed for a rate limit: the endpoint's rule, not its capacity."""
+    above = [r for r in results if sought(r.load) > x and readings[sought(r.load)].within < 0.5]
+    if not above:
+        return False
+    nearest = min(above, key=lambda r: sought(r.load)).level
+    refused = nearest.errors.get("http_429", 0)
+    share = refused / max(1, nearest.requests.completed + nearest.requests.failed)
+    return share > budget.errors and 2 * refused > nearest.requests.failed
 
 
 def side_of_limit(reading: Reading, k: int) -> str:

@@ -328,11 +328,12 @@ class Bench:
 
         self._pump_until(done, level, "finishing")
 
-    def rest(self) -> None:
-        """Send nothing until the next level. What is in flight ends first, unless that takes too long."""
+    def rest(self, seconds: float = 0.0) -> None:
+        """Send nothing until the next level, `seconds` at the least; what is in flight ends, unless that takes long."""
         begun_ns = monotonic_ns()
         self._workers.send(Hush())
-        while monotonic_ns() < begun_ns + int(max(HOLD_S, 3 * self._latency_s) * 1e9):
+        self._pause(seconds)
+        while monotonic_ns() < begun_ns + int(max(HOLD_S, 3 * self._latency_s, seconds) * 1e9):
             self.listen()
             if all(b.now_ns > begun_ns and not b.in_flight for b in self._workers.beats):
                 break

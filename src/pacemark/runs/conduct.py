@@ -15,8 +15,8 @@ import msgspec
 
 from pacemark.answers.allowance import Allowance, allowed
 from pacemark.answers.confirmation import forecast, implied_rate, long_enough, ways
-from pacemark.answers.search import Step
 from pacemark.answers.search import find as search_for
+from pacemark.answers.step import Step
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
@@ -124,6 +124,7 @@ def search_on(bench: Bench, folder: RunFolder, record: RunRecord, goal: Search, 
             allowance=allowance,
             observe=tell,
             known=known,
+            rest=bench.rest,
         )
         answer.append(found)
         if goal.confirm:

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import msgspec
 
-from pacemark.answers.search import Step
+from pacemark.answers.step import Step
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
 from pacemark.machine import room_for

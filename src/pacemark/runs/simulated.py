@@ -6,20 +6,20 @@ request, a window, and the load held on until every request of the window is ans
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.figures.health import Health
-from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
+from pacemark.figures.level import Enough, LevelResult, sum_up
 from pacemark.pace import Concurrency, Load
 from pacemark.simulator.engine.presets import Preset
 from pacemark.simulator.engine.virtual import TokenCounts, simulate
 from pacemark.summary import EndedBy
 from pacemark.trace import Trace, Window
 
-__all__ = ["kept", "virtual_measure"]
+__all__ = ["VirtualBench", "kept", "virtual_measure"]
 
 LOOK_NS = 200_000_000
 """How soon `enough` is asked again; later on, after another tenth of the window so far."""
@@ -34,39 +34,67 @@ def virtual_measure(
     max_duration_s: float = 120.0,
     requests: int | None = None,
     seed: int = 0,
-) -> Measure:
-    """A measuring step on `preset`. Every level has random numbers of its own, drawn from `seed`.
+) -> VirtualBench:
+    """A measuring step on `preset`. Every level has random numbers of its own, drawn from `seed`, and begins where the
+    one before it ended.
 
     The result's trace holds every request that was sent until the level ended, so that its length is what the level
     cost. Windows last `duration_s`, or with `enough` until that is satisfied, `max_duration_s` at most; or until so
     many `requests` of them have ended.
     """
-    levels = 0
+    return VirtualBench(preset, (input_tokens, output_tokens), duration_s, max_duration_s, requests, seed)
 
-    def measure(load: Load, enough: Enough | None = None) -> LevelResult:
-        nonlocal levels
-        levels += 1
-        run = _Level(load, preset, input_tokens, output_tokens, seed * 1_000_003 + levels)
-        start_ns = run.ramped_ns(duration_s)
-        end_ns = start_ns + round((max_duration_s if enough else duration_s) * 1e9)
+
+@dataclass(slots=True)
+class VirtualBench:
+    """A measuring step, and the virtual time at which it stands."""
+
+    preset: Preset | str
+    lengths: tuple[TokenCounts, TokenCounts]
+    duration_s: float
+    max_duration_s: float
+    requests: int | None
+    seed: int
+    now_ns: int = 0
+    _levels: int = 0
+
+    def rest(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now_ns += round(seconds * 1e9)
+
+    def __call__(self, load: Load, enough: Enough | None = None) -> LevelResult:
+        """Measure `load` from now on."""
+        self._levels += 1
+        run = _Level(load, self.preset, self.lengths, self.seed * 1_000_003 + self._levels, self.now_ns)
+        start_ns = run.ramped_ns(self.duration_s)
+        end_ns = start_ns + round((self.max_duration_s if enough else self.duration_s) * 1e9)
         at = start_ns
         while enough is not None and (at := at + max(LOOK_NS, (at - start_ns) // 10)) < end_ns:
             if enough(run.until(at), Window(start_ns, at)):
                 end_ns = at
         by: EndedBy = "duration" if enough is None else "precision" if end_ns == at else "max_duration"
-        if requests is not None and (counted_ns := run.counted_ns(start_ns, requests, end_ns)) < end_ns:
+        if self.requests is not None and (counted_ns := run.counted_ns(start_ns, self.requests, end_ns)) < end_ns:
             end_ns, by = counted_ns, "requests"
-        return sum_up(load, run.answered(end_ns), Window(start_ns, end_ns), Health(), ended_by=by)
+        trace, begun_ns = run.answered(end_ns), self.now_ns
+        self.now_ns += int(trace.ended_ns.max(initial=end_ns))
+        window = Window(begun_ns + start_ns, begun_ns + end_ns)
+        return sum_up(load, _later(trace, begun_ns), window, Health(), ended_by=by)
 
-    return measure
+
+def _later(trace: Trace, by_ns: int) -> Trace:
+    """The same at a later time."""
+    times = ("scheduled_ns", "sent_ns", "headers_ns", "first_event_ns", "answer_ns", "ended_ns", "hi_ns", "lo_ns")
+    return replace(trace, **{name: getattr(trace, name) + by_ns for name in times})
 
 
 class _Level:
     """One level, simulated as far ahead as somebody looks."""
 
-    def __init__(self, load: Load, preset: Preset | str, prompt: TokenCounts, output: TokenCounts, seed: int) -> None:
-        self._load, self._preset, self._seed = load, preset, seed
-        self._lengths = prompt, output
+    def __init__(
+        self, load: Load, preset: Preset | str, lengths: tuple[TokenCounts, TokenCounts], seed: int, lived_ns: int
+    ) -> None:
+        self._load, self._preset, self._lengths = load, preset, lengths
+        self._seed, self._lived_ns = seed, lived_ns
         self._requests = 32 + (4 * load.value if isinstance(load, Concurrency) else 0)
         self._trace = self._simulate()
 
@@ -129,6 +157,7 @@ class _Level:
             output_tokens=output,
             requests=self._requests,
             seed=self._seed,
+            lived_ns=self._lived_ns,
         )
         return trace if isinstance(self._load, Concurrency) else replace(trace, open_loop=True)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pacemark.simulator.engine.presets import PRESETS, Preset, customised, named
     from pacemark.simulator.engine.replicas import Scaling
     from pacemark.simulator.engine.theory import Capacity, capacity
+    from pacemark.simulator.engine.unsteady import Unsteady
     from pacemark.simulator.engine.virtual import simulate
     from pacemark.simulator.server.databricks import Workspace
     from pacemark.simulator.server.faults import Fault, read_faults
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS", "Capacity", "Engine", "EngineSpec", "Fault", "FixedSpec", "Options", "Preset", "Scaling", "Served",
-    "Speculation", "Workspace", "capacity", "customised", "named", "read_faults", "serving", "simulate",
+    "Speculation", "Unsteady", "Workspace", "capacity", "customised", "named", "read_faults", "serving", "simulate",
 ]  # fmt: skip
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     **dict.fromkeys(("Scaling",), "engine.replicas"),
     **dict.fromkeys(("Served", "serving"), "server.process"),
     **dict.fromkeys(("Workspace",), "server.databricks"),
+    **dict.fromkeys(("Unsteady",), "engine.unsteady"),
     **dict.fromkeys(("simulate",), "engine.virtual"),
 }
 

@@ -16,6 +16,7 @@ import msgspec
 
 from pacemark.errors import BadInput
 from pacemark.simulator.engine.engine import Engine, EngineStep, Finished
+from pacemark.simulator.engine.unsteady import Unsteady
 
 __all__ = ["Emission", "Fixed", "FixedSpec", "Job", "Model", "Occupancy", "Replica"]
 
@@ -87,8 +88,12 @@ class Model(Protocol):
 class Replica:
     """One engine: a step starts when the last one ends, or on arrival where the engine was idle."""
 
-    def __init__(self, engine: Engine, *, ready_ns: int = 0) -> None:
+    def __init__(
+        self, engine: Engine, *, ready_ns: int = 0, unsteady: Unsteady | None = None, lived_ns: int = 0
+    ) -> None:
+        """`lived_ns`: how old the endpoint is at time 0, which tells how fast it is when."""
         self.engine = engine
+        self._unsteady, self._lived_ns = unsteady, lived_ns
         self.step: EngineStep | None = None
         """The step under way."""
         self._arrivals: deque[Job] = deque()
@@ -127,7 +132,10 @@ class Replica:
                 engine.submit(job.id, job.prompt_tokens, job.output_tokens, job.prefix)
             self.step = engine.step()
             assert self.step is not None
-            self._due_ns = start + self.step.duration_ns
+            duration_ns = self.step.duration_ns
+            if self._unsteady is not None:
+                duration_ns = round(duration_ns * self._unsteady.slowness((start + self._lived_ns) / 1e9))
+            self._due_ns = start + duration_ns
         return self._due_ns
 
     def advance(self) -> Emission:

@@ -25,6 +25,7 @@ from pacemark.errors import BadInput
 from pacemark.simulator.engine.engine import Engine, EngineSpec
 from pacemark.simulator.engine.model import Fixed, FixedSpec, Model, Replica
 from pacemark.simulator.engine.replicas import Router, Scaling
+from pacemark.simulator.engine.unsteady import Unsteady
 
 __all__ = ["PRESETS", "Preset", "build", "customised", "named"]
 
@@ -40,6 +41,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """Each with an engine of its own, behind a router."""
     scaling: Scaling | None = None
     """Let the number of replicas follow the load instead."""
+    unsteady: Unsteady | None = None
+    """Let the speed of an engine change by itself."""
     answer_tokens: tuple[float, float] | None = None
     """Mean and coefficient of variation of the answer's natural (lognormal) length; None: as long as allowed.
 
@@ -63,15 +66,20 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         return max(1, round(random.lognormvariate(math.log(mean) - sigma**2 / 2, sigma)))
 
 
-def build(preset: Preset, *, seed: int = 0) -> Model:
-    """The preset's model, idle at time 0."""
+def build(preset: Preset, *, seed: int = 0, lived_ns: int = 0) -> Model:
+    """The preset's model, idle at time 0, when it is `lived_ns` old."""
     spec = preset.timeline
     if isinstance(spec, FixedSpec):
         return Fixed(spec)
     scaling = preset.scaling or Scaling(min_replicas=preset.replicas, max_replicas=preset.replicas)
     if scaling.min_replicas == scaling.max_replicas == 1:
-        return Replica(Engine(spec, seed=seed))
-    return Router(scaling, lambda n, ready_ns: Replica(Engine(spec, seed=seed + n), ready_ns=ready_ns), spec.max_batch)
+        return Replica(Engine(spec, seed=seed), unsteady=preset.unsteady, lived_ns=lived_ns)
+
+    def replica(n: int, ready_ns: int) -> Replica:
+        engine = Engine(spec, seed=seed + n)
+        return Replica(engine, ready_ns=ready_ns, unsteady=preset.unsteady, lived_ns=lived_ns)
+
+    return Router(scaling, replica, spec.max_batch)
 
 
 _H100_8B = EngineSpec(

@@ -41,6 +41,7 @@ def simulate(
     shared_tokens: int = 0,
     groups: int = 1,
     zipf: float = 0.0,
+    lived_ns: int = 0,
 ) -> Trace:
     """What a perfect client would record of `preset` under `load`, times in virtual ns from 0.
 
@@ -53,7 +54,8 @@ def simulate(
     In closed loop stream i of n sends its first request i/n of a request's latency at that load after the start.
     Lengths are drawn in the order of sending, so two loads under one seed ask for the same requests.
     `shared_tokens` open all prompts of one of `groups` alike, for presets with a prefix cache; no more of a prompt is
-    ever cached. Group k is asked for as often as 1 / k^zipf says.
+    ever cached. Group k is asked for as often as 1 / k^zipf says. The endpoint is `lived_ns` old at time 0, which
+    matters to an unsteady one.
 
     Raises BadInput for a load or lengths that make no sense.
     """
@@ -62,7 +64,8 @@ def simulate(
         raise BadInput(f"duration_s must be positive, not {duration_s:g}")
     if requests is not None and requests < 1:
         raise BadInput(f"requests must be at least 1, not {requests}")
-    run = _Run(chosen, input_tokens, output_tokens, seed, _Shared(shared_tokens, popularity(groups, zipf)))
+    shared = _Shared(shared_tokens, popularity(groups, zipf))
+    run = _Run(chosen, (input_tokens, output_tokens), seed, shared, lived_ns)
     source: _Source
     if isinstance(load, Concurrency):
         if load.value < 1:
@@ -175,11 +178,14 @@ class _Shared(NamedTuple):
 class _Run:
     """One simulation: the loop over moments, and the columns it fills."""
 
-    def __init__(self, preset: Preset, prompt: TokenCounts, output: TokenCounts, seed: int, shared: _Shared) -> None:
+    def __init__(
+        self, preset: Preset, lengths: tuple[TokenCounts, TokenCounts], seed: int, shared: _Shared, lived_ns: int
+    ) -> None:
         self._preset, self._seed = preset, seed
+        prompt, output = lengths
         self._prompt = _Draw(prompt, np.random.default_rng([seed, 2]))
         self._output = _Draw(output, np.random.default_rng([seed, 3]))
-        self._model: Model = build(preset, seed=seed)
+        self._model: Model = build(preset, seed=seed, lived_ns=lived_ns)
         self._block = preset.timeline.block_tokens if isinstance(preset.timeline, EngineSpec) else 1
         self._shared = shared
         self._group = _Draw(shared.groups, np.random.default_rng([seed, 4]))

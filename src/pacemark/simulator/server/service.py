@@ -73,7 +73,7 @@ class Service:
         self._number = 0
         self._open: dict[int, _Open] = {}
         self._loop = loop
-        self.live = Live(build(preset, seed=seed), loop, self._deliver)
+        self.live = Live(build(preset, seed=seed, lived_ns=-time.monotonic_ns()), loop, self._deliver)
 
     @property
     def busy(self) -> bool:
@@ -84,7 +84,7 @@ class Service:
         """Forget every request, as a crash would."""
         self.live.close()
         self._open.clear()
-        self.live = Live(build(self.preset, seed=self._seed), self._loop, self._deliver)
+        self.live = Live(build(self.preset, seed=self._seed, lived_ns=-time.monotonic_ns()), self._loop, self._deliver)
 
     def serve(
         self,
