@@ -20,9 +20,10 @@ from pacemark.endpoint.address import Address
 from pacemark.endpoint.target import resolve, target
 from pacemark.instrument.answer import Answer
 from pacemark.instrument.opening import opened
+from pacemark.metered import Server, ServerRun
 from pacemark.trace import ABSENT, RawExchange
 from pacemark.workload.words import prompt
-from support.llama_server import server_counters
+from support.llama_server import MODEL, server_counters
 
 pytestmark = pytest.mark.xdist_group("llama")
 
@@ -122,3 +123,23 @@ def as_raw(answer: Answer) -> RawExchange:
     return RawExchange(
         scheduled_ns=answer.sent_ns, **times, **numbers, **said, reads=answer.reads.tobytes(), body=answer.body
     )
+
+
+def test_client_and_server_agree_to_the_token_and_in_ttft_to_the_transport(llama: str, tmp_path: Path) -> None:
+    run = pacemark.run(
+        llama, model=MODEL, concurrency=3, input_tokens=40, output_tokens=16, duration=3, metrics="auto", out=tmp_path
+    )
+    whole = run.summary.server
+    assert isinstance(whole, ServerRun)
+    assert whole.engines == ["llama.cpp"]
+    counts = {check.what: check for check in whole.checks}
+    assert counts["input_tokens"].agrees is True, counts
+    assert counts["output_tokens"].agrees is True, counts
+    server = run.levels[0].server
+    assert isinstance(server, Server)
+    phases = server.phases
+    # Three streams on four slots: nobody waits, so that TTFT is prefill and what lies between.
+    assert phases.queue_ms == 0
+    assert phases.prefill_ms is not None
+    assert phases.network_ms is not None
+    assert phases.network_ms >= -1.0

@@ -107,6 +107,11 @@ SHARED: dict[str, tuple[Any, Any]] = {
         Annotated[bool, _flag("--no-fail-budget", help="Exit with 0 even where no level meets the budget.")],
         False,
     ),
+    "metrics": (Annotated[str, _flag(metavar="URL,...|auto", help="Read the server's own metrics too.")], ""),
+    "metrics_map": (
+        Annotated[str, _flag(metavar="NAME=METRIC,...", help="Metrics of a server that is not known by name.")],
+        "",
+    ),
     "stream": (Annotated[bool, _flag("--stream/--no-stream", help="Ask for streamed answers.")], True),
     "ignore_eos": (
         Annotated[
@@ -204,7 +209,7 @@ FILE = f"data once trace speed jitter sample {READING}"
 SPEND = "max_requests max_tokens max_cost max_error_share price_per_hour price_per_million ask_above yes"
 """When a run is to be stopped, and what it may cost."""
 _HOW = "stall_timeout workers seed out label fresh_connections max_in_flight"
-RUNNING = f"{PLACE} {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND} mlflow json"
+RUNNING = f"{PLACE} metrics metrics_map {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND} mlflow json"
 """What every command takes that puts load on an endpoint."""
 SEARCH = "within most"
 SERVING = "preset host port faults databricks tls certfile keyfile strict"

@@ -62,6 +62,10 @@ class Words(TrafficWords, total=False):
     profile: str
     """A profile of ~/.databrickscfg, for targets in a Databricks workspace."""
     tokenizer: str | Path | None
+    metrics: str | Sequence[str]
+    """Where the server exports its metrics: URLs, or `auto` for the target's own host."""
+    metrics_map: str
+    """Names of metrics that are not known: `running=my_running, kv_used=my_cache*0.01`."""
     fresh_connections: bool
     max_in_flight: int
     labels: Mapping[str, str] | Sequence[str]
@@ -131,6 +135,9 @@ class Access(msgspec.Struct, frozen=True):
     insecure: bool = False
     profile: str = ""
     tokenizer: str = ""
+    metrics: list[str] = []
+    """Where the server's metrics are read; `auto`: at the target's own host."""
+    metrics_map: str = ""
 
 
 # --- goals
@@ -294,7 +301,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         stall_timeout_s=None if stall is None else lasting("--stall-timeout", stall),
         max_error_share=share("--max-error-share", words.get("max_error_share")),
     )
-    tokenizer = words.get("tokenizer")
+    tokenizer, metrics = words.get("tokenizer"), words.get("metrics", "")
     access = Access(
         model=words.get("model", ""),
         api=words.get("api", "chat"),
@@ -303,6 +310,8 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         insecure=words.get("insecure", False),
         profile=words.get("profile", ""),
         tokenizer="" if tokenizer is None else str(tokenizer),
+        metrics=list(filter(None, metrics.split(",") if isinstance(metrics, str) else metrics)),
+        metrics_map=words.get("metrics_map", ""),
     )
     return Scenario(target, goal, workload, settings, access)
 

@@ -12,6 +12,9 @@ import msgspec
 from pacemark.laws import Fits as Fits
 from pacemark.laws import Scalability as Scalability
 from pacemark.laws import StepTime as StepTime
+from pacemark.metered import ByModel as ByModel
+from pacemark.metered import Server as Server
+from pacemark.metered import ServerRun as ServerRun
 from pacemark.pace import Load, Rate
 
 SCHEMA = "pacemark/summary/1"
@@ -243,17 +246,6 @@ class Connections(msgspec.Struct, frozen=True):
     """How likely equal connections would differ so much (Kruskal-Wallis test)."""
 
 
-class ByModel(msgspec.Struct, frozen=True):
-    """What one of several models behind the endpoint did of a level."""
-
-    model: str
-    requests: int
-    ttft_ms_p50: float | None
-    latency_ms_p50: float | None
-    output_tokens: float
-    """Mean of an answer."""
-
-
 class Level(msgspec.Struct, frozen=True):
     """One load level: what was offered, what came back, and whether to believe it."""
 
@@ -297,9 +289,11 @@ class Level(msgspec.Struct, frozen=True):
     traffic: Traffic | msgspec.UnsetType = msgspec.UNSET
     """There where it is known what each request was made to be."""
     connections: Connections | msgspec.UnsetType = msgspec.UNSET
+    """There where two or more carried enough requests to tell."""
     served: list[ByModel] | msgspec.UnsetType = msgspec.UNSET
     """By the model that answered, where the endpoint names several."""
-    """There where two or more carried enough requests to tell."""
+    server: Server | msgspec.UnsetType = msgspec.UNSET
+    """What the server told of itself, where its metrics were read."""
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
@@ -448,3 +442,5 @@ class Summary(msgspec.Struct, frozen=True):
     answer: Find | msgspec.UnsetType = msgspec.UNSET
     """The most load that meets the budget, by one rule whoever asks; there wherever a budget was given. After a search
     the same as `find`."""
+    server: ServerRun | msgspec.UnsetType = msgspec.UNSET
+    """The whole run by the server's counters, where its metrics were read."""

@@ -343,6 +343,19 @@ class Sight(msgspec.Struct, frozen=True):
     """Why it could not be looked at, or its headers not be renewed."""
 
 
+class Scrape(msgspec.Struct, frozen=True):
+    """One look at the metrics that servers export."""
+
+    now_ns: int
+    """The middle of it."""
+    took_ns: int
+    engines: list[str]
+    values: dict[str, float]
+    """By our names, see `pacemark.endpoint.engines`."""
+    problem: str = ""
+    """Why there are no values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """What is known of the endpoint while a level ran, beside its answers."""

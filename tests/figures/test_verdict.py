@@ -50,7 +50,7 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
 
 TOLD = (
     "longer_than_asked input_length in_one_piece held_open tokens_uneven hidden_tokens mixed_cache cache_told "
-    "filter_batches"
+    "filter_batches rows_again"
 ).split()
 """Checks with tests of their own below."""
 GOOD = requests()

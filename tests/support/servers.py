@@ -115,6 +115,17 @@ def usage(prompt: int, completion: int, **details: Any) -> bytes:
     return event({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion, **details}})
 
 
+def plainly_answered(body: bytes) -> Handler:
+    """A server that answers every GET with this text, and closes."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+
+    return handle
+
+
 def streamed(tokens: int, gap_s: float = 0.0) -> Handler:
     """A chat endpoint that keeps connections alive and answers every request with `tokens` events."""
 

@@ -6,7 +6,7 @@ Each check is a function from the evidence to a finding or None, and says what t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,8 @@ NOTES = frozenset(
         "cached_template",
         "filter_batches",
         "hidden_tokens",
+        "counted_less",
+        "held_back",
         "uneven_connections",
         "cache",
     }
@@ -38,12 +40,17 @@ COUNTS = frozenset({"no_interval", "few_requests"})
 
 def judge(evidence: Evidence) -> Verdict:
     """All findings as one verdict; the worst decides the status."""
-    findings = [f for f in (check(evidence) for check in CHECKS) if f is not None]
-    statuses = {f.status for f in findings}
+    return verdict_of([f for f in (check(evidence) for check in CHECKS) if f is not None])
+
+
+def verdict_of(findings: Sequence[Finding], before: Verdict | None = None) -> Verdict:
+    """Findings as a verdict, with what was found `before`."""
+    reasons = before.reasons if before else []
+    statuses = {*(f.status for f in findings), before.status if before else "valid"}
     status: Literal["valid", "suspect", "invalid"] = (
         "invalid" if "invalid" in statuses else "suspect" if "suspect" in statuses else "valid"
     )
-    return Verdict(status, [Reason(f.code, f.message) for f in findings])
+    return Verdict(status, [*reasons, *(Reason(f.code, f.message) for f in findings)])
 
 
 def no_window(e: Evidence) -> Finding | None:

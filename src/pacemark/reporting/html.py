@@ -20,6 +20,7 @@ from pacemark.reporting import drawing
 from pacemark.reporting.answer import answer, search_of
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.charts.theme import theme
+from pacemark.reporting.server import server_in_words
 from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import client_in_words, ended, errors, load_axis, load_cell, plain, reasons, title
 from pacemark.summary import Level, Summary
@@ -89,7 +90,7 @@ def _file(name: str) -> str:
 
 def _remarks(level: Level) -> list[str]:
     """What stands below a level's figures."""
-    said = reasons(level) + traffic_in_words(level)
+    said = reasons(level) + traffic_in_words(level) + server_in_words(level)
     said += [f"Ended by {ended(level)}"] if level.ended_by in ("precision", "max_duration", "allowance") else []
     return said + ([f"Failed requests: {errors(level)}"] if level.requests.failed else [])
 

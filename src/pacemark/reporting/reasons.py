@@ -124,6 +124,9 @@ _SAID: dict[str, str | Callable[[Sequence[Level]], str]] = {
     "coalesced": "events arrived together, so ITL p99 is only known within bounds",
     "late_sends": _helped("requests were sent late"),
     "underfilled": "fewer requests were in flight than asked for",
+    "other_traffic": "the server worked for another client too; measure while nobody else uses it",
+    "counted_less": "the server's metrics tell of a part of it only; name those of each replica with --metrics",
+    "held_back": "much of TTFT passes outside the server: a proxy or the network",
     "filter_batches": "a content filter passes text on in batches: ITL is that of the filter, not of the model",
     "event_count": "events hold several tokens; the server's own count is used",
 }

@@ -17,6 +17,7 @@ from pacemark.reporting.answer import Statement, recommended
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.progress import Progress
 from pacemark.reporting.reasons import loads_of, run_reasons
+from pacemark.reporting.server import agreement_in_words, server_in_words, where_time_goes
 from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import open_loop, plain
 from pacemark.summary import Distribution, Figure, Held, Level, Summary
@@ -190,7 +191,8 @@ def _notes(summary: Summary) -> list[str]:
     """What the rows have no room for; what holds for several levels is said once."""
     levels, said = summary.levels, run_reasons(summary)
     if len(levels) == 1:
-        said += traffic_in_words(levels[0])
+        said += traffic_in_words(levels[0]) + server_in_words(levels[0])
+    said += [line for line in (where_time_goes(summary), agreement_in_words(summary)) if line]
     if not summary.find and any(level.ended_by == "max_duration" for level in levels):
         cut = [level for level in levels if level.ended_by == "max_duration"]
         said.append(f"{loads_of(cut, levels)}: --max-duration came before the intervals were as tight as asked for")

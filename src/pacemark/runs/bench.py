@@ -16,6 +16,7 @@ import msgspec
 
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.contact import Found, Moved, Way, first_contact, too_late
+from pacemark.endpoint.scraping import Scraper
 from pacemark.endpoint.target import Target, redirected, resolve
 from pacemark.endpoint.watch import Source, Watcher
 from pacemark.errors import BadInput, RunFailed
@@ -76,9 +77,10 @@ class Bench:
         observe: Callable[[Status], None] = lambda status: None,
         source: Source | None = None,
         rows: Rows | None = None,
+        scraper: Scraper | None = None,
     ) -> None:
         """`source` tells of the endpoint while the run goes on, and renews the headers that open it. `rows` are what is
-        asked; without them it is made up."""
+        asked; without them it is made up. `scraper` reads what the server exports."""
         self.target = target
         self.workload = workload
         self.settings = settings
@@ -88,8 +90,7 @@ class Bench:
         self._head = target.head(self._path)
         self._source, self._rows = source, rows
         self._watcher = Watcher(source, target.headers) if source is not None else None
-        self.sights: list[Sight] = []
-        self._ledger = Ledger(lambda text: self.target.redacted(text))
+        self._ledger = Ledger(lambda text: self.target.redacted(text), scraper)
         self.rules = StopRules(self._ledger, settings.max_error_share)
         self.teller = Teller(settings.duration_s if settings.timed else None)
         self.known_prompts: float | None = None
@@ -174,6 +175,7 @@ class Bench:
         self._say_how()
         if self.workload.prime:
             self._known = primed(self.workload, self.prompts, self._template, self._ask, self.tell)
+        self._ledger.read_metrics(still=True)
 
     def _first_contact(self) -> Found:
         advice = self._source.advice if self._source is not None else lambda error, detail: None
@@ -261,6 +263,7 @@ class Bench:
         start_ns = end_ns = 0
         try:
             self._pump_until(lambda: level.ramp.over(level.page, self._workers.beats), level, "ramp")
+            self._ledger.read_metrics()
             spent = (
                 lambda: self.rules.soon(level.page, load),
                 lambda: ran_out_ns(level.number, load, self._workers.beats),
@@ -271,6 +274,7 @@ class Bench:
                 self.folder.set_window(level.number, Window(start_ns, end_ns))
             self._pump_until(end.over, level, "measuring", end.expected_ns)
             end_ns = min(end_ns, monotonic_ns())
+            self._ledger.read_metrics()
             self._hold(level, end_ns, to_the_last=end.by == "rows")
             ended_by = end.by
             if ended_by == "allowance":
@@ -345,6 +349,7 @@ class Bench:
         grace_s = min(self.settings.timeout_s, max(10.0, 3 * self._latency_s)) if drain else 0.0
         for batch in self._workers.finish(drain, grace_s):
             self._take(batch)
+        self._ledger.read_metrics(still=True)
         ahead = self.teller.ahead
         for number, conclude in self._unfinished.items():
             # Answers to an interrupted level's requests may have come since; they belong to its figures.
@@ -374,7 +379,7 @@ class Bench:
             health,
             budget=self.settings.budget,
             ended_by=ended_by,
-            watch=level.page.watch(self.sights),
+            watch=level.page.watch(self._ledger.sights),
             known_prompts=self.known_prompts,
             asked_input=self.workload.input.mean if self._rows is None else None,
             template_tokens=self.prompts.counted_overhead,
@@ -421,19 +426,14 @@ class Bench:
             self._take(batch)
         for news in self._watcher.news() if self._watcher is not None else ():
             self._hear(news)
+        self._ledger.add_scrapes()
         if self.folder is not None:
             self.folder.commit()
 
     def _hear(self, news: Sight | dict[str, str]) -> None:
         """Keep what was seen of the endpoint; go over to new headers, from the next request on."""
         if isinstance(news, Sight):
-            sight = msgspec.structs.replace(
-                news, state=self.target.redacted(news.state), problem=self.target.redacted(news.problem)
-            )
-            self.sights.append(sight)
-            if self.folder is not None:
-                self.folder.add_sight(sight)
-            return
+            return self._ledger.add_sight(news)
         self.target = self.target.renewed(news)
         self._head = self.target.head(self._path)
         if self._prepared:

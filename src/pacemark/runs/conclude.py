@@ -31,6 +31,7 @@ from pacemark.reporting import drawing
 from pacemark.runs.folder import RunFolder, legible
 from pacemark.runs.record import RunRecord, read, written
 from pacemark.runs.run import Run
+from pacemark.runs.serverside import server_run, with_server
 from pacemark.runs.timeline import timeline_of
 from pacemark.scenario import Grid, Search
 from pacemark.summary import Asked, Find, Fits, Level, OperatingPoints, Summary
@@ -175,8 +176,9 @@ def concluded(folder: RunFolder, results: Sequence[LevelResult], record: RunReco
     """Write what people see of a run: first what no figure can be lost with, then the page."""
     from pacemark.reporting.html import write_html
 
-    summary = summary_of(results, record, find)
-    summary = msgspec.structs.replace(summary, timeline=timeline_of(results, folder))
+    summary = summary_of(with_server(results, folder), record, find)
+    timeline, server = timeline_of(results, folder), server_run(folder)
+    summary = msgspec.structs.replace(summary, timeline=timeline, server=server)
     folder.write_run(written(record))
     folder.write_summary(summary)
     write_html(summary, folder.path / "report.html")

@@ -36,6 +36,7 @@ from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import Learned, RunRecord, begun, written
 from pacemark.runs.recording import in_one_line, paced, refuse_unsuited, rows_of
 from pacemark.runs.run import Run
+from pacemark.runs.serverside import scraping
 from pacemark.runs.stopping import Reached
 from pacemark.scenario import DOCUMENTS, Goal, Grid, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
 from pacemark.summary import Asked, Confirmation, Find, Spent
@@ -256,7 +257,10 @@ def _ready(
     place = place.renewed(marked) if marked else place
     for extra in (tags, {}):
         workload = msgspec.structs.replace(scenario.workload, extra=extra | scenario.workload.extra)
-        with Bench(place, workload, scenario.settings, count_tokens, observe, serving, rows) as bench:
+        with (
+            scraping(place, scenario.access, observe) as scraper,
+            Bench(place, workload, scenario.settings, count_tokens, observe, serving, rows, scraper) as bench,
+        ):
             bench.folder = folder
             try:
                 bench.prepare()

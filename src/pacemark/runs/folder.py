@@ -26,7 +26,7 @@ from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.pace import Load
 from pacemark.runs.session import Session, begin, sessions
 from pacemark.summary import EndedBy, Summary
-from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Sight, Trace, Window
+from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Scrape, Sight, Trace, Window
 
 _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
@@ -81,6 +81,7 @@ class RunFolder:
         self._committed_s = 0.0
         self._run: dict[str, Any] = {}
         self._lock = lock
+        self._first_level = 0
 
     @classmethod
     def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
@@ -151,7 +152,8 @@ class RunFolder:
     def begin_session(self) -> None:
         """Note that from here on times are those of this process and this start of the machine."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        begin(self._db, self.last_number() + 1, now)
+        self._first_level = self.last_number() + 1
+        begin(self._db, self._first_level, now)
         self.commit(at_once=True)
 
     def set_aside(self, level: int) -> None:
@@ -202,6 +204,12 @@ class RunFolder:
         """Keep one look at the endpoint."""
         row = (sight.now_ns, msgspec.json.encode(sight).decode())
         self._db.execute("INSERT INTO endpoint VALUES (?, ?)", row)
+
+    def add_scrape(self, level: int, scrape: Scrape) -> None:
+        """Keep one look at the server's metrics while `level` runs; before the first level it counts to that one."""
+        self._db.execute(
+            "INSERT INTO server VALUES (?, ?)", (max(level, self._first_level), msgspec.json.encode(scrape).decode())
+        )
 
     def commit(self, at_once: bool = False) -> None:
         """Make what was added last, at most every COMMIT_S seconds unless `at_once`.

@@ -13,6 +13,7 @@ from time import monotonic_ns
 
 import msgspec
 
+from pacemark.endpoint.scraping import Scraper
 from pacemark.endpoint.watch import watch_from
 from pacemark.figures.health import Health, health_of
 from pacemark.figures.level import LevelResult
@@ -20,6 +21,8 @@ from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.runs.folder import RunFolder
 from pacemark.trace import Beat, Exchange, Sight, Trace, Watch, trace_of
 
+METRICS_S = 5.0
+"""Longest wait for the server's own metrics before the first request and after the last."""
 DETAIL_LETTERS = 300
 """How much of what a server says of a failure is kept."""
 
@@ -95,12 +98,14 @@ class Page:
 class Ledger:
     """The pages of a run. What is written to it is redacted, and goes to the run folder too if there is one."""
 
-    def __init__(self, redacted: Callable[[str], str]) -> None:
-        """`redacted` masks the secrets in a text."""
+    def __init__(self, redacted: Callable[[str], str], scraper: Scraper | None = None) -> None:
+        """`redacted` masks the secrets in a text; `scraper` reads what the server exports of itself."""
+        self._scraper = scraper
         self._redacted = redacted
         self._pages: defaultdict[int, Page] = defaultdict(Page)
         self._level: int | None = PROBE_LEVEL
         self.folder: RunFolder | None = None
+        self.sights: list[Sight] = []
         self.requests = 0
         """Of all levels, and whether or not their page is still open."""
         self.tokens = 0
@@ -151,6 +156,25 @@ class Ledger:
         self._pages[self._level].beats.append(beat)
         if self.folder is not None:
             self.folder.add_beat(beat)
+
+    def add_sight(self, sight: Sight) -> None:
+        """Take in a look at the endpoint."""
+        state, problem = self._redacted(sight.state), self._redacted(sight.problem)
+        self.sights.append(msgspec.structs.replace(sight, state=state, problem=problem))
+        if self.folder is not None:
+            self.folder.add_sight(self.sights[-1])
+
+    def read_metrics(self, *, still: bool = False) -> None:
+        """Have the server's metrics read now; `still`: nothing is in flight, so that they are waited for."""
+        if self._scraper is not None:
+            self._scraper.look(METRICS_S if still else 0.0)
+            self.add_scrapes()
+
+    def add_scrapes(self) -> None:
+        """Take in what was read of the server's metrics since."""
+        for scrape in self._scraper.news() if self._scraper is not None else ():
+            if self.folder is not None:
+                self.folder.add_scrape(PROBE_LEVEL if self._level is None else self._level, scrape)
 
     def _cut(self, detail: str) -> str:
         # Redacted before it is cut: half a key would not be recognised.

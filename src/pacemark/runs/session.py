@@ -9,20 +9,35 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.machine import boot_id
-from pacemark.trace import Int64, Sight
+from pacemark.trace import Int64, Scrape, Sight
 
 __all__ = ["Session", "begin", "sessions"]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS session (first_level INTEGER, first_sight INTEGER, boot TEXT, started TEXT)"
+_SERVER = "CREATE TABLE IF NOT EXISTS server (level INTEGER, scrape TEXT)"
+"""Looks at the server's metrics, by the level that ran or was about to."""
 _NO_END = 1 << 62
 _BLOCK = 10_000
 """Rows that are fetched at once."""
+
+
+class Sums(NamedTuple):
+    """Requests of a session, and the tokens of those that were answered."""
+
+    answered: int
+    failed: int
+    input_tokens: int | None
+    """None where one answer did not say."""
+    output_tokens: int
+    """Shown and hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +62,35 @@ class Session:
             return []
         return [msgspec.json.decode(text, type=Sight) for (text,) in rows]
 
+    def scrapes(self) -> list[Scrape]:
+        """Every look at the server's metrics, in order; none in runs that were stored before there were any."""
+        try:
+            asked = "SELECT scrape FROM server WHERE level BETWEEN ? AND ? ORDER BY rowid"
+            rows = self.db.execute(asked, self.levels).fetchall()
+        except sqlite3.OperationalError:
+            return []
+        return sorted((msgspec.json.decode(text, type=Scrape) for (text,) in rows), key=lambda look: look.now_ns)
+
     def span(self) -> tuple[int, int] | None:
         """When the first request of any level was sent, and when the last one ended; None where there are none."""
         asked = "SELECT min(sent_ns), max(ended_ns) FROM request WHERE level BETWEEN ? AND ?"
         row = self.db.execute(asked, self.levels).fetchone()
         return None if row[0] is None else (int(row[0]), int(row[1]))
+
+    def ready_ns(self) -> int:
+        """When the last request before any level ended; 0 where there were none."""
+        row = self.db.execute("SELECT max(ended_ns) FROM request WHERE level = ?", (PROBE_LEVEL,)).fetchone()
+        return int(row[0] or 0)
+
+    def sums(self) -> Sums:
+        """The answered requests of all levels, counted."""
+        asked = (
+            "SELECT sum(error = ''), sum(error != ''), min(iif(error = '', input_tokens, 0)), "
+            "sum(iif(error = '', input_tokens, 0)), sum(iif(error = '', output_tokens + hidden_tokens, 0)) "
+            "FROM request WHERE level BETWEEN ? AND ?"
+        )
+        answered, failed, least, tokens_in, tokens_out = self.db.execute(asked, self.levels).fetchone()
+        return Sums(answered or 0, failed or 0, tokens_in if (least or 0) >= 0 else None, tokens_out or 0)
 
     def ended(self, error: str) -> Int64:
         """When each request ended that failed with `error`."""
@@ -77,6 +116,7 @@ class Session:
 def begin(db: sqlite3.Connection, first_level: int, now: str) -> None:
     """Note that a session begins, on this start of the machine."""
     db.execute(_TABLE)
+    db.execute(_SERVER)
     (looks,) = db.execute("SELECT coalesce(max(rowid), 0) FROM endpoint").fetchone()
     db.execute("INSERT INTO session VALUES (?, ?, ?, ?)", (first_level, looks + 1, boot_id(), now))
 

@@ -131,6 +131,8 @@ class EngineStep(msgspec.Struct, frozen=True):
     prefill_tokens: int
     resident_tokens: int
     preempted: int
+    admitted: list[int] = []
+    """Requests that got a place in the batch for the first time."""
 
 
 class _Sequence:
@@ -174,6 +176,7 @@ class Engine:
         self.accepted = 0
         """Draft tokens kept so far."""
         self._seed = seed
+        self._admitted: list[int] = []
         self._waiting: deque[_Sequence] = deque()
         self._prefilling: list[_Sequence] = []
         self._decoding: list[_Sequence] = []
@@ -226,6 +229,7 @@ class Engine:
         decoded = len(decoding)
         resident = self._resident
         ended: list[_Sequence] = []
+        self._admitted = []
         for sequence, count in zip(decoding, tokens, strict=True):
             sequence.computed += count
             sequence.left -= count
@@ -262,6 +266,7 @@ class Engine:
             prefill_tokens=prefilled,
             resident_tokens=resident,
             preempted=preempted,
+            admitted=self._admitted,
         )
 
     def _decode(self) -> tuple[list[int], int]:
@@ -351,6 +356,7 @@ class Engine:
         sequence.computed = hits * block
         if not sequence.preemptions:
             sequence.cached = sequence.computed
+            self._admitted.append(sequence.id)
         self._resident += sequence.computed
         return True
 

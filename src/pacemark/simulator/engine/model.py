@@ -43,6 +43,10 @@ class Emission(msgspec.Struct, frozen=True, gc=False):
     tokens: list[int]
     """How many tokens each of `ids` emits."""
     finished: list[Finished]
+    began_ns: int = 0
+    """When the step that ends now began."""
+    admitted: list[int] = []
+    """Requests that waited no longer from then on."""
 
 
 class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +102,7 @@ class Replica:
         """The step under way."""
         self._arrivals: deque[Job] = deque()
         self._free_ns = ready_ns
-        self._due_ns = 0
+        self._began_ns = self._due_ns = 0
 
     @property
     def outstanding(self) -> int:
@@ -132,6 +136,7 @@ class Replica:
                 engine.submit(job.id, job.prompt_tokens, job.output_tokens, job.prefix)
             self.step = engine.step()
             assert self.step is not None
+            self._began_ns = start
             duration_ns = self.step.duration_ns
             if self._unsteady is not None:
                 duration_ns = round(duration_ns * self._unsteady.slowness((start + self._lived_ns) / 1e9))
@@ -145,7 +150,7 @@ class Replica:
         if step is None:
             raise RuntimeError("advance() was called while the model was idle")
         self._free_ns = self._due_ns
-        return Emission(self._due_ns, step.ids, step.tokens, step.finished)
+        return Emission(self._due_ns, step.ids, step.tokens, step.finished, self._began_ns, step.admitted)
 
     def occupancy(self, now_ns: int) -> Occupancy:
         """How full the engine is."""

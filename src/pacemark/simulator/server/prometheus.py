@@ -55,12 +55,17 @@ class Meter:
 
     def __init__(self) -> None:
         self.prompt_tokens = 0
+        self.looked_up = 0
+        """Prompt tokens of finished requests."""
         self.cached_tokens = 0
         self.output_tokens = 0
         self.finished: Counter[str] = Counter()
         self.ttft_s = Histogram(_TTFT_S)
         self.tpot_s = Histogram(_TOKEN_S)
         self.latency_s = Histogram(_LATENCY_S)
+        self.queue_s = Histogram(_LATENCY_S)
+        self.prefill_s = Histogram(_LATENCY_S)
+        self.decode_s = Histogram(_LATENCY_S)
         self.recent: deque[tuple[int, int]] = deque()
         """(monotonic ns, HTTP status) of the answers of the last minute."""
 
@@ -74,15 +79,24 @@ class Meter:
         """Answers of the minute before `now_ns` by the first digit of their status."""
         return Counter(status // 100 for at, status in self.recent if at > now_ns - 60_000_000_000)
 
-    def served(self, reason: str, prompt: int, cached: int, output: int, ttft_s: float, latency_s: float) -> None:
-        """Count a request that got all its tokens."""
-        self.finished[reason] += 1
+    def first_token(self, prompt: int, ttft_s: float) -> None:
+        """Count a request whose prompt has been read: its first token is there."""
         self.prompt_tokens += prompt
-        self.cached_tokens += cached
         self.ttft_s.add(ttft_s)
-        self.latency_s.add(latency_s)
+
+    def served(self, reason: str, prompt: int, cached: int, output: int, times_ns: tuple[int, int, int, int]) -> None:
+        """Count a request that got all its tokens. `times_ns`: it arrived, the engine took it up, first and last token
+        came."""
+        arrived, began, first, last = times_ns
+        self.finished[reason] += 1
+        self.looked_up += prompt
+        self.cached_tokens += cached
+        self.latency_s.add((last - arrived) / 1e9)
+        self.queue_s.add((began - arrived) / 1e9)
+        self.prefill_s.add((first - began) / 1e9)
+        self.decode_s.add((last - first) / 1e9)
         if output > 1:
-            self.tpot_s.add((latency_s - ttft_s) / (output - 1))
+            self.tpot_s.add((last - first) / 1e9 / (output - 1))
 
 
 def gauge(name: str, help: str, labels: Mapping[str, str], value: float) -> Metric:
@@ -108,7 +122,7 @@ class _Collected:
 
 
 def exposition(meter: Meter, occupancy: Occupancy, preset: Preset) -> bytes:
-    """The text form, under the names that vLLM gives its metrics (vllm/v1/metrics, release 0.11)."""
+    """The text form, under the names that vLLM gives its metrics (vllm/v1/metrics, release 0.33)."""
     return written(_families(meter, occupancy, preset))
 
 
@@ -132,16 +146,19 @@ def _families(meter: Meter, occupancy: Occupancy, preset: Preset) -> Iterator[Me
     per_token = "Mean gap between a request's tokens."
     yield meter.tpot_s.family("vllm:request_time_per_output_token_seconds", per_token, labels)
     yield meter.latency_s.family("vllm:e2e_request_latency_seconds", "Arrival to last token.", labels)
+    yield meter.queue_s.family("vllm:request_queue_time_seconds", "Arrival to its place in the batch.", labels)
+    yield meter.prefill_s.family("vllm:request_prefill_time_seconds", "From there to its first token.", labels)
+    yield meter.decode_s.family("vllm:request_decode_time_seconds", "First to last token.", labels)
 
 
 def _counts(meter: Meter, occupancy: Occupancy, preset: Preset) -> Iterator[tuple[str, str, int]]:
     yield "num_preemptions", "Requests put back into the queue.", occupancy.preemptions
-    yield "prompt_tokens", "Prompt tokens of finished requests.", meter.prompt_tokens
+    yield "prompt_tokens", "Prompt tokens read.", meter.prompt_tokens
     yield "generation_tokens", "Tokens generated.", meter.output_tokens
     if not isinstance(spec := preset.timeline, EngineSpec):
         return
     if spec.prefix_cache:
-        yield "prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", meter.prompt_tokens
+        yield "prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", meter.looked_up
         yield "prefix_cache_hits", "Prompt tokens found there.", meter.cached_tokens
     if spec.speculation:
         yield "spec_decode_num_drafts", "Proposals made.", occupancy.drafts // spec.speculation.drafts

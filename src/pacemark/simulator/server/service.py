@@ -36,7 +36,18 @@ _HTML = (
 class _Open:
     """One request being answered."""
 
-    __slots__ = ("answer", "arrived_ns", "ask", "delivery", "first_ns", "held", "late_ns", "natural", "output")
+    __slots__ = (
+        "answer",
+        "arrived_ns",
+        "ask",
+        "began_ns",
+        "delivery",
+        "first_ns",
+        "held",
+        "late_ns",
+        "natural",
+        "output",
+    )
 
     def __init__(self, ask: Ask, answer: Answer, delivery: Delivery, arrived_ns: int, output: int, natural: bool):
         self.ask = ask
@@ -45,6 +56,8 @@ class _Open:
         self.arrived_ns = arrived_ns
         self.output = output
         self.natural = natural
+        self.began_ns = arrived_ns
+        """When the engine took it up; at once, where it does not tell."""
         self.first_ns = 0
         self.held = 0
         self.late_ns: int | None = None
@@ -174,6 +187,9 @@ class Service:
     def _deliver(self, emission: Emission) -> None:
         ended = {done.id: done for done in emission.finished} if emission.finished else None
         opened, at, meter, hold = self._open, emission.at_ns, self.meter, self.preset.tokens_per_event
+        for id in emission.admitted:
+            if id in opened:
+                opened[id].began_ns = emission.began_ns
         for id, count in zip(emission.ids, emission.tokens, strict=True):
             request = opened.get(id)
             if request is None:  # Its client went away during this step.
@@ -181,6 +197,7 @@ class Service:
             meter.output_tokens += count
             if not request.first_ns:
                 request.first_ns = at
+                meter.first_token(request.ask.prompt_tokens, (at - request.arrived_ns) / 1e9)
             if ended and id in ended:
                 self._finish(request, count + request.held, at, ended[id])
             elif not request.ask.stream:
@@ -201,8 +218,8 @@ class Service:
         reason = "stop" if request.natural else "length"
         self._limits.give_back(request.arrived_ns, (ask.limit or request.output) - request.output)
         usage = Usage(ask.prompt_tokens, request.output, done.cached_tokens, answer.plan.reasoning)
-        ttft_s, latency_s = (request.first_ns - request.arrived_ns) / 1e9, (at - request.arrived_ns) / 1e9
-        self.meter.served(reason, ask.prompt_tokens, done.cached_tokens, request.output, ttft_s, latency_s)
+        times = (request.arrived_ns, request.began_ns, request.first_ns, at)
+        self.meter.served(reason, ask.prompt_tokens, done.cached_tokens, request.output, times)
         self.meter.answered(time.monotonic_ns(), 200)
         if ask.stream:
             request.delivery.finish(answer.token(last) + answer.closing(reason, usage))

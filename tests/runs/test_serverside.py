@@ -1,0 +1,98 @@
+"""Whole runs beside their server's own metrics: the embedded endpoint's, whose truth is known."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import pacemark
+from pacemark.metered import ServerRun
+from pacemark.simulator import Served, serving
+from pacemark.summary import Server, Summary
+
+SHORT: Any = {"input_tokens": 32, "output_tokens": 8, "duration": 1.0}
+
+
+def run_of(summary: Summary) -> ServerRun:
+    assert isinstance(summary.server, ServerRun)
+    return summary.server
+
+
+def test_client_and_server_agree_to_the_token(tmp_path: Path) -> None:
+    run = pacemark.sweep("sim:demo", concurrency=[1, 4], metrics="auto", out=tmp_path, **SHORT)
+    whole = run_of(run.summary)
+    assert whole.engines == ["vLLM"]
+    assert {check.what: check.agrees for check in whole.checks} == dict.fromkeys(
+        ("requests", "input_tokens", "output_tokens"), True
+    )
+    for level in run.levels:
+        assert isinstance(level.server, Server)
+        assert level.server.phases.queue_ms is not None
+        assert "other_traffic" not in {reason.code for reason in level.verdict.reasons}
+    again = pacemark.report(run.path)  # the looks are stored
+    assert run_of(again.summary) == whole
+    for level, before in zip(again.levels, run.levels, strict=True):
+        assert isinstance(level.server, Server)
+        assert isinstance(before.server, Server)
+        assert [check.server for check in level.server.checks] == [check.server for check in before.server.checks]
+
+
+def test_without_metrics_nothing_is_told(tmp_path: Path) -> None:
+    run = pacemark.run("sim:demo", concurrency=1, out=tmp_path, **SHORT)
+    stored = json.loads((run.path / "summary.json").read_text())
+    assert "server" not in stored
+    assert "server" not in stored["levels"][0]
+
+
+def keep_asking(served: Served, stop: threading.Event) -> None:
+    """A second client, one answer after the other."""
+    url = urlsplit(served.url)
+    body = {"model": served.model, "messages": [{"role": "user", "content": "a b c"}], "max_tokens": 20}
+    while not stop.is_set():
+        connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=20)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        assert connection.getresponse().read()
+        connection.close()
+
+
+def test_a_second_clients_traffic_is_found_and_named(tmp_path: Path) -> None:
+    stop = threading.Event()
+    with serving("demo") as served:
+        other = threading.Thread(target=keep_asking, args=(served, stop))
+        other.start()
+        try:
+            run = pacemark.run(served.url, concurrency=2, metrics="auto", out=tmp_path, **SHORT)
+        finally:
+            stop.set()
+            other.join()
+    (level,) = run.levels
+    (reason,) = [reason for reason in level.verdict.reasons if reason.code == "other_traffic"]
+    assert level.verdict.status != "valid"
+    assert "for another client" in reason.message
+    for check in run_of(run.summary).checks:
+        assert check.agrees is False
+        assert (check.server or 0) > (check.client or 0)
+
+
+def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:
+    with serving("demo") as served:
+        url = served.url.removesuffix("/v1") + "/metrics"
+        own = "requests=vllm:request_success_total"
+        run = pacemark.run(served.url, concurrency=1, metrics=[url], metrics_map=own, out=tmp_path, **SHORT)
+    assert run_of(run.summary).engines == ["your map", "vLLM"]
+    assert list(run.summary.run["access"]["metrics"]) == [url]
+
+
+def test_no_metrics_to_be_found_are_no_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from support.cli_tools import server, streamed
+
+    with server(streamed) as url:
+        run = pacemark.run(url, model="m", concurrency=1, requests=3, metrics="auto", out=tmp_path, **SHORT)
+    assert run.levels[0].requests.completed >= 3
+    assert not run.summary.server
