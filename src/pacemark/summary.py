@@ -392,15 +392,17 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """A run on one axis of time, from its first request; there where the endpoint was watched or turned some away."""
+    """A run on one axis of time, from its first request."""
 
     step_s: float
     output_tokens_per_s: list[float]
-    """One for each step."""
     throttled: list[int]
-    """Requests answered with 429, by step."""
+    """Requests answered with 429. These, as all such lists here, by step."""
     levels: list[Span]
     endpoint: list[Seen] = []
+    in_flight: list[float] = []
+    """Requests, on average."""
+    failed: list[int] = []
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -12,10 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pacemark.answers.curve import operating_points
-from pacemark.pace import Concurrency
+from pacemark.figures.picture import pictured
+from pacemark.pace import Concurrency, Rate
 from pacemark.reporting import notebook, words
 from pacemark.reporting.html import html, write_html
-from pacemark.summary import Find, Probe, Reason, Spent, Summary
+from pacemark.runs.simulated import virtual_measure
+from pacemark.summary import Find, Probe, Reason, Span, Spent, Summary, Timeline
 from support import samples
 from support.needed import missing
 
@@ -32,6 +34,8 @@ def visible(document: str) -> str:
 @functools.cache
 def document(name: str) -> str:
     """The report of a sample, made once."""
+    if name == "measured":
+        return measured()
     return html(hostile() if name == "hostile" else getattr(samples, name)())
 
 
@@ -74,7 +78,8 @@ def test_the_answer_comes_first_and_the_command_last() -> None:
         for x in (
             "demo-8b at http://127.0.0.1:8000/v1",
             "2026-03-02 14:05:11 UTC",
-            "Concurrency 16, 1,122 (1,110 to 1,133) output tokens/s",
+            "16 requests at a time are the best balance of speed and throughput: 1,122 output tokens a second",
+            "concurrency 16, 1,122 (1,110 to 1,133) output tokens/s",
             "Highest throughput",
             "Levels",
             "The client",
@@ -186,7 +191,8 @@ def opened(browser: Browser, name: str, path: Path, width: int, **options: Any) 
     page.on("request", lambda request: troubles.append(request.url) if not request.url.startswith("file:") else None)
     page.goto(path.as_uri())
     if options.get("java_script_enabled", True):
-        places, charts = (f"document.querySelectorAll('{x}').length" for x in (".chart", ".chart svg"))
+        page.get_by_role("button", name="Unfold all").click()
+        places, charts = (f"document.querySelectorAll('{x}').length" for x in (".plot", ".plot svg"))
         page.wait_for_function(f"{places} === {charts}")
     assert [x for x in troubles if not x.startswith("data:,")] == []
     return page
@@ -211,7 +217,7 @@ OVERLAPPING = """() => {
 @pytest.mark.parametrize("name", ["sweep", "troubled", "single", "open_loop", "found"])
 def test_it_opens_offline_with_charts_that_can_be_read(browser: Browser, tmp_path: Path, name: str) -> None:
     page = opened(browser, name, tmp_path / "report.html", 1200)
-    assert page.locator(".chart svg").count() == (1 if name == "single" else 3)
+    assert page.locator(".plot svg").count() >= (1 if name == "single" else 3)
     for width, plot in ((1200, 960), (800, 610), (400, 255)):
         page.set_viewport_size({"width": width, "height": 900})
         page.locator(f"#chart0 svg path[d='M0,0h{plot}v320h-{plot}Z']").first.wait_for(state="attached")
@@ -221,6 +227,73 @@ def test_it_opens_offline_with_charts_that_can_be_read(browser: Browser, tmp_pat
         for box in page.locator(".chart").all():
             assert box.evaluate("x => x.scrollWidth <= x.clientWidth"), "a chart is wider than its place"
     page.context.close()
+
+
+@functools.cache
+def measured() -> str:
+    """The report of levels in virtual time, with all that can be drawn of single levels."""
+    measure = virtual_measure("demo", duration_s=4.0, output_tokens=(64.0, 0.6))
+    results = [measure(load) for load in (Concurrency(4), Concurrency(16), Rate(8.0))]
+    levels = [result.level for result in results]
+    timeline = Timeline(1.0, [100.0, 400.0], [0, 0], [Span(Concurrency(4), 0.0, 1.0)], in_flight=[4, 16], failed=[0, 2])
+    summary = Summary(
+        target={}, workload={}, levels=levels, operating_points=operating_points(levels), timeline=timeline,
+        run={"settings": {"budget": "ttft p95 < 20ms"}},
+    )  # fmt: skip
+    return html(summary, [pictured(result, str(result.load)) for result in results])
+
+
+class TestPlates:
+    """What can be done with a chart, by mouse, by keyboard and by ear."""
+
+    @pytest.fixture
+    def page(self, browser: Browser, tmp_path: Path) -> Iterator[Page]:
+        page = opened(browser, "measured", tmp_path / "report.html", 1200)
+        yield page
+        page.context.close()
+
+    def test_every_chart_has_its_table(self, page: Page) -> None:
+        for figure in page.locator("figure.chart").all():
+            table = figure.get_by_role("button", name="Table")
+            assert figure.locator(".rows").is_hidden()
+            table.focus()
+            page.keyboard.press("Enter")
+            assert table.get_attribute("aria-expanded") == "true"
+            assert figure.locator(".rows tbody tr").count() > 1
+            assert figure.get_attribute("aria-label")
+        spread = page.locator("#spread")
+        assert spread.locator(".rows th").first.inner_text() == "Level"
+        assert spread.locator(".rows tbody tr").count() == 3
+
+    def test_every_chart_can_be_taken_away(self, page: Page, tmp_path: Path) -> None:
+        for figure in page.locator("figure.chart").all():
+            for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+                with page.expect_download() as download:
+                    figure.get_by_role("button", name=kind).click()
+                download.value.save_as(tmp_path / "chart")
+                assert (tmp_path / "chart").read_bytes().startswith(start)
+
+    def test_a_level_can_be_picked(self, page: Page) -> None:
+        lanes = page.locator("#lanes")
+        assert lanes.locator("select option").all_inner_texts() == [
+            "concurrency 4", "concurrency 16", "8 requests/s poisson",
+        ]  # fmt: skip
+        heights = []
+        for name in ("concurrency 4", "concurrency 16"):
+            lanes.get_by_role("combobox", name="Level").select_option(label=name)
+            page.wait_for_timeout(500)
+            heights.append(lanes.locator(".plot svg").bounding_box()["height"])  # type: ignore[index]
+        assert heights[0] < heights[1]
+        page.locator("#spread select").select_option(label="TPOT")
+        page.locator("#spread svg text").filter(has_text="TPOT (ms").first.wait_for()
+        assert page.locator("#spread svg text").filter(has_text="ttft p95 < 20ms").count() == 0
+
+    def test_what_is_folded_can_be_read_on_paper(self, page: Page) -> None:
+        page.evaluate("document.querySelectorAll('details').forEach(x => x.open = false)")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details:not([open])").count() == 0
+        page.emulate_media(media="print")
+        assert page.locator(".tools").first.is_hidden()
 
 
 @pytest.mark.parametrize("name", ["sweep", "troubled", "found"])

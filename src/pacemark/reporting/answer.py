@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pacemark.answers.curve import flat_from, named, number_of
+from pacemark.answers.fit import TRUSTED
 from pacemark.answers.held import closest
 from pacemark.answers.lengths import counted
 from pacemark.pace import Load, Rate
@@ -184,7 +185,8 @@ def _between_loads(best: Figure, rated: bool) -> str:
     low = _load_number(best.low, rated)
     if best.high is None:
         return f" (95% interval {low} up)"
-    return f" (95% interval {low} to {_load_number(best.high, rated)})"
+    high = _load_number(best.high, rated)
+    return f" (95% interval {low} to {high})" if low != high else ""
 
 
 def _beside(find: Find) -> list[Statement]:
@@ -234,13 +236,14 @@ def _arriving(find: Find) -> str:
 
 
 def _fitted(fits: Fits) -> list[Statement]:
-    """The laws fitted to the curve, each with its error."""
+    """The laws fitted to the curve, each with its error; one that misses the levels by more than a tenth says nothing
+    of the endpoint."""
     law, step, said = fits.scalability, fits.step_time, []
-    if law is not None:
+    if law is not None and law.error <= TRUSTED:
         most = "" if law.most is None else f", {number(law.most)} at most"
         text = f"{number(law.rate)} output tokens/s at concurrency 1{most}"
         said.append(f"{text} (universal scalability law, off by {law.error:.1%})")
-    if step is not None:
+    if step is not None and step.error <= TRUSTED:
         prefill = "" if step.prefill_ms is None else f", a prefill adds {duration(step.prefill_ms)} to a step"
         text = f"TPOT = {duration(step.base_ms)} + {duration(step.per_stream_ms)} x requests being decoded{prefill}"
         said.append(f"{text} (off by {step.error:.1%})")

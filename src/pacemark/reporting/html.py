@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -15,43 +16,63 @@ from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from pacemark.figures.picture import LevelPicture
 from pacemark.files import write_whole
 from pacemark.reporting import drawing
 from pacemark.reporting.answer import answer, search_of
+from pacemark.reporting.brief import brief
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.charts.theme import theme
+from pacemark.reporting.plates import FROM, Plate, curve_specs, plates
+from pacemark.reporting.reasons import counts, grouped
 from pacemark.reporting.server import server_in_words
 from pacemark.reporting.traffic import traffic_in_words
-from pacemark.reporting.words import client_in_words, ended, errors, load_axis, load_cell, plain, reasons, title
+from pacemark.reporting.words import (
+    client_in_words,
+    ended,
+    errors,
+    interval,
+    load_axis,
+    load_cell,
+    plain,
+    reasons,
+    title,
+)
 from pacemark.summary import Level, Summary
 from pacemark.units import number
 
-_SIZES = ((1100, 960, 430), (740, 610, 610), (0, 255, 255))
-"""Page widths from which on a size is used, and the plots' widths: of the curve, and of each smaller chart."""
 
-
-def write_html(summary: Summary, path: str | Path) -> None:
+def write_html(summary: Summary, path: str | Path, pictures: Sequence[LevelPicture] = ()) -> None:
     """Write the report of `summary` to `path`, whole or not at all; OSError where that cannot be done."""
-    write_whole(Path(path), html(summary).encode())
+    write_whole(Path(path), html(summary, pictures).encode())
 
 
-def html(summary: Summary) -> str:
-    """The report as one document. All text that came from outside is escaped."""
+def html(summary: Summary, pictures: Sequence[LevelPicture] = ()) -> str:
+    """The report as one document; `pictures` are what is drawn of single levels. All text that came from outside is
+    escaped."""
     run = summary.run
     with debug_mode(False), ThreadPoolExecutor(1) as aside:  # what draws leaves Python to others meanwhile
-        middle = _specs(summary, _SIZES[1])
-        svg = aside.submit(drawing.svg, charts.column(middle))
-        specs = [_specs(summary, _SIZES[0]), middle, _specs(summary, _SIZES[2])]
+        drawn = plates(summary, pictures)
+        svg = aside.submit(drawing.svg, charts.column(curve_specs(drawn)))
+        data = _data([plate for section in drawn.values() for plate in section])
+    first, *others = answer(summary)
     return _template().render(
         title=title(summary),
         when=_when(run["started"]) if run.get("started") else "",
         ending=f"failed: {plain(run['failure'])}" if run.get("failure")
         else "was interrupted." if run.get("interrupted")
         else f"was stopped by a rule of yours: {plain(run['stopped'])}." if run.get("stopped") else "",
-        answer=answer(summary),
-        charts=len(middle),
+        brief=brief(summary),
+        first=first,
+        others=[said for said in others if said.name != "fitted"],
+        fitted=[said for said in others if said.name == "fitted"],
+        drawn=drawn,
         find=search_of(summary),
         levels=summary.levels,
+        verdicts=_verdicts(summary.levels),
+        grouped=grouped(summary),
+        remarked=any(map(_remarks, summary.levels)),
+        counted=counts(summary),
         axis=load_axis(summary.levels),
         client_said=client_in_words(summary),
         late=any(x.client.lateness_ms is not None for x in summary.levels),
@@ -60,9 +81,16 @@ def html(summary: Summary) -> str:
         schema=summary.schema,
         svg=Markup(svg.result()),
         css=Markup(_file("report.css")),
-        data=Markup(_data(specs)),
+        data=Markup(data),
         code=Markup(drawing.script()),
     )  # fmt: skip
+
+
+def _verdicts(levels: Sequence[Level]) -> str:
+    """How many levels there are, and how far they can be trusted."""
+    found = Counter(level.verdict.status for level in levels)
+    said = [f"{found[status]} {status}" for status in ("valid", "suspect", "invalid") if found[status]]
+    return f"{len(levels)} level{'' if len(levels) == 1 else 's'}: {', '.join(said)}" if levels else "none finished"
 
 
 @cache
@@ -77,6 +105,7 @@ def _template() -> Template:
         "count": "{:,}".format,
         "load_cell": load_cell,
         "number": lambda value: "-" if value is None else number(value),
+        "interval": interval,
         "remarks": _remarks,
         "share": lambda value, digits: f"{value:.{digits}%}",
     }
@@ -95,16 +124,10 @@ def _remarks(level: Level) -> list[str]:
     return said + ([f"Failed requests: {errors(level)}"] if level.requests.failed else [])
 
 
-def _specs(summary: Summary, size: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """The charts at one size."""
-    _, wide, narrow = size
-    return [part.to_dict(validate=False) for part in charts.parts(summary, wide, narrow)]
-
-
-def _data(specs: Sequence[list[dict[str, Any]]]) -> str:
-    """The charts at each size, as JSON that may stand in a script element."""
-    sizes = [{"from": page, "specs": drawn} for (page, _, _), drawn in zip(_SIZES, specs, strict=True)]
-    data = {"sizes": sizes, "light": theme(), "dark": theme(dark=True)}
+def _data(drawn: Sequence[Plate]) -> str:
+    """The charts and their tables, as JSON that may stand in a script element."""
+    shown = {plate.id: [choice._asdict() for choice in plate.choices] for plate in drawn}
+    data = {"from": FROM, "charts": shown, "light": theme(), "dark": theme(dark=True)}
     # In a script element only "<" can end it or open a comment, so no text from outside may bring one.
     return msgspec.json.encode(data).decode().replace("<", "\\u003c")
 

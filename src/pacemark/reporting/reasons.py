@@ -13,28 +13,47 @@ from pacemark.pace import Rate
 from pacemark.reporting.words import errors, plain
 from pacemark.summary import LATENCIES, Level, Summary
 
-__all__ = ["run_reasons", "main_reason", "loads_of"]
+__all__ = ["counts", "grouped", "loads_of", "main_reason", "run_reasons"]
 
 _MOST = 4
 """Lines that a run's reasons take; what is left over is in the report."""
 
 
-def run_reasons(summary: Summary) -> list[str]:
-    """One for each reason, doubts first; and what failed, and answers that were too short."""
-    levels = summary.levels
+def grouped(summary: Summary) -> list[tuple[str, str, str]]:
+    """Every reason once: for which loads, what it is, and what it makes of them (`suspect`, `invalid` or `note`)."""
+    found = _found(summary)
+    return [
+        (loads_of(some, summary.levels), _phrase(code, some), "note" if code in NOTES else _worst(some))
+        for code, some in found.items()
+    ]
+
+
+def _worst(levels: Sequence[Level]) -> str:
+    return "invalid" if any(level.verdict.status == "invalid" for level in levels) else "suspect"
+
+
+def _found(summary: Summary) -> dict[str, list[Level]]:
+    """The levels that have each reason, doubts first."""
     found: dict[str, list[Level]] = {}
-    for level in levels:
+    for level in summary.levels:
         for reason in level.verdict.reasons:
             found.setdefault(reason.code, []).append(level)
     if summary.find:  # a search measures a level for as long as its answer needs
         found.pop("no_interval", None)
     order = [*(code for code in found if code not in NOTES), *(code for code in found if code in NOTES)]
+    return {code: found[code] for code in order}
+
+
+def run_reasons(summary: Summary) -> list[str]:
+    """One for each reason, doubts first; and what failed, and answers that were too short."""
+    levels, found = summary.levels, _found(summary)
+    order = list(found)
     said = [f"{loads_of(found[code], levels)}: {_phrase(code, found[code])}" for code in order]
     if summary.find:
         said = [line.partition("; --")[0] for line in said]
     if len(said) > _MOST:
         said[_MOST - 1 :] = [f"and {len(said) - _MOST + 1} more reasons: see the report, or pacemark show --detail"]
-    return said + _counts(summary)
+    return said + counts(summary)
 
 
 def main_reason(level: Level) -> str:
@@ -132,7 +151,7 @@ _SAID: dict[str, str | Callable[[Sequence[Level]], str]] = {
 }
 
 
-def _counts(summary: Summary) -> list[str]:
+def counts(summary: Summary) -> list[str]:
     """What failed, by kind, and how many answers were shorter than asked for."""
     levels, said = summary.levels, []
     failed = [level for level in levels if level.requests.failed]

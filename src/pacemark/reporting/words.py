@@ -36,9 +36,9 @@ def with_interval(figure: Figure) -> str:
     """The figure and its 95% interval where it has one, for example `1,495 (1,490 to 1,500)`."""
     if figure.value is None:
         return "unknown"
-    if figure.low is None or figure.high is None:
+    if not interval(figure) or figure.high is None:
         return number(figure.value)
-    return f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
+    return f"{number(figure.value)} ({interval(figure)})"
 
 
 def between(figure: Figure, times: int = 1) -> str:
@@ -58,10 +58,14 @@ def value(figure: Figure) -> str:
 
 
 def interval(figure: Figure) -> str:
-    """A figure's interval, as far as it has one: `1,490 to 1,500`, or `above 640` where it has no upper end."""
+    """A figure's interval, as far as it has one: `1,490 to 1,500`, or `above 640` where it has no upper end. Where its
+    digits are those of the figure it says no more than that."""
     if figure.value is None or figure.low is None:
         return ""
-    return f"above {number(figure.low)}" if figure.high is None else f"{number(figure.low)} to {number(figure.high)}"
+    if figure.high is None:
+        return f"above {number(figure.low)}"
+    low, high = number(figure.low), number(figure.high)
+    return "" if low == high == number(figure.value) else f"{low} to {high}"
 
 
 def reasons(level: Level) -> list[str]:

@@ -25,6 +25,7 @@ from pacemark.endpoint.watch import watch_from
 from pacemark.errors import BadInput
 from pacemark.figures.health import health_of
 from pacemark.figures.level import LevelResult, sum_up
+from pacemark.figures.picture import LevelPicture, pictured
 from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting import drawing
@@ -181,8 +182,16 @@ def concluded(folder: RunFolder, results: Sequence[LevelResult], record: RunReco
     summary = msgspec.structs.replace(summary, timeline=timeline, server=server)
     folder.write_run(written(record))
     folder.write_summary(summary)
-    write_html(summary, folder.path / "report.html")
+    write_html(summary, folder.path / "report.html", _pictures(results, record))
     return Run(summary, folder.path)
+
+
+def _pictures(results: Sequence[LevelResult], record: RunRecord) -> list[LevelPicture]:
+    """What can be drawn of each load, or of each cell of a grid; of one measured several times, the last."""
+    cells = record.scenario.goal.cells if isinstance(record.scenario.goal, Grid) else ()
+    names = [str(cells[n % len(cells)] if cells else result.load) for n, result in enumerate(results)]
+    last = {name: result for name, result in zip(names, results, strict=True) if result.window.seconds > 0}
+    return [pictured(result, name) for name, result in last.items()]
 
 
 def summary_of(results: Sequence[LevelResult], record: RunRecord, find: Find | None) -> Summary:

@@ -98,6 +98,14 @@ class Session:
         rows = self.db.execute(asked, (*self.levels, error))
         return np.asarray([ns for (ns,) in rows], dtype=np.int64)
 
+    def spans(self) -> Iterator[tuple[Int64, Int64, NDArray[np.bool_]]]:
+        """When each request was sent and when it ended, and whether it failed; a block at a time."""
+        asked = "SELECT sent_ns, ended_ns, error != '' FROM request WHERE level BETWEEN ? AND ?"
+        rows = self.db.execute(asked, self.levels)
+        for block in iter(lambda: rows.fetchmany(_BLOCK), []):
+            sent, ended, failed = np.array(block, dtype=np.int64).T
+            yield sent, ended, failed.astype(np.bool_)
+
     def output(self) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
         """Events of the answered requests of all levels, a block at a time: when, and how many tokens."""
         asked = "SELECT hi_ns, output_tokens, tokens FROM request WHERE level BETWEEN ? AND ? AND error = ''"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pacemark.figures.level import LevelResult
 from pacemark.runs.exported import MODEL, QUEUE, mean_ms
 from pacemark.runs.folder import RunFolder
+from pacemark.runs.session import Session
 from pacemark.summary import Seen, Span, Timeline
+from pacemark.trace import Int64
 
 STEPS = 200
 """About how many steps a run is cut into."""
@@ -19,12 +23,11 @@ STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
 
 
 def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline | msgspec.UnsetType:
-    """Output and refusals by time, and the looks at the endpoint; UNSET where there were neither looks nor refusals.
-
-    All requests count, those between two levels too.
+    """Output, requests in flight, failures and refusals by time, and the looks at the endpoint; UNSET where nothing was
+    sent. All requests count, those between two levels too.
     """
     parts = [(session, span) for session in folder.sessions() if (span := session.span())]
-    if not any(len(part.ended("http_429")) or part.sights() for part, _ in parts):
+    if not parts:
         return msgspec.UNSET
     seconds = max(1e-3, sum(end - origin for _, (origin, end) in parts) / 1e9)
     step_s = next((s for s in STEPS_S if s * STEPS >= seconds), seconds / STEPS)
@@ -48,9 +51,30 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
             for s, queue_ms, model_ms in zip(sights, mean_ms(sights, QUEUE), mean_ms(sights, MODEL), strict=True)
         )
         whole.output_tokens_per_s.extend(np.round(tokens / step_s, 1).tolist())
+        busy_s, failed = _busy(session, origin, edges)
+        whole.in_flight.extend(np.round(busy_s / step_s, 2).tolist())
+        whole.failed.extend(failed.tolist())
         refused_ns = session.ended("http_429")
         whole.throttled.extend(np.histogram((refused_ns - origin) / 1e9, edges)[0].tolist())
     return whole
+
+
+def _busy(session: Session, origin: int, edges: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], Int64]:
+    """In each step, the seconds of requests in flight, and how many failed: a request is in flight at all times up to
+    its end less those up to its start."""
+    step_s, steps = float(edges[1]), len(edges) - 1
+    begun, late = np.zeros(steps + 1), np.zeros(steps + 1)
+    failed = np.zeros(steps, np.int64)
+    for sent_ns, ended_ns, bad in session.spans():
+        for at_ns, sign in ((sent_ns, 1.0), (ended_ns, -1.0)):
+            at_s = (at_ns - origin) / 1e9
+            step = np.clip((at_s / step_s).astype(np.int64), 0, steps - 1)
+            # From the step after it on, a start counts for a whole step; in its own for what is left of it.
+            late[:steps] += sign * np.bincount(step, (step + 1) * step_s - at_s, steps)
+            begun += sign * np.bincount(step + 1, minlength=steps + 1)
+        over_s = (ended_ns[bad] - origin) / 1e9
+        failed += np.bincount(np.clip((over_s / step_s).astype(np.int64), 0, steps - 1), minlength=steps)
+    return np.maximum(0.0, (np.cumsum(begun) * step_s + late)[:steps]), failed
 
 
 def _at(ns: int) -> float:

@@ -82,16 +82,16 @@ def column(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"vconcat": bare, "spacing": 28, "resolve": own, "config": theme()}
 
 
-def parts(summary: Summary, wide: int, narrow: int) -> list[alt.LayerChart]:
+def parts(summary: Summary, wide: int, narrow: int, *, timed: bool = True) -> list[alt.LayerChart]:
     """The curve, `wide` pixels wide, and the charts by load that there are figures for; without their theme.
 
-    Of a length grid, its lines instead.
+    Of a length grid, its lines instead. `timed`: with the run over time.
     """
     if not isinstance(summary.slopes, UnsetType):
         return grid.parts(summary, wide, narrow)
     metrics = [x for x in (_TTFT, _TPOT) if any(getattr(level, x[2]).p50.value is not None for level in summary.levels)]
     by_load = [_by_load(summary, *metric, narrow) for metric in metrics]
-    return [_curve(summary, wide), *by_load, *time_part(summary, narrow)]
+    return [_curve(summary, wide), *by_load, *(time_part(summary, narrow) if timed else [])]
 
 
 def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
@@ -119,6 +119,8 @@ def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
     law = [] if rated else _law_of_throughput(summary.fits.scalability, levels, 1e-3 if unit == "s" else 1.0)
     # Rings lie below: a point must stay under the pointer for its tooltip.
     drawn = _layers(rows, x_axis, y_axis, (width, height))
+    if summary.find:  # its levels lie close together near the answer: joined by their loads they would zigzag
+        drawn = drawn[1:]
     layers = [*_law_layers(law), *_ring_layers(rings), *drawn, *_label_layers(labels)]
     remarks = [f"one point per level, with its {'output tokens/s' if rated else 'concurrency'}"]
     if law and summary.fits.scalability:

@@ -40,7 +40,7 @@ def theme(dark: bool = False) -> dict[str, Any]:
         "background": paper,
         "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
         "view": {"stroke": None},
-        "range": {"category": palette},
+        "range": {"category": palette, "ordinal": {"scheme": "viridis", "extent": [0.3, 1] if dark else [0, 0.85]}},
         "axis": {
             "labelColor": soft,
             "titleColor": soft,

@@ -1,4 +1,4 @@
-"""The run on one axis of time: output, refusals, and what the endpoint said of its own size and state."""
+"""The run on one axis of time: output, requests in flight, failures, and what the endpoint said of its own state."""
 
 from __future__ import annotations
 
@@ -34,9 +34,16 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
         if count
     ]
     events = [row | {"y": top * (0.97 - 0.07 * (n % 3))} for n, row in enumerate(_events(timeline))]
+    busy = [{"x": (n + 0.5) * step, "busy": count} for n, count in enumerate(timeline.in_flight)]
+    failed = [
+        {"x": n * step, "x2": (n + 1) * step, "y": 0.0, "y2": 0.08 * top, "failed": count}
+        for n, count in enumerate(timeline.failed)
+        if count
+    ]
     layers = [
         _bars(levels, GREY, 0.13, [alt.Tooltip("load:N", title="level")]),
         _bars(refused, "#e69f00", 0.45, [alt.Tooltip("refused:Q", title="answered 429")]),
+        _bars(failed, "#d55e00", 0.8, [alt.Tooltip("failed:Q", title="failed")]),
         alt.Chart(alt.InlineData(values=output)).mark_line(strokeWidth=1.5, interpolate="step").encode(x=x, y=y),
     ]
     if events:
@@ -50,7 +57,17 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
                 for late in (False, True)
             ),
         ]
+    if busy:
+        axis = alt.Axis(title="Requests in flight (dashed)", grid=False)
+        flight = alt.Y(
+            "busy:Q", axis=axis, scale=alt.Scale(domain=[0, 1.6 * max(1.0, *timeline.in_flight)], nice=False)
+        )
+        base = alt.Chart(alt.InlineData(values=busy))
+        dashed = base.mark_line(strokeWidth=1.5, strokeDash=[5, 3], color=GREY, interpolate="step")
+        chart = alt.LayerChart(layer=[alt.LayerChart(layer=layers), dashed.encode(x=x, y=flight)])
+        layers = [chart.resolve_scale(y="independent")]
     remarks = ["grey: the levels' windows"]
+    remarks += [f"red: failed, {sum(timeline.failed):,} in all"] if failed else []
     remarks += [f"orange: requests turned away, {sum(timeline.throttled):,} in all"] if refused else []
     remarks += ["dashed: the endpoint said that it changed"] if events else []
     lines = textwrap.wrap("; ".join(remarks).capitalize(), round(width / 6))
