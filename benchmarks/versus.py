@@ -3,10 +3,12 @@
     python benchmarks/versus.py --pairs 100 --jobs 2
 
 A/A: the same endpoint twice; any difference that is reported is false. A/B: everything takes the second endpoint 5%
-longer; it is found where the first is named the winner. Both in virtual time, with random lengths and other seeds, in
-10 rounds of about 60 requests for each. "Drift": everything gets 30% slower from the first slice to the last, for both.
-"Compare" is `compare` of the same slices, pooled, without regard to the rounds; "in a row" the same of as many slices,
-first all of A and then all of B, as two runs would be, in every fifth pair.
+longer; it is found where the first is named the winner. Both in virtual time, with random lengths, in 10 rounds of
+about 60 requests for each. "Alike": lengths and arrivals are those of both in a round, as `pacemark versus` has them;
+"apart": they are not, which is all the noise that there is in virtual time, and so A/A is apart. "Drift": everything
+gets 30% slower from the first slice to the last, for both. "Compare" is `compare` of the same slices, pooled, without
+regard to the rounds; "in a row" the same of as many slices, first all of A and then all of B, as two runs would be, in
+every fifth pair.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ def slowed(factor: float) -> Preset:
 class Hour:
     """Two endpoints over an hour: every slice takes a part of it, and meets them as slow as they are then."""
 
-    def __init__(self, seed: int, window_s: float, slower: float, drift: Callable[[float], float]) -> None:
+    def __init__(
+        self, seed: int, window_s: float, slower: float, drift: Callable[[float], float], alike: bool = False
+    ) -> None:
+        self._alike = alike
         self._seed, self._window_s, self._drift, self._taken = seed, window_s, drift, 0
         self.results: tuple[list[LevelResult], list[LevelResult]] = ([], [])
         self.measures: list[Measure] = [self._of(0, 1.0), self._of(1, slower)]
@@ -59,8 +64,8 @@ class Hour:
     def _of(self, target: int, factor: float) -> Measure:
         def measure(load: Load, enough: Enough | None = None) -> LevelResult:
             preset = slowed(factor * self._drift(self._taken / (2 * ROUNDS - 1)))
+            seed = 1000 * self._seed + (self._taken // 2 if self._alike else 500 + self._taken)
             self._taken += 1
-            seed = 1000 * self._seed + self._taken
             found = virtual_measure(preset, **LENGTHS, duration_s=self._window_s, seed=seed)(load)  # type: ignore[arg-type]
             self.results[target].append(found)
             return found
@@ -73,16 +78,18 @@ class Hour:
         return any(found[name].verdict not in (SAME, "undecidable") for name in FIGURES)
 
 
-Task = tuple[str, str, float, range]
+Task = tuple[str, str, float, bool, range]
 
 
 def work(task: Task) -> tuple[Task, Counter[str]]:
     """Some pairs of one condition; picklable, for it runs in a process of its own."""
-    load_name, drift, slower, numbers = task
+    load_name, drift, slower, alike, numbers = task
     load, per_s = LOADS[load_name]
     found: Counter[str] = Counter()
     for number in numbers:
-        in_turns, in_a_row = (Hour(2 * number + n, REQUESTS / per_s, slower, DRIFTS[drift]) for n in (0, 1))
+        window_s = REQUESTS / per_s
+        in_turns = Hour(2 * number, window_s, slower, DRIFTS[drift], alike)
+        in_a_row = Hour(2 * number + 1, window_s, slower, DRIFTS[drift])
         taken: Sequence[Slice] = list(slices(in_turns.measures, [load], orders(2, ROUNDS, number)))
         result = contest(taken, TARGETS)
         (pair,) = result.loads[0].pairs
@@ -90,7 +97,7 @@ def work(task: Task) -> tuple[Task, Counter[str]]:
         found["lost"] += result.winner == "B"
         found["paired"] += any(x.verdict != SAME for x in pair.metrics.values())
         found["compare"] += in_turns.differs()
-        if number % SELDOM:
+        if number % SELDOM or alike:
             continue
         for measure in in_a_row.measures:
             for _ in range(ROUNDS):
@@ -105,23 +112,24 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     tasks: list[Task] = [
-        (load, drift, slower, range(first, min(first + 10, options.pairs)))
+        (load, drift, slower, alike, range(first, min(first + 10, options.pairs)))
         for load in LOADS
         for drift in DRIFTS
-        for slower in (1.0, SLOWER)
+        for slower, alike in ((1.0, False), (SLOWER, False), (SLOWER, True))
         for first in range(0, options.pairs, 10)
     ]
-    totals: dict[tuple[str, str, float], Counter[str]] = {}
+    totals: dict[tuple[str, str, float, bool], Counter[str]] = {}
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        for (load, drift, slower, _), found in pool.imap(work, tasks):
-            totals.setdefault((load, drift, slower), Counter()).update(found)
-    print("| load | meanwhile | A/A: false | compare | in a row | A/B: found | wrong way | compare | in a row |")
+        for (*condition, _), found in pool.imap(work, tasks):
+            totals.setdefault(tuple(condition), Counter()).update(found)  # type: ignore[arg-type]
+    print("| load | meanwhile | A/A: false | compare | in a row | A/B: found, alike | apart | compare | in a row |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for load in LOADS:
         for drift in DRIFTS:
-            same, other = (totals[load, drift, slower] for slower in (1.0, SLOWER))
+            same, other, alike = (totals[load, drift, *x] for x in ((1.0, False), (SLOWER, False), (SLOWER, True)))
             counts = [same["paired"], same["compare"], same["in a row"]]
-            counts += [other["won"], other["lost"], other["compare"], other["in a row"]]
+            counts += [alike["won"], other["won"], other["compare"], other["in a row"]]
+            assert other["lost"] + alike["lost"] == 0, "the wrong one was named"
             print(f"| {load} | {drift} | {' | '.join(f'{count / options.pairs:.0%}' for count in counts)} |")
 
 

@@ -96,6 +96,8 @@ class Workload(msgspec.Struct, frozen=True):
     output_tokens: int | str = 128
     """A length, or a distribution of lengths as `pacemark.lengths` reads it."""
     seed: int = 0
+    draw_seed: int | None = None
+    """Of lengths and arrivals, where they are to be those of another run with other prompts; None: `seed`."""
     extra: dict[str, Any] = {}
     """Further fields of every request body."""
     language: Language = "latin"
@@ -121,6 +123,11 @@ class Workload(msgspec.Struct, frozen=True):
     """What a stream of the closed loop is: a request in flight, or a session, which is silent while its user thinks."""
     recording: Recording | None = None
     """The file that requests are taken from; None where they are made up."""
+
+    @property
+    def drawn_by(self) -> int:
+        """The seed of lengths and arrivals."""
+        return self.seed if self.draw_seed is None else self.draw_seed
 
     @property
     def input(self) -> Lengths:

@@ -44,8 +44,23 @@ def test_each_target_has_a_run_that_every_command_reads(played: tuple[str, Path]
         assert [(x["load"]["value"], x["repeats"]) for x in shown["levels"]] == [(2, 4), (4, 4)]
     compared = inside("compare", *runs, "--json")
     assert compared.returncode == 0, compared.stderr
-    seeds = {json.loads((run / "run.json").read_text())["workload"]["seed"] for run in runs}
-    assert seeds == {1, 2}, "with the same prompts one could answer from what the other has cached"
+    workloads = [json.loads((run / "run.json").read_text())["workload"] for run in runs]
+    assert {x["seed"] for x in workloads} == {1, 2}, "with the same prompts one could answer from the other's cache"
+    assert {x["draw_seed"] for x in workloads} == {1}
+
+
+def test_lengths_are_those_of_all_targets(tmp_path: Path) -> None:
+    words = ("--concurrency", "2", "--out", tmp_path, "--output-tokens", "uniform(2, 9)", "--json")
+    done = inside("versus", "sim:demo", "sim:demo", *words, *SHORT[:4], *SHORT[6:])
+    assert done.returncode == 0, done.stderr
+    found = []
+    for x in json.loads(done.stdout)["targets"]:
+        with sqlite3.connect(Path(x["run"]) / "run.db") as db:
+            asked = "SELECT asked_tokens, idx FROM request WHERE level = 1 AND idx BETWEEN 2 AND 8 ORDER BY idx"
+            found.append(db.execute(asked).fetchall())
+        db.close()
+    assert found[0] == found[1]
+    assert len({tokens for tokens, _ in found[0]}) > 2
 
 
 def test_one_target_is_under_load_at_a_time(played: tuple[str, Path]) -> None:

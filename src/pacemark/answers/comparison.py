@@ -171,7 +171,17 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.what}: {self.a} against {self.b}"
 
 
-_ASIDE = {"seed", "prompts", "options", "known_prompts", "input_tokens", "output_tokens", "streaming", "cache"}
+_ASIDE = {
+    "seed",
+    "draw_seed",
+    "prompts",
+    "options",
+    "known_prompts",
+    "input_tokens",
+    "output_tokens",
+    "streaming",
+    "cache",
+}
 """Of a workload: what has a name of its own here, or changes from run to run."""
 
 

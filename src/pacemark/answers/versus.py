@@ -18,7 +18,7 @@ from scipy import special
 
 from pacemark.figures.level import Measure
 from pacemark.figures.verdict import COUNTS, NOTES
-from pacemark.pace import Load
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Figure, Level
 
 __all__ = [
@@ -42,7 +42,8 @@ LEAST_ROUNDS = 4
 
 TOKENS, REQUESTS, COST = "output_tokens_per_s", "requests_per_s", "cost_per_million_tokens"
 FIGURES = (TOKENS, REQUESTS, "ttft_ms.p50", "ttft_ms.p95", "tpot_ms.p50", "latency_ms.p50", "latency_ms.p95")
-"""What is compared, of what a level has; requests/s only where there are no output tokens."""
+"""What is compared, of what a level has; requests/s only where there are no output tokens. The rates of an open loop are
+those of its arrivals, and say nothing of the endpoint."""
 SAME = "no difference shown"
 _BETTER = ("higher", "faster", "cheaper")
 
@@ -204,13 +205,15 @@ def _tests(taken: Sequence[Slice], targets: Sequence[Entrant]) -> Iterator[_Test
             for name in _figures([x.level for sides in both for x in sides]):
                 if test := _test(load, pair, name, both):
                     yield test
-            prices = [targets[who].price_per_hour for who in pair]
+            prices = [targets[who].price_per_hour for who in pair] if isinstance(load, Concurrency) else [None, None]
             if prices[0] and prices[1] and (test := _test(load, pair, TOKENS, both)):
                 yield test._replace(name=COST, log=math.log(prices[1] / prices[0]) - test.log)
 
 
 def _figures(levels: Sequence[Level]) -> list[str]:
     """The figures that these levels are compared by."""
+    if any(isinstance(level.load, Rate) for level in levels):
+        return [name for name in FIGURES if name not in (TOKENS, REQUESTS)]
     generates = any(level.output_tokens_per_s.value for level in levels)
     return [name for name in FIGURES if name != (REQUESTS if generates else TOKENS)]
 

@@ -110,7 +110,7 @@ class Bench:
             workers=settings.workers,
             addresses=resolve(target),
             timeout_s=settings.timeout_s,
-            seed=workload.seed,
+            seed=workload.drawn_by,
             fresh_connections=settings.fresh_connections,
             max_in_flight=settings.max_in_flight,
         )

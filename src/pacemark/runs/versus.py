@@ -56,7 +56,7 @@ def contested(
         if given is not None:  # with the same prompts one could answer from what the other has cached
             own["seed"] = seed + n
         entrant = Entrant(name=name, target=target, price_per_hour=prices[n] if prices else None)
-        game.seats.append(_Seat(entrant, ordered(target, goal, own), own))
+        game.seats.append(_Seat(entrant, _alike(ordered(target, goal, own), seed), own))
     if streams := max((x.value for x in loads if isinstance(x, Concurrency)), default=0):
         room_for(
             streams, min(1 if s.scenario.target.startswith("sim:") else s.scenario.settings.workers for s in game.seats)
@@ -84,6 +84,11 @@ def _refuse(where: Sequence[str], rounds: int, prices: Sequence[float]) -> None:
         raise BadInput(f"--prices: give one price for each of the {len(where)} targets, or none")
     for price in prices:
         positive("--prices", price)
+
+
+def _alike(scenario: Scenario, seed: int) -> Scenario:
+    """The order with lengths and arrivals that are those of all targets in a round; the prompts are its own."""
+    return msgspec.structs.replace(scenario, workload=msgspec.structs.replace(scenario.workload, draw_seed=seed))
 
 
 def _own(options: Options, n: int, targets: int) -> Options:

@@ -58,7 +58,7 @@ class Conversations:
         """See `Synthetic`, which makes the first turns and the lengths of all."""
         self._workload, self._prompts, self._written, self._least = workload, prompts, written, least_tokens
         self._first = Synthetic(workload, prompts, written, least_tokens)
-        self._turns = Draws(lengths("--turns", workload.turns), workload.seed, _TURNS)
+        self._turns = Draws(lengths("--turns", workload.turns), workload.drawn_by, _TURNS)
         self._underway: Underway[_Talk] = Underway(workload)
 
     def ask(self, level: int, index: int, share: float = 1.0, stream: int = ABSENT) -> Ask:

@@ -53,7 +53,7 @@ class Dataset:
         recording = workload.recording or Recording()
         self._order = Order(rows, workload.seed, recording.sample)
         self._once = recording.once
-        self._output = Draws(workload.output, workload.seed, _OUTPUT)
+        self._output = Draws(workload.output, workload.drawn_by, _OUTPUT)
         self._own = workload.history == "served" and rows.conversations
         self._number, self._workers = part
         self._begun: dict[int, int] = defaultdict(int)

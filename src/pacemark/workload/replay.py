@@ -74,7 +74,7 @@ class Replay:
         self._written, self._least = written, least_tokens
         self._timed = timed(rows, workload)
         self._shared = rows.kept(_SHARED)
-        self._output = Draws(workload.output, workload.seed, _OUTPUT)
+        self._output = Draws(workload.output, workload.drawn_by, _OUTPUT)
         self._blocks = functools.lru_cache(maxsize=4)(
             lambda level: Blocks(prompts, workload.seed, level, workload.language)
         )

@@ -30,9 +30,9 @@ class Synthetic:
         """`written` makes bodies as the API wants them. No answer is asked to be shorter than `least_tokens`."""
         self._workload, self._prompts, self._written, self._least = workload, prompts, written, least_tokens
         self._seed, self._script = workload.seed, workload.language
-        self._input = Draws(workload.input, workload.seed, _INPUT)
-        self._output = Draws(workload.output, workload.seed, _OUTPUT)
-        self._group = Draws(popularity(workload.prefix_groups, workload.prefix_zipf), workload.seed, _GROUP)
+        self._input = Draws(workload.input, workload.drawn_by, _INPUT)
+        self._output = Draws(workload.output, workload.drawn_by, _OUTPUT)
+        self._group = Draws(popularity(workload.prefix_groups, workload.prefix_zipf), workload.drawn_by, _GROUP)
         self._prefix = functools.lru_cache(maxsize=1024)(self._new_prefix)
         self._shared = workload.prefix_tokens + round(prompts.system_tokens)
 
