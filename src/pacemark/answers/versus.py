@@ -42,7 +42,7 @@ LEAST_ROUNDS = 4
 
 TOKENS, REQUESTS, COST = "output_tokens_per_s", "requests_per_s", "cost_per_million_tokens"
 FIGURES = (TOKENS, REQUESTS, "ttft_ms.p50", "ttft_ms.p95", "tpot_ms.p50", "latency_ms.p50", "latency_ms.p95")
-"""What is compared, of what a level has; requests/s only where there are no output tokens. The rates of an open loop are
+"""What is compared, of what a level has; requests/s only where there are no output tokens. Rates of an open loop are
 those of its arrivals, and say nothing of the endpoint."""
 SAME = "no difference shown"
 _BETTER = ("higher", "faster", "cheaper")
