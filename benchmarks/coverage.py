@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal, special
@@ -32,7 +33,7 @@ from scipy import signal, special
 from pacemark.figures import metrics, quantiles, stats
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
-from pacemark.simulator import named, simulate
+from pacemark.simulator import EngineSpec, Preset, named, simulate
 from pacemark.simulator.engine.virtual import TokenCounts
 from pacemark.summary import Figure
 from pacemark.trace import Trace
@@ -59,15 +60,31 @@ PART = 50_000
 
 
 @cache
-def _capacity(preset: str, input_tokens: tuple[float, float], output_tokens: tuple[float, float]) -> float:
+def _cached(preset: str) -> Preset:
+    """The preset with a prefix cache."""
+    known = named(preset)
+    assert isinstance(known.timeline, EngineSpec)
+    return msgspec.structs.replace(known, timeline=msgspec.structs.replace(known.timeline, prefix_cache=True))
+
+
+@cache
+def _capacity(
+    preset: str,
+    input_tokens: tuple[float, float],
+    output_tokens: tuple[float, float],
+    traffic: tuple[tuple[str, Any], ...],
+) -> float:
     batch: int = getattr(named(preset).timeline, "max_batch")  # noqa: B009 (a fixed timeline has none)
-    trace = _simulate(Concurrency(batch), preset, input_tokens, output_tokens, 60_000, 10**8)
+    trace = _simulate(Concurrency(batch), preset, input_tokens, output_tokens, 60_000, 10**8, **dict(traffic))
     ended = np.sort(trace.ended_ns[trace.ended_ns <= trace.sent_ns[-1]])
     return float((len(ended) - 10 * batch) / ((ended[-1] - ended[10 * batch - 1]) / 1e9))
 
 
-def _simulate(load: Load, preset: str, inputs: TokenCounts, outputs: TokenCounts, requests: int, seed: int) -> Trace:
-    return simulate(load, preset, input_tokens=inputs, output_tokens=outputs, requests=requests, seed=seed)
+def _simulate(
+    load: Load, preset: str, inputs: TokenCounts, outputs: TokenCounts, requests: int, seed: int, **traffic: Any
+) -> Trace:
+    chosen = _cached(preset) if traffic else preset
+    return simulate(load, chosen, input_tokens=inputs, output_tokens=outputs, requests=requests, seed=seed, **traffic)
 
 
 @dataclass(frozen=True)
@@ -81,12 +98,14 @@ class Engine:
     """Up to 1: utilisation, an open loop at that share of the endpoint's capacity. Above: requests in parallel."""
     window_s: float
     truth_requests: int
+    traffic: tuple[tuple[str, Any], ...] = ()
+    """What prompts share, and turns, as `simulate` has them; the endpoint then has a prefix cache."""
 
     def load(self) -> Load:
         """Capacity is what a closed loop at the batch limit is served."""
         if self.level > 1:
             return Concurrency(int(self.level))
-        return Rate(self.level * _capacity(self.preset, self.input_tokens, self.output_tokens))
+        return Rate(self.level * _capacity(self.preset, self.input_tokens, self.output_tokens, self.traffic))
 
     @property
     def parts(self) -> int:
@@ -95,7 +114,15 @@ class Engine:
 
     def part(self, number: int) -> Part:
         """One of the long simulations: output tokens per second, TTFT and TPOT in ms of its requests."""
-        trace = _simulate(self.load(), self.preset, self.input_tokens, self.output_tokens, PART, 10**8 + 1 + number)
+        trace = _simulate(
+            self.load(),
+            self.preset,
+            self.input_tokens,
+            self.output_tokens,
+            PART,
+            10**8 + 1 + number,
+            **dict(self.traffic),
+        )
         skip = 3000
         start, end = int(trace.sent_ns[skip]), int(trace.sent_ns[-1])
         _, tokens = metrics.tokens_in(trace, start, end)
@@ -116,11 +143,12 @@ class Engine:
         load = self.load()
         for seed in seeds:
             measure = virtual_measure(
-                self.preset,
+                _cached(self.preset) if self.traffic else self.preset,
                 input_tokens=self.input_tokens,
                 output_tokens=self.output_tokens,
                 duration_s=self.window_s,
                 seed=seed,
+                **dict(self.traffic),
             )
             result = measure(load)
             level, window = result.level, result.window
@@ -220,6 +248,10 @@ def independent_quantile(x: Floats, q: float) -> Interval:
 CHAT: dict[str, Any] = {"preset": "llama-8b-h100", "input_tokens": (512, 0.5), "output_tokens": (128, 0.66)}
 SMALL: dict[str, Any] = {"preset": "demo", "input_tokens": (256, 0.5), "output_tokens": (64, 0.66)}
 
+UNEVEN: dict[str, Any] = {"preset": "demo", "input_tokens": (256, 1.0), "output_tokens": (64, 1.0)}
+PREFIXES = UNEVEN | {"traffic": (("shared_tokens", 192), ("groups", 10), ("zipf", 1.0))}
+SESSIONS = UNEVEN | {"input_tokens": (128, 1.0), "traffic": (("turns", 4), ("think_s", 1.0))}
+
 CONDITIONS: dict[str, Engine | Autoregressive | Queue] = {
     "C128": Engine(**CHAT, level=128, window_s=90, truth_requests=1_000_000),
     "C192": Engine(**CHAT, level=192, window_s=110, truth_requests=1_000_000),
@@ -234,6 +266,12 @@ CONDITIONS: dict[str, Engine | Autoregressive | Queue] = {
     "small-u70": Engine(**SMALL, level=0.70, window_s=120, truth_requests=2_000_000),
     "small-u85": Engine(**SMALL, level=0.85, window_s=120, truth_requests=2_000_000),
     "small-u92": Engine(**SMALL, level=0.92, window_s=120, truth_requests=3_000_000),
+    "uneven-C16": Engine(**UNEVEN, level=16, window_s=90, truth_requests=500_000),
+    "uneven-u70": Engine(**UNEVEN, level=0.70, window_s=240, truth_requests=1_000_000),
+    "prefixes-C16": Engine(**PREFIXES, level=16, window_s=90, truth_requests=500_000),
+    "prefixes-u70": Engine(**PREFIXES, level=0.70, window_s=240, truth_requests=1_000_000),
+    "sessions-C16": Engine(**SESSIONS, level=16, window_s=90, truth_requests=500_000),
+    "sessions-u70": Engine(**SESSIONS, level=0.70, window_s=240, truth_requests=1_000_000),
     "ar-0": Autoregressive(0.0, 1000, lognormal=True),
     "ar-50": Autoregressive(0.5, 1000, lognormal=True),
     "ar-90": Autoregressive(0.9, 2000, lognormal=True),

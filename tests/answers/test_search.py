@@ -21,10 +21,12 @@ from pacemark.budget import parse
 from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.conditions import demands
 from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
+from pacemark.figures.metrics import ttft_ms
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, Preset, named, simulate
 from pacemark.simulator.engine.model import FixedSpec
+from pacemark.simulator.engine.virtual import Recorded
 from pacemark.summary import Find
 from pacemark.trace import Trace, Window
 
@@ -329,6 +331,27 @@ def test_a_rate_is_found(arrivals: str, burstiness: float) -> None:
 
 def at(process: Rate, value: float) -> Rate:
     return Rate(value, process.arrivals, process.burstiness)
+
+
+def test_the_speed_of_a_trace_is_found() -> None:
+    """Uneven arrivals of unequal requests, 900 of them, four a second on average."""
+    rng = np.random.default_rng(3)
+    gaps = rng.gamma(0.5, 0.5, 900)
+    rows = [
+        Recorded(int(at * 1e9), int(64 * n), 16, (), 0)
+        for at, n in zip(np.cumsum(gaps), rng.lognormal(0, 0.6, 900), strict=True)
+    ]
+    rows = [row._replace(input_tokens=max(1, row.input_tokens), at_ns=row.at_ns - rows[0].at_ns) for row in rows]
+
+    def p95_ms(speed: float) -> float:
+        return float(np.quantile(ttft_ms(simulate(Rate(1.0, "trace", speed=speed), SMALL, recorded=rows)), 0.95))
+
+    found = find(virtual_measure(SMALL, recorded=rows), "ttft p95 < 300ms", kind="speed", precision=0.1)
+    assert found.load == "speed"
+    assert found.answer is not None
+    assert found.answer.value is not None
+    assert p95_ms(0.85 * found.answer.value) < 300 < p95_ms(1.15 * found.answer.value)
+    assert all(isinstance(x.load, Rate) and x.load.arrivals == "trace" and x.load.speed for x in found.probes)
 
 
 def test_rates_have_three_digits() -> None:

@@ -15,7 +15,7 @@ from pacemark.figures.level import LevelResult, sum_up
 from pacemark.pace import Concurrency, Rate
 from pacemark.simulator.engine.engine import EngineSpec
 from pacemark.simulator.engine.presets import named
-from pacemark.simulator.engine.virtual import simulate
+from pacemark.simulator.engine.virtual import Recorded, simulate
 from pacemark.summary import Cached, Traffic
 from pacemark.trace import Sight, Trace, Watch, Window
 
@@ -55,6 +55,38 @@ def test_the_expected_share_of_groups_is_the_engines_own(load: Any, zipf: float)
         assert found.expected == pytest.approx(own, abs=0.01)
         assert found.usage == pytest.approx(own)
         assert found.state == "warm"
+
+
+@pytest.mark.parametrize("load", [Concurrency(8), Rate(10.0)], ids=str)
+def test_the_expected_share_of_conversations_is_the_engines_own(load: Any) -> None:
+    trace = simulate(load, caching(), input_tokens=(400, 0.5), output_tokens=16, requests=600, turns=4, think_s=0.5)
+    assert set(trace.turn.tolist()) == {0, 1, 2, 3}
+    found = cached_of(trace, np.ones(len(trace), dtype=np.bool_))
+    assert found is not None
+    assert found.usage is not None
+    assert 0.4 < found.expected == pytest.approx(found.usage, abs=0.01)
+
+
+@pytest.mark.parametrize("speed", [1.0, 3.0])
+def test_the_expected_share_of_recorded_blocks_is_the_engines_own(speed: float) -> None:
+    rng, at_ns, fresh, rows = np.random.default_rng(5), 0, 100, []
+    for _ in range(600):
+        at_ns += int(rng.exponential(4e8))
+        tokens = int(rng.integers(600, 3000))
+        blocks = -(-tokens // 512)
+        own = blocks - min(blocks, int(rng.integers(1, 4)))
+        opening = tuple(10 * int(rng.zipf(1.8) % 7) + n for n in range(blocks - own))
+        rows.append(Recorded(at_ns, tokens, int(rng.integers(4, 20)), (*opening, *range(fresh, fresh + own)), 512))
+        fresh += own
+    trace = simulate(Rate(1.0, "trace", speed=speed), caching(), recorded=rows)
+    assert len(trace) == 600
+    assert trace.scheduled_ns.tolist() == [round(row.at_ns / speed) for row in rows]
+    assert trace.input_tokens.tolist() == [row.input_tokens for row in rows]
+    assert trace.asked_tokens.tolist() == [row.output_tokens for row in rows]
+    found = cached_of(trace, np.ones(len(trace), dtype=np.bool_))
+    assert found is not None
+    assert found.usage is not None
+    assert 0.2 < found.expected == pytest.approx(found.usage, abs=0.01)
 
 
 def test_nothing_is_expected_of_a_group_before_its_first_answer() -> None:

@@ -237,3 +237,29 @@ def test_a_run_records_what_it_took_and_can_be_summed_up_again(tmp_path: Path) -
     assert "canary-" not in done.stdout + done.stderr + again.stderr
     for file in folder.iterdir():
         assert b"canary-" not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("words", [("--data", "--concurrency", "2"), ("--trace",)], ids=" ".join)
+def test_nothing_of_a_users_prompts_is_kept_even_where_a_server_echoes_them(tmp_path: Path, words: Any) -> None:
+    values = [{"prompt": f"canary-{n} prompt", "max_tokens": 6, "at_ms": 20 * n} for n in range(60)]
+    path = written(tmp_path / "a.jsonl", *values)
+
+    def echoing(asked: Asked) -> Reply:
+        text = asked.body["messages"][0]["content"]
+        if not text.startswith("canary-"):
+            return streamed(asked)
+        if asked.number % 2:
+            return Reply(400, json.dumps({"error": {"message": f"cannot answer {text!r}"}}).encode())
+        said = json.dumps({"choices": [{"delta": {"content": text}}]}).encode()
+        return Reply(200, b"data: " + said + b"\n\n" + streamed(asked).body, "text/event-stream")
+
+    flag, *load = words
+    with server(echoing) as url:
+        done = pacemark(
+            "run", url, *load, flag, path, "--duration", "2", "--model", "m", "--label", "a=b", cwd=tmp_path
+        )
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "http_400" in (folder / "summary.json").read_text()
+    assert "canary-" not in done.stdout + done.stderr
+    for file in folder.iterdir():
+        assert b"canary-" not in file.read_bytes(), file

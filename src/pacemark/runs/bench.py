@@ -90,7 +90,7 @@ class Bench:
         self._head = target.head(self._path)
         self._source, self._rows = source, rows
         self._watcher = Watcher(source, target.headers) if source is not None else None
-        self._ledger = Ledger(lambda text: self.target.redacted(text), scraper)
+        self._ledger = Ledger(lambda text: self.target.redacted(text), scraper, own_prompts=rows is not None)
         self.rules = StopRules(self._ledger, settings.max_error_share)
         self.teller = Teller(settings.duration_s if settings.timed else None)
         self.known_prompts: float | None = None

@@ -19,10 +19,13 @@ from pacemark.figures.health import Health, health_of
 from pacemark.figures.level import LevelResult
 from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.runs.folder import RunFolder
-from pacemark.trace import Beat, Exchange, Sight, Trace, Watch, trace_of
+from pacemark.trace import ABSENT, Beat, Exchange, Sight, Trace, Watch, trace_of
 
 METRICS_S = 5.0
 """Longest wait for the server's own metrics before the first request and after the last."""
+_NO_ECHO = (ABSENT, 0, 401, 403, 404, 429, 502, 503, 504)
+"""Refusals that are not about what was asked."""
+_UNSAID = "what the server said is not kept, for it may hold the prompt"
 DETAIL_LETTERS = 300
 """How much of what a server says of a failure is kept."""
 
@@ -98,10 +101,13 @@ class Page:
 class Ledger:
     """The pages of a run. What is written to it is redacted, and goes to the run folder too if there is one."""
 
-    def __init__(self, redacted: Callable[[str], str], scraper: Scraper | None = None) -> None:
-        """`redacted` masks the secrets in a text; `scraper` reads what the server exports of itself."""
+    def __init__(
+        self, redacted: Callable[[str], str], scraper: Scraper | None = None, *, own_prompts: bool = False
+    ) -> None:
+        """`redacted` masks the secrets in a text; `scraper` reads what the server exports of itself; `own_prompts`:
+        prompts are a user's, which nothing must keep."""
         self._scraper = scraper
-        self._redacted = redacted
+        self._redacted, self._own_prompts = redacted, own_prompts
         self._pages: defaultdict[int, Page] = defaultdict(Page)
         self._level: int | None = PROBE_LEVEL
         self.folder: RunFolder | None = None
@@ -140,7 +146,9 @@ class Ledger:
     def add(self, exchange: Exchange) -> Exchange:
         """Take in a request that ended; gives it as it was written down."""
         if exchange.error:
-            exchange = msgspec.structs.replace(exchange, detail=self._cut(exchange.detail))
+            echoes = self._own_prompts and exchange.status not in _NO_ECHO
+            detail = _UNSAID if echoes and exchange.detail else self._cut(exchange.detail)
+            exchange = msgspec.structs.replace(exchange, detail=detail)
         self._pages[exchange.level].add(exchange)
         if exchange.level != PROBE_LEVEL:
             self.requests += 1

@@ -6,14 +6,16 @@ request, a window, and the load held on until every request of the window is ans
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.figures.health import Health
 from pacemark.figures.level import Enough, LevelResult, sum_up
-from pacemark.pace import Concurrency, Load
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.simulator.engine.presets import Preset
 from pacemark.simulator.engine.virtual import TokenCounts, simulate
 from pacemark.summary import EndedBy
@@ -34,15 +36,18 @@ def virtual_measure(
     max_duration_s: float = 120.0,
     requests: int | None = None,
     seed: int = 0,
+    **traffic: Any,
 ) -> VirtualBench:
     """A measuring step on `preset`. Every level has random numbers of its own, drawn from `seed`, and begins where the
-    one before it ended.
+    one before it ended. `traffic` is what prompts share, and the turns of conversations, as `simulate` takes it; a
+    `recorded` trace is played whole.
 
     The result's trace holds every request that was sent until the level ended, so that its length is what the level
     cost. Windows last `duration_s`, or with `enough` until that is satisfied, `max_duration_s` at most; or until so
     many `requests` of them have ended.
     """
-    return VirtualBench(preset, (input_tokens, output_tokens), duration_s, max_duration_s, requests, seed)
+    lengths = input_tokens, output_tokens
+    return VirtualBench(preset, lengths, duration_s, max_duration_s, requests, seed, traffic)
 
 
 @dataclass(slots=True)
@@ -55,6 +60,7 @@ class VirtualBench:
     max_duration_s: float
     requests: int | None
     seed: int
+    traffic: Mapping[str, Any] = field(default_factory=dict)
     now_ns: int = 0
     _levels: int = 0
 
@@ -62,10 +68,17 @@ class VirtualBench:
         """Let time go by."""
         self.now_ns += round(seconds * 1e9)
 
+    @property
+    def level_seed(self) -> int:
+        """Of the level under way."""
+        return self.seed * 1_000_003 + self._levels
+
     def __call__(self, load: Load, enough: Enough | None = None) -> LevelResult:
         """Measure `load` from now on."""
         self._levels += 1
-        run = _Level(load, self.preset, self.lengths, self.seed * 1_000_003 + self._levels, self.now_ns)
+        if isinstance(load, Rate) and load.speed:
+            return self._replayed(load)
+        run = _Level(load, self)
         start_ns = run.ramped_ns(self.duration_s)
         end_ns = start_ns + round((self.max_duration_s if enough else self.duration_s) * 1e9)
         at = start_ns
@@ -75,9 +88,18 @@ class VirtualBench:
         by: EndedBy = "duration" if enough is None else "precision" if end_ns == at else "max_duration"
         if self.requests is not None and (counted_ns := run.counted_ns(start_ns, self.requests, end_ns)) < end_ns:
             end_ns, by = counted_ns, "requests"
-        trace, begun_ns = run.answered(end_ns), self.now_ns
-        self.now_ns += int(trace.ended_ns.max(initial=end_ns))
-        window = Window(begun_ns + start_ns, begun_ns + end_ns)
+        return self._summed_up(load, run.answered(end_ns), Window(start_ns, end_ns), by)
+
+    def _replayed(self, load: Rate) -> LevelResult:
+        trace = simulate(load, self.preset, seed=self.level_seed, lived_ns=self.now_ns, **self.traffic)
+        window = Window(-1, int(trace.scheduled_ns[-1]))
+        return self._summed_up(load, replace(trace, open_loop=True), window, "rows")
+
+    def _summed_up(self, load: Load, trace: Trace, window: Window, by: EndedBy) -> LevelResult:
+        """The level, at the time at which it was measured; time stands at its end then."""
+        begun_ns = self.now_ns
+        self.now_ns += int(trace.ended_ns.max(initial=window.end_ns))
+        window = Window(begun_ns + window.start_ns, begun_ns + window.end_ns)
         return sum_up(load, _later(trace, begun_ns), window, Health(), ended_by=by)
 
 
@@ -90,11 +112,8 @@ def _later(trace: Trace, by_ns: int) -> Trace:
 class _Level:
     """One level, simulated as far ahead as somebody looks."""
 
-    def __init__(
-        self, load: Load, preset: Preset | str, lengths: tuple[TokenCounts, TokenCounts], seed: int, lived_ns: int
-    ) -> None:
-        self._load, self._preset, self._lengths = load, preset, lengths
-        self._seed, self._lived_ns = seed, lived_ns
+    def __init__(self, load: Load, bench: VirtualBench) -> None:
+        self._load, self._bench, self._seed = load, bench, bench.level_seed
         self._requests = 32 + (4 * load.value if isinstance(load, Concurrency) else 0)
         self._trace = self._simulate()
 
@@ -149,15 +168,16 @@ class _Level:
         self._trace = self._simulate()
 
     def _simulate(self) -> Trace:
-        prompt, output = self._lengths
+        prompt, output = self._bench.lengths
         trace = simulate(
             self._load,
-            self._preset,
+            self._bench.preset,
             input_tokens=prompt,
             output_tokens=output,
             requests=self._requests,
             seed=self._seed,
-            lived_ns=self._lived_ns,
+            lived_ns=self._bench.now_ns,
+            **self._bench.traffic,
         )
         return trace if isinstance(self._load, Concurrency) else replace(trace, open_loop=True)
 

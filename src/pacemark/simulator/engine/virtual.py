@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from pacemark.simulator.engine.theory import capacity
 from pacemark.trace import ABSENT, Trace
 from pacemark.workload.synthetic import popularity
 
-__all__ = ["TokenCounts", "simulate"]
+__all__ = ["Recorded", "TokenCounts", "simulate"]
 
 TokenCounts = int | tuple[float, float] | Callable[[np.random.Generator, int], NDArray[np.int64]]
 """Tokens: a fixed number, (mean, coefficient of variation) of a lognormal, or a draw of `n` by `(rng, n)`."""
@@ -42,6 +42,9 @@ def simulate(
     groups: int = 1,
     zipf: float = 0.0,
     lived_ns: int = 0,
+    turns: int = 1,
+    think_s: float = 0.0,
+    recorded: Sequence[Recorded] = (),
 ) -> Trace:
     """What a perfect client would record of `preset` under `load`, times in virtual ns from 0.
 
@@ -56,6 +59,9 @@ def simulate(
     `shared_tokens` open all prompts of one of `groups` alike, for presets with a prefix cache; no more of a prompt is
     ever cached. Group k is asked for as often as 1 / k^zipf says. The endpoint is `lived_ns` old at time 0, which
     matters to an unsteady one.
+    `turns` make conversations: each turn has all before it, answers too, of which this engine caches the prompts alone;
+    its user thinks for `think_s` before it, and whichever session is due is asked for first.
+    `recorded` are the rows of a trace, in order, each sent once; `load` is then a rate with the speed of that.
 
     Raises BadInput for a load or lengths that make no sense.
     """
@@ -64,9 +70,13 @@ def simulate(
         raise BadInput(f"duration_s must be positive, not {duration_s:g}")
     if requests is not None and requests < 1:
         raise BadInput(f"requests must be at least 1, not {requests}")
-    shared = _Shared(shared_tokens, popularity(groups, zipf))
-    run = _Run(chosen, (input_tokens, output_tokens), seed, shared, lived_ns)
+    shared = _Shared(shared_tokens, popularity(groups, zipf), turns, round(think_s * 1e9))
+    run = _Run(chosen, (input_tokens, output_tokens), seed, shared, lived_ns, recorded)
     source: _Source
+    if isinstance(load, Rate) and load.speed:
+        source = _Arrivals(iter([round(row.at_ns / load.speed) for row in recorded]))
+        run.until(source, 0, len(recorded))
+        return run.trace()
     if isinstance(load, Concurrency):
         if load.value < 1:
             raise BadInput(f"concurrency must be at least 1, not {load.value}")
@@ -75,7 +85,7 @@ def simulate(
         if load.value <= 0:
             raise BadInput(f"rate must be positive, not {load.value:g}")
         horizon_s = duration_s if requests is None else 1.1 * requests / load.value + 1
-        source = _Arrivals(load, horizon_s, np.random.default_rng([seed, 1]))
+        source = _Arrivals(_endless(load, horizon_s, np.random.default_rng([seed, 1])))
     run.until(source, round(duration_s * 1e9), requests)
     return run.trace()
 
@@ -113,26 +123,27 @@ class _Streams:
 
 
 class _Arrivals:
-    """Open loop: a schedule, and when it is used up another one after it."""
+    """Open loop: a schedule."""
 
-    def __init__(self, rate: Rate, horizon_s: float, rng: np.random.Generator) -> None:
-        self._times = self._endless(rate, horizon_s, rng)
-        self.next_ns: int | None = next(self._times)
+    def __init__(self, times: Iterator[int]) -> None:
+        self._times = times
+        self.next_ns: int | None = next(times, None)
 
     def pop(self) -> tuple[int, int]:
-        due, self.next_ns = self.next_ns, next(self._times)
+        due, self.next_ns = self.next_ns, next(self._times, None)
         assert due is not None
         return 0, due
 
     def answered(self, stream: int, at: int) -> None:
         pass
 
-    @staticmethod
-    def _endless(rate: Rate, horizon_s: float, rng: np.random.Generator) -> Iterator[int]:
-        start = 0
-        while True:
-            yield from (schedule(rate, horizon_s, rng) + start).tolist()
-            start += round(horizon_s * 1e9)
+
+def _endless(rate: Rate, horizon_s: float, rng: np.random.Generator) -> Iterator[int]:
+    """A schedule, and when it is used up another one after it."""
+    start = 0
+    while True:
+        yield from (schedule(rate, horizon_s, rng) + start).tolist()
+        start += round(horizon_s * 1e9)
 
 
 class _Draw:
@@ -173,15 +184,46 @@ class _Shared(NamedTuple):
     tokens: int
     groups: Lengths
     """Which group a request is of, from 1."""
+    turns: int = 1
+    think_ns: int = 0
+
+
+class Recorded(NamedTuple):
+    """A row of a trace, as an engine sees it."""
+
+    at_ns: int
+    """Since the first."""
+    input_tokens: int
+    output_tokens: int
+    blocks: tuple[int, ...] = ()
+    block_tokens: int = 0
+
+
+class _Asked(NamedTuple):
+    """What a request asks, before it is sent."""
+
+    prompt: int
+    output: int
+    hashes: list[Hashable]
+    shared: int = ABSENT
+    group: int = ABSENT
+    turn: int = ABSENT
+    session: int = ABSENT
 
 
 class _Run:
     """One simulation: the loop over moments, and the columns it fills."""
 
     def __init__(
-        self, preset: Preset, lengths: tuple[TokenCounts, TokenCounts], seed: int, shared: _Shared, lived_ns: int
+        self,
+        preset: Preset,
+        lengths: tuple[TokenCounts, TokenCounts],
+        seed: int,
+        shared: _Shared,
+        lived_ns: int,
+        recorded: Sequence[Recorded] = (),
     ) -> None:
-        self._preset, self._seed = preset, seed
+        self._preset, self._seed, self._recorded = preset, seed, recorded
         prompt, output = lengths
         self._prompt = _Draw(prompt, np.random.default_rng([seed, 2]))
         self._output = _Draw(output, np.random.default_rng([seed, 3]))
@@ -193,6 +235,13 @@ class _Run:
         self._scheduled, self._sent, self._ended = array("q"), array("q"), array("q")
         self._prompts, self._outputs, self._cached = array("q"), array("q"), array("q")
         self._streams, self._groups = array("i"), array("q")
+        self._shares, self._turns = array("q"), array("q")
+        self._known: set[int] = set()
+        """Of a trace: the ids of blocks that were sent."""
+        self._asked: dict[int, _Asked] = {}
+        """Of conversations: what is under way."""
+        self._resting: list[tuple[int, int, _Asked]] = []
+        """Sessions whose user thinks: until when, and what was asked last."""
         # One entry per event, in the order of time; and per moment, when it was and how many events it had.
         self._event_ids, self._event_tokens = array("q"), array("q")
         self._moments, self._moment_events = array("q"), array("q")
@@ -209,6 +258,8 @@ class _Run:
                 if self._kept is None and (at >= horizon if requests is None else len(self._sent) == requests):
                     self._kept = len(self._sent)
                 self._send(*source.pop(), at)
+            if source.next_ns is None and len(self._sent) == requests:
+                self._kept = requests
             due = self._model.due_ns()
             if due is None or (at is not None and at < due):
                 assert at is not None, "idle, and nothing will ever be sent"
@@ -243,8 +294,9 @@ class _Run:
             error=np.full(n, "", dtype=np.str_),
             asked_tokens=ints(self._outputs),
             asked_input=ints(self._prompts),
-            shared_tokens=np.minimum(ints(self._prompts), self._shared.tokens),
+            shared_tokens=ints(self._shares),
             origin=ints(self._groups),
+            turn=ints(self._turns),
             input_tokens=ints(self._prompts),
             cached_tokens=ints(self._cached),
             output_tokens=ints(self._outputs),
@@ -267,20 +319,61 @@ class _Run:
         return round(each / capacity(spec, each, prompt, output).requests_per_s * 1e9)
 
     def _send(self, stream: int, scheduled: int, at: int) -> None:
-        prompt = self._prompt()
-        group = self._group() if self._shared.tokens else ABSENT
-        # Blocks that hold shared tokens only; any hashes will do.
-        blocks = [(group, n) for n in range(min(prompt, self._shared.tokens) // self._block)]
-        job = Job(len(self._sent), at, prompt, self._output(), blocks)
-        self._model.submit(job)
+        id = len(self._sent)
+        asked = self._row(id) if self._recorded else self._next_turn(at)
+        if self._shared.turns > 1:
+            self._asked[id] = asked
+        self._model.submit(Job(id, at, asked.prompt, asked.output, asked.hashes))
         self._scheduled.append(scheduled)
         self._sent.append(at)
         self._ended.append(ABSENT)
-        self._prompts.append(job.prompt_tokens)
-        self._outputs.append(job.output_tokens)
+        self._prompts.append(asked.prompt)
+        self._outputs.append(asked.output)
         self._cached.append(0)
         self._streams.append(stream)
-        self._groups.append(group)
+        self._groups.append(asked.group)
+        self._shares.append(asked.shared)
+        self._turns.append(asked.turn)
+
+    def _row(self, id: int) -> _Asked:
+        """A row of the trace."""
+        row = self._recorded[id]
+        shared, size = 0, row.block_tokens
+        # The id of a block stands for the prompt up to its end, so the engine's own blocks within it are known by it.
+        hashes: list[Hashable] = [
+            (row.blocks[end // size], end) for end in range(self._block - 1, row.input_tokens, self._block) if size
+        ]
+        for block in row.blocks:
+            if block not in self._known:
+                break
+            shared += size
+        self._known.update(row.blocks)
+        return _Asked(row.input_tokens, row.output_tokens, hashes, min(shared, row.input_tokens))
+
+    def _next_turn(self, at: int) -> _Asked:
+        """The next turn of a session that is due, or the first of a new one."""
+        own, output = self._prompt(), self._output()
+        if self._resting and self._resting[0][0] <= at:
+            last = heapq.heappop(self._resting)[2]
+            prompt = last.prompt + last.output + own
+            hashes = [*last.hashes, *((last.session, n) for n in range(len(last.hashes), prompt // self._block))]
+            return _Asked(prompt, output, hashes, last.prompt, last.group, last.turn + 1, last.session)
+        group = self._group() if self._shared.tokens else ABSENT
+        shared = min(own, self._shared.tokens)
+        # Blocks that hold shared tokens only; any hashes will do.
+        opening: list[Hashable] = [(group, n) for n in range(shared // self._block)]
+        if self._shared.turns == 1:
+            return _Asked(own, output, opening, shared, group)
+        session = -2 - len(self._sent)
+        hashes = [*opening, *((session, n) for n in range(len(opening), own // self._block))]
+        return _Asked(own, output, hashes, shared, group, 0, session)
+
+    def _over(self, id: int, at: int) -> None:
+        """A turn has its answer."""
+        if self._shared.turns > 1:
+            asked = self._asked.pop(id)
+            if asked.turn + 1 < self._shared.turns:
+                heapq.heappush(self._resting, (at + self._shared.think_ns, id, asked))
 
     def _advance(self) -> list[int]:
         """Record what comes out next; returns the requests it finishes."""
@@ -293,4 +386,5 @@ class _Run:
             self._ended[done.id] = emission.at_ns
             self._cached[done.id] = done.cached_tokens
             self._answered += self._kept is None or done.id < self._kept
+            self._over(done.id, emission.at_ns)
         return [done.id for done in emission.finished]
