@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pacemark.answers.curve import operating_points
@@ -287,6 +288,14 @@ class TestPlates:
         page.locator("#spread select").select_option(label="TPOT")
         page.locator("#spread svg text").filter(has_text="TPOT (ms").first.wait_for()
         assert page.locator("#spread svg text").filter(has_text="ttft p95 < 20ms").count() == 0
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_axe_finds_no_fault(self, page: Page, scheme: Any) -> None:
+        page.emulate_media(color_scheme=scheme)
+        page.locator("#spread").get_by_role("button", name="Table").click()
+        page.wait_for_timeout(500)
+        found = Axe().run(page).response["violations"]
+        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == []
 
     def test_what_is_folded_can_be_read_on_paper(self, page: Page) -> None:
         page.evaluate("document.querySelectorAll('details').forEach(x => x.open = false)")

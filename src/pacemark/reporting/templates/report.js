@@ -21,6 +21,11 @@ async function draw(figure) {
     tooltip: { theme: dark.matches ? "dark" : "light" },
   }).then((drawn) => drawn.view);
   await figure.view;
+  plot.querySelector("svg").setAttribute("aria-label", figure.getAttribute("aria-label"));
+  for (const group of plot.querySelectorAll("[role=graphics-symbol]:not([aria-label])")) {
+    group.removeAttribute("role"); // it says nothing; the marks in it do
+    group.removeAttribute("aria-roledescription");
+  }
 }
 
 const drawAll = () => figures.reduce((before, figure) => before.then(() => draw(figure)), Promise.resolve());
