@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test coverage slow lint docs wheel bench fuzz clean
+.PHONY: demo test coverage slow lint docs wheel bench fuzz soak clean
 
 demo: .venv/run
 	$(BIN)/pacemark demo
@@ -44,6 +44,10 @@ bench: .venv/test
 fuzz: .venv/test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
 	$(BIN)/python benchmarks/fuzz.py --seconds 60
+
+# Half an hour of load, and whether anything grows.
+soak: .venv/test
+	$(BIN)/python benchmarks/soak.py --minutes 30
 
 clean:
 	rm -rf .venv

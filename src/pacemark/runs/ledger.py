@@ -26,6 +26,8 @@ METRICS_S = 5.0
 _NO_ECHO = (ABSENT, 0, 401, 403, 404, 429, 502, 503, 504)
 """Refusals that are not about what was asked."""
 _UNSAID = "what the server said is not kept, for it may hold the prompt"
+_AT_ONCE = 2048
+"""Requests that are put into columns together: as objects they take several times the room."""
 DETAIL_LETTERS = 300
 """How much of what a server says of a failure is kept."""
 
@@ -55,7 +57,8 @@ class Page:
         """Requests that began after `count_from` and have ended."""
         self._from_ns: int | None = None
         self._new: list[Exchange] = []
-        self._trace = trace_of([], open_loop)
+        self._parts = [trace_of([], open_loop)]
+        self._open_loop = open_loop
 
     def count_from(self, start_ns: int) -> None:
         """Count requests from now on, whatever becomes of them: those that begin after `start_ns`."""
@@ -64,8 +67,10 @@ class Page:
     def add(self, exchange: Exchange) -> None:
         """Take in a request that ended."""
         self._new.append(exchange)
+        if len(self._new) >= _AT_ONCE:
+            self._put_into_columns()
         if self._from_ns is not None:
-            self.counted += (exchange.scheduled_ns if self._trace.open_loop else exchange.sent_ns) > self._from_ns
+            self.counted += (exchange.scheduled_ns if self._open_loop else exchange.sent_ns) > self._from_ns
         self.last_ns = monotonic_ns()
         if exchange.status > 0:
             self.reached_ns = self.last_ns
@@ -84,10 +89,15 @@ class Page:
 
     def trace(self) -> Trace:
         """The columns of all that came so far, in the order sent. Only what is new is put into columns."""
+        self._put_into_columns()
+        if len(self._parts) > 1:
+            self._parts = [Trace.joined(self._parts).in_order()]
+        return self._parts[0]
+
+    def _put_into_columns(self) -> None:
         if self._new:
-            new, self._new = self._new, []
-            self._trace = Trace.joined([self._trace, trace_of(new, self._trace.open_loop)]).in_order()
-        return self._trace
+            self._parts.append(trace_of(self._new, self._open_loop))
+            self._new = []
 
     def health(self, died: Sequence[str] = ()) -> Health:
         """How well the client kept up so far."""
