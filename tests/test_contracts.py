@@ -40,6 +40,11 @@ def test_no_function_is_too_long() -> None:
     assert [x for x in sizes.items() if x[1] > FUNCTION_LINES] == []
 
 
+def test_the_measured_path_is_read_in_one_sitting() -> None:
+    path = [SOURCE / "instrument" / f"{name}.py" for name in ("generator", "connection", "clock")]
+    assert sum(len(file.read_text().splitlines()) for file in path) < 700
+
+
 TWINS = {
     # What the simulated server and the client that loads it both have: each has its own side of the wire.
     "Access", "Answer", "Ask", "Connection", "Plan", "Request", "main", "serving", "written",

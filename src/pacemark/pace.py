@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Arrivals = Literal["poisson", "constant", "gamma", "trace"]
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps of this share fill a circle evenly, however many there are."""
+
 
 class Concurrency(msgspec.Struct, frozen=True, tag_field="kind", tag="concurrency"):
     """Closed loop: `value` requests are in flight at any time; an answer starts the next request."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 from numpy.random import Generator
 
 from pacemark.dialects.bodies import Bodies
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.dialects.said import ANSWER
+from pacemark.dialects.said import ANSWER, Said
 from pacemark.dialects.sse import is_event_stream
 from pacemark.instrument.answer import Answer
 from pacemark.instrument.commands import Asking
@@ -30,17 +30,20 @@ AHEAD = 32
 class Asker:
     """Puts requests together, as it was last told to."""
 
-    def __init__(self, asking: Asking, part: tuple[int, int]) -> None:
-        """`part`: the number of this worker, and of how many."""
-        self._asking, self._part = asking, part
-        self._source = _source(asking, part)
-        self._read = DIALECTS[asking.api].read
+    _source: Synthetic | Conversations | Dataset | Replay
+    _read: Callable[[bytes, bool], Said]
+
+    def __init__(self, worker: int, workers: int) -> None:
+        """For the worker of this number, of so many. It can ask once it has been `told` how."""
+        self._part = worker, workers
+        self._head = b""
+        self._way: Asking | None = None
 
     def told(self, asking: Asking) -> None:
-        """Ask otherwise from now on; conversations go on where nothing but the head is another one."""
-        if msgspec.structs.replace(asking, head=self._asking.head) != self._asking:
-            self._source = _source(asking, self._part)
-        self._asking = asking
+        """Ask like this from now on; conversations go on where nothing but the head is another one."""
+        self._head, way = asking.head, msgspec.structs.replace(asking, head=b"")
+        if way != self._way:
+            self._way, self._source, self._read = way, _source(asking, self._part), DIALECTS[asking.api].read
 
     def request(self, level: int, index: int, share: float, stream: int) -> tuple[int, bytes, tuple[int, ...]] | None:
         """Output tokens, the whole request, and what else is known of it; None where there is nothing to ask."""
@@ -48,7 +51,7 @@ class Asker:
         if ask is None:
             return None
         body, _, tokens, *about = ask
-        return tokens, b"%b%d\r\n\r\n%b" % (self._asking.head, len(body), body), tuple(about)
+        return tokens, b"%b%d\r\n\r\n%b" % (self._head, len(body), body), tuple(about)
 
     def heard(self, level: int, index: int, answer: Answer) -> float:
         """What came back for a request, when its stream has ended; gives how many seconds the stream should rest.

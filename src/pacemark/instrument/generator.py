@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import math
 import random
-from collections import deque
 from collections.abc import Coroutine
 from time import monotonic_ns
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 from numpy.random import default_rng
 
 from pacemark.endpoint.address import WireError
+from pacemark.instrument.ahead import ahead
 from pacemark.instrument.answer import Answer
 from pacemark.instrument.asking import Asker
 from pacemark.instrument.clock import Alarm
@@ -38,18 +37,13 @@ from pacemark.instrument.connection import Connection
 from pacemark.instrument.patience import failed, pause_s
 from pacemark.instrument.pool import Pool, given_up
 from pacemark.instrument.reports import Reports, Request
-from pacemark.pace import Concurrency, Rate
+from pacemark.pace import GOLDEN, Concurrency, Rate
 from pacemark.trace import ABSENT
 
 BEAT_NS = 50_000_000
-EARLY_NS = 1_000_000
-"""No request is put together that close to the time at which another is due."""
 LOOK_NS = 250_000_000
 LOOK_AGAIN_S = 0.01
 """How soon a stream that found nothing to ask looks again: sessions may go on that rest now."""
-GOLDEN = (math.sqrt(5) - 1) / 2
-"""Steps of this share fill a circle evenly, however many there are. A stream's first answer is cut short by it: streams
-that start together with answers of one length would wait for each other's prompts, in step, for ever after."""
 
 
 class LoadGenerator:
@@ -78,7 +72,7 @@ class LoadGenerator:
         self._level = PROBE_LEVEL
         self._most = 0
         self._streams = 0
-        self._asker: Asker | None = None
+        self._asker = Asker(setup.worker, setup.workers)
         self.broken: BaseException | None = None
         """What ended a stream that should have gone on: a fault of pacemark's own."""
         self._jitter = random.Random(setup.seed + setup.worker)
@@ -89,8 +83,6 @@ class LoadGenerator:
     async def obey(self, command: Command) -> None:
         """Carry out one command; returns when it is done or, for `Begin`, under way."""
         if isinstance(command, Asking):
-            if self._asker is None:
-                self._asker = Asker(command, (self._setup.worker, self._setup.workers))
             self._asker.told(command)
         elif isinstance(command, Probe):
             for index, data in enumerate(command.requests):
@@ -160,13 +152,15 @@ class LoadGenerator:
         """Closed loop: one request after another, for as long as the load has room for this stream."""
         await self._alarm.until(start_ns)
         failures = 0
+        # A first answer is cut short: streams that start together with answers of one length would wait for each
+        # other's prompts, in step, for ever after.
         share = (number + 1) * GOLDEN % 1.0
         try:
             while number < self._streams and self._index < self._most:
                 level = self._level
                 request = self._next(share, number)
                 if request is None:
-                    if self._spent:
+                    if self._asker.empty:
                         break
                     await asyncio.sleep(LOOK_AGAIN_S)
                     continue
@@ -185,31 +179,18 @@ class LoadGenerator:
 
     async def _arrive(self, rate: Rate, start_ns: int) -> None:
         """Open loop: requests leave when the schedule says, however many are still unanswered."""
-        assert self._asker is not None
         offsets = self._asker.offsets(rate, default_rng([self._setup.seed, self._level]))
         mine = itertools.islice(offsets, self._setup.worker, self._most, self._setup.workers)
-        ahead: deque[tuple[int, Request | None]] = deque()
-        took_ns = 0
-        while True:
-            # As many as there is time for are put together beforehand, so that a burst waits for none of its own.
-            while len(ahead) < self._asker.ahead:
-                begun_ns = monotonic_ns()
-                if ahead and ahead[0][0] - begun_ns < 2 * took_ns + EARLY_NS:
-                    break
-                if (offset_ns := next(mine, None)) is None:
-                    break
-                ahead.append((start_ns + offset_ns, self._next()))
-                took_ns = max(monotonic_ns() - begun_ns, took_ns // 2)
-                await asyncio.sleep(0)
-            if not ahead or (ahead[0][1] is None and self._spent):
+        async for due_ns, request in ahead((start_ns + offset for offset in mine), self._next, self._asker.ahead):
+            if request is None and self._asker.empty:
                 break
-            due_ns, request = ahead.popleft()
             await self._alarm.until(due_ns)
             if request is not None:
                 self._spawn(self._arrived(request, due_ns))
                 await asyncio.sleep(0)  # send this one before the next is written
-        if not ahead and self._index < self._most:  # the schedule is over: a trace has no more rows
-            self._spent_ns = monotonic_ns()
+        else:
+            if self._index < self._most:  # the schedule is over: a trace has no more rows
+                self._spent_ns = monotonic_ns()
 
     async def _arrived(self, request: Request, due_ns: int) -> None:
         if self._places is None:
@@ -223,7 +204,6 @@ class LoadGenerator:
     # --- one request
 
     def _next(self, share: float = 1.0, stream: int = ABSENT) -> Request | None:
-        assert self._asker is not None
         level, index = self._level, self._index
         asked = self._asker.request(level, index, share, stream)
         if asked is None:
@@ -232,13 +212,7 @@ class LoadGenerator:
         self._index += self._setup.workers
         return Request(level, index, *asked)
 
-    @property
-    def _spent(self) -> bool:
-        """Whether nothing will be there to ask, now that there was nothing."""
-        return self._asker is None or self._asker.empty
-
     def _heard(self, request: Request, answer: Answer) -> float:
-        assert self._asker is not None
         return self._asker.heard(request.level, request.number, answer)
 
     async def _exchange(self, request: Request, due_ns: int, stream: int) -> Answer:

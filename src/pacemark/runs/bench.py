@@ -301,7 +301,7 @@ class Bench:
             self.folder.begin_level(self._level, load, begun_ns)
         spread_s = min(self._latency_s, max(self.settings.duration_s, 1.0))
         if isinstance(load, Concurrency):
-            # Half of it only: with it go the first answers, which are of uneven length (`generator.GOLDEN`).
+            # Half of it only: with it go the first answers, which are of uneven length (`LoadGenerator._stream`).
             spread_s /= 2
         # A schedule must not begin before its connections are open; a stream opens its own as it starts.
         connecting = expected_in_flight(load, spread_s) if isinstance(load, Rate) else 0

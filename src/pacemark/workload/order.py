@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.pace import GOLDEN
 from pacemark.workload.row import Rows
 
 __all__ = ["Order", "sampled"]
 
 _ORDER = 6
 """What is drawn with one seed, apart."""
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Order:
@@ -32,7 +32,7 @@ class Order:
 
     def rows_of(self, level: int, number: int) -> list[int]:
         """The rows of the session `number` of `level`, from 0; after the last the first comes again."""
-        unit = int(self._order[(int(level * _GOLDEN % 1.0 * len(self)) + number) % len(self)])
+        unit = int(self._order[(int(level * GOLDEN % 1.0 * len(self)) + number) % len(self)])
         if self._starts is None or self._rows is None:
             return [unit]
         return [int(k) for k in self._rows[self._starts[unit] : self._starts[unit + 1]]]
