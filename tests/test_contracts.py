@@ -49,7 +49,7 @@ TWINS = {
     # What the simulated server and the client that loads it both have: each has its own side of the wire.
     "Access", "Answer", "Ask", "Connection", "Plan", "Request", "main", "serving", "written",
     # The API has the words of the commands; what it calls may have them too.
-    "compare", "find", "run",
+    "compare", "find", "run", "together",
     # One for each dialect, or for each kind of file.
     "SCHEMA", "body", "read",
     # Short names for types of arrays, and bounds that each module has for itself.

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pacemark.answers.allowance import Allowance
     from pacemark.answers.datafile import data
     from pacemark.api import check, compare, demo, find, load, log_to_mlflow, plan, report, run, serve, show, sweep
+    from pacemark.api import index as index
     from pacemark.api import resume as resume
+    from pacemark.api import together as together
     from pacemark.api import versus as versus
     from pacemark.errors import BadInput, PacemarkError, RunFailed
     from pacemark.runs.calibration import calibrate
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Allowance", "BadInput", "PacemarkError", "Run", "RunFailed", "calibrate", "check", "compare", "data", "demo",
-    "find", "load", "log_to_mlflow", "plan", "report", "resume", "run", "serve", "show", "simulate", "sweep", "versus",
+    "find", "index", "load", "log_to_mlflow", "plan", "report", "resume", "run", "serve", "show", "simulate", "sweep",
+    "together", "versus",
 ]  # fmt: skip
 
 _HOMES = {

@@ -23,13 +23,14 @@ from pacemark.runs.conduct import Options
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.resume import Anew, resumed
 from pacemark.runs.run import ComparedRuns, ContestOfRuns, Run
+from pacemark.runs.together import write_index, write_together
 from pacemark.runs.versus import ROUNDS, SLICE_S, contested
 from pacemark.traffic import given
 from pacemark.values import positive, share
 
 __all__ = [
-    "Options", "Run", "ServeOptions", "check", "compare", "demo", "find", "load", "log_to_mlflow", "plan", "report",
-    "resume", "run", "serve", "share", "show", "sweep", "versus",
+    "Options", "Run", "ServeOptions", "check", "compare", "demo", "find", "index", "load", "log_to_mlflow", "plan",
+    "report", "resume", "run", "serve", "share", "show", "sweep", "together", "versus",
 ]  # fmt: skip
 
 _OPTIONS = tuple(Options.__annotations__)
@@ -119,6 +120,18 @@ def report(path: str | Path, *, budget: str = "") -> Run:
     Raises BadInput where there are none.
     """
     return conclude.anew(Path(path), parse_budget(budget) if budget else None)
+
+
+def together(paths: Sequence[str | Path], *, output: str | Path = "together.html") -> Path:
+    """Write one page of several stored runs, 2 to 8: the curve of each, and how each differs from the first. Raises
+    BadInput."""
+    return write_together([Path(path) for path in paths], Path(output))
+
+
+def index(folder: str | Path = "runs", *, output: str | Path = "") -> Path:
+    """Write a page of the runs in a folder: the newest answers, how they went over time, and a link to each report; to
+    `index.html` in the folder if nothing else is said. Raises BadInput."""
+    return write_index(Path(folder), Path(output) if output else Path(folder) / "index.html")
 
 
 def resume(path: str | Path, *, tell: Callable[[Step], None] = lambda step: None, **anew: Unpack[Anew]) -> Run:

@@ -15,7 +15,7 @@ from pacemark import showing
 from pacemark.commands.compare import compare_command
 from pacemark.commands.versus import versus_command
 from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, reason, storing
-from pacemark.errors import PacemarkError, Stopped
+from pacemark.errors import BadInput, PacemarkError, Stopped
 from pacemark.flags import (
     ACCESS,
     LEVELS,
@@ -167,10 +167,19 @@ def show_command(
 @app.command("list")
 @flags("json")
 def list_command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of runs.")] = Path("runs"), **given: Any
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of runs.")] = Path("runs"),
+    html: Annotated[
+        bool, typer.Option("--html", help="Write index.html there: the newest answers, and trends.")
+    ] = False,
+    **given: Any,
 ) -> None:
     """List the stored runs of a folder. The newest is the last; of each it tells when, what, and the answer."""
     from pacemark.runs.listing import stored_runs
+
+    if html:
+        from pacemark import api as face
+
+        return typer.echo(f"page: {face.index(folder)}")
 
     found = stored_runs(folder)
     if given["json"]:
@@ -197,10 +206,22 @@ def resume_command(
 
 @app.command("report")
 @flags("budget no_fail_budget join mlflow json")
-def report_command(run: RunPath = Path("runs"), **given: Any) -> None:
-    """Compute the summary and report of a stored run anew. For another --budget, if you like."""
+def report_command(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="Run folder, or a folder of runs for its newest.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Of several runs: the page to write.")] = Path("together.html"),
+    **given: Any,
+) -> None:
+    """Compute the summary and report of a stored run anew. For another --budget, if you like; several runs become one
+    page, with what differs from the first."""
     from pacemark import api as face
 
+    if runs and len(runs) > 1:
+        if given["budget"] or given["join"] or given["mlflow"] or given["json"]:
+            raise BadInput("--budget, --join, --mlflow and --json are of one run: give one, or compare two")
+        return typer.echo(f"page: {face.together(runs, output=output)}")
+    run = runs[0] if runs else Path("runs")
     with storing(str(run)):
         done = face.report(run, budget=given["budget"])
     showing.tell(done, given["json"], mlflow=given["mlflow"], join=given["join"])

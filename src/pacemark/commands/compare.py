@@ -40,6 +40,7 @@ def compare_command(
     everything: Annotated[bool, typer.Option("--all", help="Every figure, not only those that differ.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gate's conditions as JUnit.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write both runs, drawn, as one page.")] = None,
     **given: Any,
 ) -> None:
     """Compare two runs, level by level. Stored ones, or a target with a stored run; exit code 1 where a --fail-if
@@ -59,6 +60,8 @@ def compare_command(
     _told_apart(found, given["json"], markdown=markdown, everything=everything, gate=bool(fail_if) > even_if_different)
     if junit is not None:
         junit.write_text(of_gate(found, undecided), encoding="utf-8")
+    if html is not None and found.a and found.b:
+        note(f"page: {face.together([found.a.run, found.b.run], output=html)}")
     if target and found.b and found.b.ended == "interrupted":
         raise Stopped(f"stopped; what had finished is in {found.b.run}")
     _judged(found, undecided)

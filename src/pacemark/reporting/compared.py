@@ -16,7 +16,7 @@ from pacemark.answers.comparison import Compared, ComparedLevel, Comparison, Out
 from pacemark.reporting.words import plain, value
 from pacemark.summary import Figure
 
-__all__ = ["comparison", "comparison_html", "markdown", "text"]
+__all__ = ["compared_lines", "compared_rows", "comparison", "comparison_html", "markdown", "text"]
 
 _METRICS = {
     "output_tokens_per_s": "output tok/s",
@@ -60,6 +60,25 @@ def markdown(compared: Compared, *, everything: bool = False) -> str:
         cells = (plain(level.asked or level.load), name, value(x.a), value(x.b), _change(x.ratio), x.verdict)
         lines.append(f"| {' | '.join(map(_escaped, cells))} |")
     return "\n".join(lines)
+
+
+def compared_lines(compared: Compared, other: str = "B") -> list[str]:
+    """The conditions of a gate, how many figures differ, and what else does; run B is called `other`."""
+    said = [*_gate(compared), _counted(compared, other)]
+    return [
+        *said,
+        *(f"They differ in {d}." for d in compared.differences),
+        *(f"Left out: {x}." for x in compared.left_out),
+    ]
+
+
+def compared_rows(compared: Compared, *, everything: bool = False) -> list[list[str]]:
+    """A row per figure that differs, or for `everything`: load, figure, A, B, ratio, verdict."""
+    return [
+        [plain(level.asked or level.load), name, value(x.a), value(x.b), _change(x.ratio), x.verdict]
+        for level in compared.levels
+        for name, x in _rows(level, everything)
+    ]
 
 
 def text(compared: Compared) -> str:
@@ -110,20 +129,24 @@ def _outcome(outcome: Outcome) -> str:
 
 
 def _summary(compared: Compared, everything: bool) -> list[str]:
+    sides = [f"{name}: {_side(side)}" for name, side in (("A", compared.a), ("B", compared.b)) if side]
+    return [*sides, _counted(compared, "B", more=not everything)]
+
+
+def _counted(compared: Compared, other: str, *, more: bool = False) -> str:
+    """How many figures differ, and which way; `more`: where the rest is to be seen."""
     found = [c for level in compared.levels for c in level.metrics.values() if not _absent(c)]
     differ = [c for c in found if c.verdict not in _QUIET]
     unknown = sum(c.verdict == "undecidable" for c in found)
     parts = [f"{len(differ)} of {len(found)} figures differ at {_count(len(compared.levels), 'load')}"]
     worse = sum(c.verdict in ("slower", "lower") for c in differ)
     if differ:
-        parts.append(f"B is worse in {worse} and better in {len(differ) - worse}")
+        parts.append(f"{other} is worse in {worse} and better in {len(differ) - worse}")
     if unknown:
         parts.append(f"{unknown} cannot be told, for want of requests")
-    if not everything and len(differ) < len(found):
+    if more and len(differ) < len(found):
         parts.append("--all shows the rest")
-    return [f"{name}: {_side(side)}" for name, side in (("A", compared.a), ("B", compared.b)) if side] + [
-        "; ".join(parts) + "."
-    ]
+    return "; ".join(parts) + "."
 
 
 def _side(side: Side) -> str:

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from altair.utils.schemapi import debug_mode
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pacemark.figures.picture import LevelPicture
@@ -22,24 +17,22 @@ from pacemark.reporting import drawing
 from pacemark.reporting.answer import answer, search_of
 from pacemark.reporting.brief import brief
 from pacemark.reporting.charts import curve as charts
-from pacemark.reporting.charts.theme import theme
-from pacemark.reporting.plates import FROM, Plate, curve_specs, plates
+from pacemark.reporting.plates import curve_specs, plates
 from pacemark.reporting.reasons import counts, grouped
 from pacemark.reporting.server import server_in_words
+from pacemark.reporting.sheet import rendered
 from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import (
     client_in_words,
     ended,
     errors,
-    interval,
     load_axis,
-    load_cell,
     plain,
     reasons,
     title,
+    when,
 )
 from pacemark.summary import Level, Summary
-from pacemark.units import number
 
 
 def write_html(summary: Summary, path: str | Path, pictures: Sequence[LevelPicture] = ()) -> None:
@@ -54,11 +47,13 @@ def html(summary: Summary, pictures: Sequence[LevelPicture] = ()) -> str:
     with debug_mode(False), ThreadPoolExecutor(1) as aside:  # what draws leaves Python to others meanwhile
         drawn = plates(summary, pictures)
         svg = aside.submit(drawing.svg, charts.column(curve_specs(drawn)))
-        data = _data([plate for section in drawn.values() for plate in section])
+        shown = [plate for section in drawn.values() for plate in section]
     first, *others = answer(summary)
-    return _template().render(
+    return rendered(
+        "report.html",
+        shown,
         title=title(summary),
-        when=_when(run["started"]) if run.get("started") else "",
+        when=when(run["started"]) if run.get("started") else "",
         ending=f"failed: {plain(run['failure'])}" if run.get("failure")
         else "was interrupted." if run.get("interrupted")
         else f"was stopped by a rule of yours: {plain(run['stopped'])}." if run.get("stopped") else "",
@@ -79,10 +74,8 @@ def html(summary: Summary, pictures: Sequence[LevelPicture] = ()) -> str:
         facts=_facts(summary),
         command=run.get("command"),
         schema=summary.schema,
+        remarks_on=_remarks,
         svg=Markup(svg.result()),
-        css=Markup(_file("report.css")),
-        data=Markup(data),
-        code=Markup(drawing.script()),
     )  # fmt: skip
 
 
@@ -93,43 +86,11 @@ def _verdicts(levels: Sequence[Level]) -> str:
     return f"{len(levels)} level{'' if len(levels) == 1 else 's'}: {', '.join(said)}" if levels else "none finished"
 
 
-@cache
-def _template() -> Template:
-    """The page. What it is given as a string comes out on one line and escaped; only `Markup` is let through."""
-    page = Environment(
-        loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda x: plain(x) if isinstance(x, str) and not isinstance(x, Markup) else x,
-    )  # fmt: skip
-    page.filters |= {
-        "capital": lambda text: text[:1].upper() + text[1:],
-        "count": "{:,}".format,
-        "load_cell": load_cell,
-        "number": lambda value: "-" if value is None else number(value),
-        "interval": interval,
-        "remarks": _remarks,
-        "share": lambda value, digits: f"{value:.{digits}%}",
-    }
-    return page.get_template("report.html")
-
-
-@cache
-def _file(name: str) -> str:
-    return (files("pacemark.reporting") / "templates" / name).read_text("utf-8")
-
-
 def _remarks(level: Level) -> list[str]:
     """What stands below a level's figures."""
     said = reasons(level) + traffic_in_words(level) + server_in_words(level)
     said += [f"Ended by {ended(level)}"] if level.ended_by in ("precision", "max_duration", "allowance") else []
     return said + ([f"Failed requests: {errors(level)}"] if level.requests.failed else [])
-
-
-def _data(drawn: Sequence[Plate]) -> str:
-    """The charts and their tables, as JSON that may stand in a script element."""
-    shown = {plate.id: [choice._asdict() for choice in plate.choices] for plate in drawn}
-    data = {"from": FROM, "charts": shown, "light": theme(), "dark": theme(dark=True)}
-    # In a script element only "<" can end it or open a comment, so no text from outside may bring one.
-    return msgspec.json.encode(data).decode().replace("<", "\\u003c")
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
@@ -153,11 +114,3 @@ def _fact(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _when(started: str) -> str:
-    """A time of ISO 8601 as people read it; any other text as it is."""
-    try:
-        return datetime.fromisoformat(started).strftime("%Y-%m-%d %H:%M:%S %Z").strip()
-    except (TypeError, ValueError):
-        return plain(started)

@@ -19,7 +19,7 @@ from pacemark.reporting.charts.time import time_part
 from pacemark.summary import Summary, Timeline
 from pacemark.units import number
 
-__all__ = ["FROM", "Choice", "Plate", "curve_specs", "plates"]
+__all__ = ["FROM", "Choice", "Plate", "curve_specs", "fluid", "plates"]
 
 _SIZES = ((1100, 960, 430), (740, 610, 610), (0, 255, 255))
 """Page widths from which on a size is used, and the plots' widths: of the curve, and of each chart by load."""
@@ -64,11 +64,11 @@ def plates(summary: Summary, pictures: Sequence[LevelPicture]) -> dict[str, list
     curve, *by_load = _sized(summary)
     found = {"answer": [curve], "load": by_load, "spread": [], "time": [], "lanes": []}
     for part in time_part(summary, _NARROW):
-        found["time"].append(Plate("time", "The run over time", [Choice("", [_fluid(part)], *_times(summary))]))
+        found["time"].append(Plate("time", "The run over time", [Choice("", [fluid(part)], *_times(summary))]))
     if spreads := list(_spreads(summary, pictures)):
         found["spread"].append(Plate("spread", "The distribution of latencies, by level", spreads, "Of"))
     if lanes := [x for x in pictures if x.lanes]:
-        choices = [Choice(x.name, [_fluid(lanes_chart(x.lanes))], *lanes_table(x.lanes)) for x in lanes]
+        choices = [Choice(x.name, [fluid(lanes_chart(x.lanes))], *lanes_table(x.lanes)) for x in lanes]
         chosen = str(recommended(summary))
         first = next((n for n, x in enumerate(lanes) if x.name == chosen), len(lanes) - 1)
         found["lanes"].append(Plate("lanes", "Requests of a level side by side", choices, "Level", first))
@@ -105,7 +105,7 @@ def _inline(spec: Spec) -> Iterator[list[dict[str, Any]]]:
         yield from _inline(layer)
 
 
-def _fluid(chart: alt.LayerChart | alt.Chart) -> Spec:
+def fluid(chart: alt.LayerChart | alt.Chart) -> Spec:
     """A chart as wide as its place."""
     spec: Spec = chart.to_dict(validate=False)
     return spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
@@ -116,7 +116,7 @@ def _spreads(summary: Summary, pictures: Sequence[LevelPicture]) -> Iterator[Cho
     for metric, name in _TIMED.items():
         there = [one for one in pictures if one.spreads.get(metric)]
         if there:
-            yield Choice(name, [_fluid(spread_chart(there, metric, name, budget))], *spread_table(there, metric))
+            yield Choice(name, [fluid(spread_chart(there, metric, name, budget))], *spread_table(there, metric))
 
 
 def _budget(summary: Summary) -> Budget | None:

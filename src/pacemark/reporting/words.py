@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pacemark.figures.verdict import NOTES
 from pacemark.pace import Rate
@@ -130,3 +131,11 @@ def client_in_words(summary: Summary) -> str:
         ending = f"{worst}." if worst else ""
         return f"Arrival times were taken by the client itself: what it was late by is in the figures.{ending}{bound}"
     return "No level finished, so nothing is known of the client."
+
+
+def when(started: str) -> str:
+    """A time of ISO 8601 as people read it; any other text as it is."""
+    try:
+        return datetime.fromisoformat(started).strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+    except (TypeError, ValueError):
+        return plain(started)
