@@ -136,6 +136,19 @@ class TestSource:
         assert place["parallel_requests"] == [1, 2, 8]
         assert place["dbutils"].widgets.defaults["output_tokens"] == "64"
 
+    def test_rows_of_a_file_or_a_table_take_the_place_of_made_up_prompts(self) -> None:
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+
+        class Spark:
+            @staticmethod
+            def table(name: str) -> str:
+                return f"the rows of {name}"
+
+        for data, rows in (("/Volumes/a/b/c.jsonl", "/Volumes/a/b/c.jsonl"), ("a.b.c", "the rows of a.b.c")):
+            place: dict[str, Any] = {"dbutils": Dbutils({"endpoint": "my-llm", "data": data}), "spark": Spark}
+            exec(cell(notebook, "DEFAULTS").source, place)
+            assert place["traffic"] == {"data": rows, "output_tokens": 64}
+
 
 class Dbutils:
     """A stand-in for what only a Databricks notebook has: widgets, some of them filled in."""

@@ -85,6 +85,8 @@ class TestGone:
         page = Page()
         page.add(exchange(0, [1]))
         assert Doubts(Rate(0.01), page).gone([beat()], monotonic_ns() + 60 * SECOND) is None
+        late = monotonic_ns() + 60 * SECOND  # a request that has only just been sent, after a long pause
+        assert Doubts(Rate(0.01), page).gone([beat(in_flight=1, oldest_ns=late - SECOND)], late) is None
 
 
 class TestOneAtATime:

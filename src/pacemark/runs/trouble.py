@@ -83,7 +83,9 @@ class Doubts:
             return f"the endpoint is gone: each of the last {failures} requests failed ({kind}), for {_s(silent_ns)}"
         in_flight = sum(b.in_flight for b in beats)
         slowest_ns = max(self._usual_ns, page.slowest_ns)
-        if now - page.last_ns > max(SILENT_NS, 10 * slowest_ns) and in_flight:
+        # After a pause of the arrivals nobody is silent who has not been asked for so long.
+        asked_ns = min((b.oldest_ns for b in beats if b.oldest_ns != ABSENT), default=now)
+        if now - max(page.last_ns, asked_ns) > max(SILENT_NS, 10 * slowest_ns) and in_flight:
             longest = f"none took longer than {slowest_ns / 1e9:.1f} s before"
             return f"the endpoint went silent: {in_flight} requests wait, none has ended for {_s(silent_ns)}, {longest}"
         return None

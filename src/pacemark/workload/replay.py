@@ -17,7 +17,7 @@ from pacemark.workload.order import sampled
 from pacemark.workload.prose import prose
 from pacemark.workload.row import Row, Rows
 from pacemark.workload.source import Ask, Written
-from pacemark.workload.words import Prompts, prompt, salt
+from pacemark.workload.words import Prompts, drawn_salt, prompt
 
 __all__ = ["Blocks", "Replay", "Timed", "mark_shared", "timed"]
 
@@ -130,8 +130,8 @@ class Blocks:
 
     def _made(self, id: int, tokens: int, before: float) -> str:
         digest = hashlib.sha256(f"{self._place}:{id}".encode()).digest()
-        opening = salt(*np.frombuffer(digest[:16], "<u4").tolist())
-        rng = np.random.default_rng(np.frombuffer(digest[16:], "<u4"))
+        rng = np.random.default_rng(np.frombuffer(digest, "<u4"))
+        opening = drawn_salt(rng)
         # Words are whole: what is rounded is drawn, by the id too, so that many blocks are as long as they should be.
         beyond = before if before else self._prompts.salt_tokens
         words = int((tokens - beyond) / self._prompts.tokens_per_word + rng.random())

@@ -47,10 +47,11 @@ class Prompts(msgspec.Struct, frozen=True):
 
 def salt(*place: int) -> str:
     """Letters that nothing else opens with, drawn from `place`."""
-    return _salt(np.random.default_rng(place))
+    return drawn_salt(np.random.default_rng(place))
 
 
-def _salt(rng: np.random.Generator) -> str:
+def drawn_salt(rng: np.random.Generator) -> str:
+    """The same, from a generator."""
     return "".join(string.ascii_lowercase[i] for i in rng.integers(0, 26, SALT_LETTERS).tolist())
 
 
@@ -61,7 +62,7 @@ def prompt(seed: int, level: int, index: int, words: int, script: str = "latin")
     (seed, level, index) alone: the same request has the same text whichever worker sends it.
     """
     rng = np.random.default_rng([seed, level, index])
-    opening = _salt(rng)
+    opening = drawn_salt(rng)
     return f"{opening} {prose(script).text(rng, words)}" if words > 0 else opening
 
 
