@@ -12,15 +12,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
-import time
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,44 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pacemark.pace import Rate
 from pacemark.runs.folder import RunFolder
 from pacemark.simulator import serving
-from support.processes import family
-
-LENGTHS = ("--input-tokens", "lognormal(200, cv=1)", "--output-tokens", "uniform(4, 60)")
-NAMES = ("coordinator", "worker", "reader")
-
-
-class Look(NamedTuple):
-    """One process at one moment."""
-
-    rss_kb: int
-    descriptors: int
-    threads: int
-
-
-def looked(pid: int) -> Look:
-    """A process as it is. Raises OSError where it has ended."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-    return Look(int(fields["VmRSS"].split()[0]), descriptors, int(fields["Threads"]))
-
-
-def run(url: str, load: tuple[str, ...], seconds: float, out: Path) -> dict[str, list[Look]]:
-    """Measure for so long; the looks at each process."""
-    words = ["sweep", url, *load, "--duration", f"{seconds:g}", *LENGTHS, "--workers", "1", "--out", str(out)]
-    command = [sys.executable, "-m", "pacemark.cli", *words]
-    looks: dict[str, list[Look]] = {name: [] for name in NAMES}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            with contextlib.suppress(OSError):
-                ours = [
-                    p for p in family(process.pid) if b"instrument.worker" in Path(f"/proc/{p}/cmdline").read_bytes()
-                ]
-                for name, pid in zip(NAMES, [process.pid, *sorted(ours)], strict=False):
-                    looks[name].append(looked(pid))
-            time.sleep(1.0)
-    assert process.returncode in (0, 3), process.returncode
-    return looks
+from support.soaking import Look, growth, soaked
 
 
 def told(what: str, looks: dict[str, list[Look]], path: Path) -> None:
@@ -84,11 +43,9 @@ def told(what: str, looks: dict[str, list[Look]], path: Path) -> None:
     columns = sum(getattr(trace, name).nbytes for name in trace.__slots__ if hasattr(getattr(trace, name), "nbytes"))
     print(f"{what}: {requests:,} requests and {events:,} events in {window.seconds:.0f} s; database: {sound}")
     for name, seen in looks.items():
-        tenth = max(1, len(seen) // 10)
-        first, last = seen[tenth : 2 * tenth], seen[-2 * tenth : -tenth]  # without the start and the report
-        grown = [np.median([x[k] for x in last]) - np.median([x[k] for x in first]) for k in range(3)]
+        by = growth(seen)
         beside = f" (its columns are {0.8 * columns / 1e6:.0f} MB)" if name == "coordinator" else ""
-        print(f"  {name:12} {grown[0] / 1e3:+7.1f} MB{beside}, {grown[1]:+.0f} descriptors, {grown[2]:+.0f} threads")
+        print(f"  {name:12} {by.rss_kb / 1e3:+7.1f} MB{beside}, {by.descriptors:+} descriptors, {by.threads:+} threads")
     begun = trace.scheduled_ns if open_loop else trace.sent_ns
     late_ms = (trace.sent_ns - trace.scheduled_ns) / 1e6
     bounds = np.linspace(window.start_ns, window.end_ns, 5)
@@ -110,7 +67,7 @@ def main() -> None:
     with serving("fixed", ttft_ms=50, itl_ms=10) as served, tempfile.TemporaryDirectory() as folder:
         for number, (what, load) in enumerate(loads.items()):
             out = Path(folder) / str(number)
-            looks = run(served.url, load, given.minutes * 30, out)
+            looks = soaked(served.url, load, given.minutes * 30, out)
             told(what, looks, next(out.iterdir()))
 
 
