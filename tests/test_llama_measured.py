@@ -143,3 +143,6 @@ def test_client_and_server_agree_to_the_token_and_in_ttft_to_the_transport(llama
     assert phases.prefill_ms is not None
     assert phases.network_ms is not None
     assert phases.network_ms >= -1.0
+    ((agrees, client_ms),) = [(c.agrees, c.client) for c in server.checks if c.what == "request_ttft_ms"]
+    assert agrees is True  # by the timings that each answer holds
+    assert client_ms == pytest.approx(phases.prefill_ms + phases.network_ms + (phases.client_ms or 0.0))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Agreement", "ByModel", "Gauge", "Phases", "Server", "ServerRun", "WithinEdge"]
+__all__ = ["Agreement", "ByModel", "Gauge", "Phases", "Server", "ServerMoment", "ServerRun", "WithinEdge"]
 
 
 class ByModel(msgspec.Struct, frozen=True):
@@ -80,6 +80,20 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     checks: list[Agreement] = []
     ttft_within: list[WithinEdge] = []
     phases: Phases = Phases()
+
+
+class ServerMoment(msgspec.Struct, frozen=True):
+    """A server at one time of its run; of what it counts, since the look before."""
+
+    at_s: float
+    running: float | None = None
+    waiting: float | None = None
+    kv_used: float | None = None
+    """Share of the KV cache in use."""
+    preemptions: float | None = None
+    prefix_hits: float | None = None
+    """Share of the prompt tokens looked up that were in the prefix cache."""
+    power_w: float | None = None
 
 
 class ServerRun(msgspec.Struct, frozen=True, kw_only=True):

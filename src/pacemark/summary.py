@@ -12,9 +12,7 @@ import msgspec
 from pacemark.laws import Fits as Fits
 from pacemark.laws import Scalability as Scalability
 from pacemark.laws import StepTime as StepTime
-from pacemark.metered import ByModel as ByModel
-from pacemark.metered import Server as Server
-from pacemark.metered import ServerRun as ServerRun
+from pacemark.metered import ByModel, Server, ServerMoment, ServerRun
 from pacemark.pace import Load, Rate
 
 SCHEMA = "pacemark/summary/1"
@@ -403,6 +401,8 @@ class Timeline(msgspec.Struct, frozen=True):
     in_flight: list[float] = []
     """Requests, on average."""
     failed: list[int] = []
+    server: list[ServerMoment] = []
+    """Where its metrics were read."""
 
 
 class Line(msgspec.Struct, frozen=True):

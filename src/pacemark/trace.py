@@ -40,6 +40,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "connection": (ABSENT, np.int64),
     "served_by": ("", np.str_),
     "filtered": (False, np.bool_),
+    **dict.fromkeys(("server_queue_ms", "server_prefill_ms", "server_decode_ms"), (float(ABSENT), np.float64)),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
 
@@ -153,6 +154,10 @@ class Exchange(msgspec.Struct, frozen=True):
     """Which of several models answered, as the server's header says it."""
     filtered: bool = False
     """A content filter annotated its events, and may have held text back until it had judged it."""
+    server_queue_ms: float = ABSENT
+    """What the server said of this request itself: how long it waited, its prompt took, its tokens took."""
+    server_prefill_ms: float = ABSENT
+    server_decode_ms: float = ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +221,10 @@ class Trace:
     """(n,) which of several models answered."""
     filtered: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     """(n,) a content filter annotated the events."""
+    server_queue_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(n,) how long the request waited in the server, its prompt took, its tokens took, as its answer says."""
+    server_prefill_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    server_decode_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     lag_ns: NDArray[np.int32] = field(default_factory=lambda: _NO_LAGS)
     """One per read of all requests, in no order: how long bytes lay in the kernel. Parts of a trace have none."""
     refusals: tuple[str, ...] = ()

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 import pacemark
-from pacemark.metered import ServerRun
+from pacemark.metered import Server, ServerRun
+from pacemark.reporting.charts.server import moments_part, phases_part
+from pacemark.reporting.server import where_time_goes
 from pacemark.simulator import Served, serving
-from pacemark.summary import Server, Summary
+from pacemark.summary import Summary, Timeline
 
 SHORT: Any = {"input_tokens": 32, "output_tokens": 8, "duration": 1.0}
 
@@ -35,6 +38,15 @@ def test_client_and_server_agree_to_the_token(tmp_path: Path) -> None:
         assert isinstance(level.server, Server)
         assert level.server.phases.queue_ms is not None
         assert "other_traffic" not in {reason.code for reason in level.verdict.reasons}
+    assert isinstance(run.summary.timeline, Timeline)
+    moments = run.summary.timeline.server
+    assert {moment.running for moment in moments} & {1.0, 4.0}
+    assert {moment.preemptions for moment in moments} == {0.0}
+    assert all(moment.power_w is None for moment in moments)
+    charts = [*phases_part(run.summary, 400), *moments_part(run.summary, 400)]
+    assert [chart.title.text for chart in charts] == [
+        "Where the time goes", "Requests in the server", "KV cache in use, prefix hits",
+    ]  # fmt: skip
     again = pacemark.report(run.path)  # the looks are stored
     assert run_of(again.summary) == whole
     for level, before in zip(again.levels, run.levels, strict=True):
@@ -47,7 +59,9 @@ def test_without_metrics_nothing_is_told(tmp_path: Path) -> None:
     run = pacemark.run("sim:demo", concurrency=1, out=tmp_path, **SHORT)
     stored = json.loads((run.path / "summary.json").read_text())
     assert "server" not in stored
-    assert "server" not in stored["levels"][0]
+    told = stored["levels"][0]["server"]  # by the answers themselves
+    assert (told["engine"], told["looks"], told["kv_used"]) == ("its answers", 0, None)
+    assert [check["agrees"] for check in told["checks"]] == [True]
 
 
 def keep_asking(served: Served, stop: threading.Event) -> None:
@@ -78,6 +92,26 @@ def test_a_second_clients_traffic_is_found_and_named(tmp_path: Path) -> None:
     for check in run_of(run.summary).checks:
         assert check.agrees is False
         assert (check.server or 0) > (check.client or 0)
+
+
+def test_where_the_time_goes_is_said_by_load(tmp_path: Path) -> None:
+    run = pacemark.sweep("sim:demo", concurrency=[2, 80], metrics="auto", out=tmp_path, **SHORT)
+    said = where_time_goes(run.summary)
+    assert said == "most of TTFT is prefill up to 2 parallel requests; from 80 parallel requests on it is queue"
+    assert not phases_part(msgspec.structs.replace(run.summary, levels=[]), 400)
+
+
+@pytest.mark.parametrize("api", ["chat", "ollama"])
+def test_each_answer_tells_of_its_own_times(tmp_path: Path, api: str) -> None:
+    """TTFT = network and client + queue + prefill, of each request."""
+    run = pacemark.run("sim:demo", concurrency=8, api=api, out=tmp_path, **SHORT)
+    (level,) = run.levels
+    assert isinstance(level.server, Server)
+    (check,) = level.server.checks
+    assert check.agrees is True
+    phases = level.server.phases
+    parts = [phases.client_ms, phases.network_ms, phases.queue_ms, phases.prefill_ms]
+    assert sum(part for part in parts if part is not None) == pytest.approx(level.ttft_ms.mean.value, rel=1e-6)
 
 
 def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:

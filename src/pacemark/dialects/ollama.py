@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, fields_of, tally
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, duration_ms, fields_of, tally
 from pacemark.dialects.streams import Fields, lines, one_object
 
 
@@ -49,6 +49,9 @@ def _take(said: Said, value: Fields, end: int) -> None:
         said.done_at, said.finish_reason = end, str(value.get("done_reason") or "done")
         said.prompt_tokens = tally(value.get("prompt_eval_count"))
         said.completion_tokens = tally(value.get("eval_count"))
+        said.queue_ms = duration_ms(value.get("load_duration"), 1e-6)  # waiting for a runner, with the model in it
+        said.prefill_ms = duration_ms(value.get("prompt_eval_duration"), 1e-6)
+        said.decode_ms = duration_ms(value.get("eval_duration"), 1e-6)
 
 
 def _carried(value: Fields) -> tuple[int, str]:

@@ -22,7 +22,9 @@ from pacemark.dialects.said import (
     Said,
     broke,
     busy_code,
+    duration_ms,
     error_text,
+    fields_of,
     line_of,
     loosely,
     says_failure,
@@ -89,6 +91,10 @@ class _Chunk(msgspec.Struct):
     error_code: Any = None
     """Databricks' way to report a failure."""
     object: str | None = None
+    timings: Any = None
+    """llama.cpp's times of this request."""
+    metrics: Any = None
+    """vLLM's, with --enable-per-request-metrics."""
 
 
 _decode = msgspec.json.Decoder(_Chunk, strict=False).decode
@@ -112,6 +118,8 @@ def _tolerant(value: Any) -> _Chunk:
         error=value.get("error"),
         error_code=value.get("error_code"),
         object=_text_or_none(value.get("object")),
+        timings=value.get("timings"),
+        metrics=value.get("metrics"),
     )
 
 
@@ -237,8 +245,16 @@ def _take(said: Said, chunk: _Chunk, end: int) -> None:
         said.finish_reason, said.done_at = finish, end
     if chunk.usage is not None:
         _count(said, chunk.usage, kind)
+    if chunk.timings or chunk.metrics:
+        _time(said, fields_of(chunk.timings), fields_of(chunk.metrics))
     if finish and _FAILED.search(finish):
         said.fail(f"finish_{finish.lower()}", f"the answer ended with finish_reason {finish!r}")
+
+
+def _time(said: Said, timings: dict[str, Any], metrics: dict[str, Any]) -> None:
+    said.queue_ms = duration_ms(metrics.get("queue_time_ms"))
+    said.prefill_ms = duration_ms(timings.get("prompt_ms", metrics.get("time_to_first_token_ms")))
+    said.decode_ms = duration_ms(timings.get("predicted_ms", metrics.get("generation_time_ms")))
 
 
 def _count(said: Said, usage: _Usage, kind: int) -> None:

@@ -91,6 +91,7 @@ def understand(
         connection=raw.connection,
         served_by=_word(raw.served_by),
         filtered=said.filtered,
+        **_server_times(said),
     )
 
 
@@ -111,6 +112,12 @@ def _too_much(body: bytes) -> Said | None:
 def _word(text: str) -> str:
     """A word that the server chose, as one that can be stored."""
     return text if text.isascii() and len(text) <= _MOST_LETTERS else one_line(text[:_MOST_LETTERS])
+
+
+def _server_times(said: Said) -> dict[str, float]:
+    """What the server said of this request's own times, by the fields of an exchange."""
+    told = {"queue": said.queue_ms, "prefill": said.prefill_ms, "decode": said.decode_ms}
+    return {f"server_{name}_ms": ms for name, ms in told.items() if ms is not None}
 
 
 def _said(raw: RawExchange, body: bytes, streamed: bool, dialect: Dialect) -> Said:

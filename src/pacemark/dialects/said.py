@@ -37,6 +37,10 @@ class Said:
         """Offset just past the event that said that the answer is complete."""
         self.unread = 0
         """Events without a meaning that were passed over."""
+        self.queue_ms: float | None = None
+        """What the server says of this answer itself: how long it waited, its prompt took, its tokens took."""
+        self.prefill_ms: float | None = None
+        self.decode_ms: float | None = None
         self.filtered = False
         """A content filter annotated its events."""
         self.error = ""
@@ -163,6 +167,13 @@ def tally(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value) if abs(value) < 2**53 else None
+
+
+def duration_ms(value: Any, unit_ms: float = 1.0) -> float | None:
+    """A time that a server tells, in ms; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return value * unit_ms
 
 
 def fields_of(value: Any) -> dict[str, Any]:

@@ -7,19 +7,21 @@ where its count lies between what the client saw within a slightly shorter and w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.endpoint.engines import COUNTED_AT_END
 from pacemark.figures import metrics
 from pacemark.figures.evidence import Finding
-from pacemark.metered import Agreement, Gauge, Phases, Server, WithinEdge
+from pacemark.metered import Agreement, Gauge, Phases, Server, ServerMoment, WithinEdge
 from pacemark.trace import ABSENT, Int64, Scrape, Trace, Window
 
-__all__ = ["BothSides", "findings_of", "server_of"]
+__all__ = ["BothSides", "findings_of", "moment_of", "server_of"]
 
 EDGE_NS = 50_000_000
 """How far from a look an event may count to either side of it, beside the time that the look took."""
@@ -65,8 +67,11 @@ class BothSides:
         self.looks = looks
         self.first, self.last = looks[0], looks[-1]
         self.edge_ns = EDGE_NS + max(self.first.took_ns, self.last.took_ns)
-        self._seen = _Answers.of(traces)
-        self._live = live
+        self._traces, self._live = traces, live
+
+    @functools.cached_property
+    def _seen(self) -> _Answers:
+        return _Answers.of(self._traces)
 
     @property
     def seconds(self) -> float:
@@ -178,27 +183,42 @@ class BothSides:
             queue = 1e3 * waiting.mean * self.seconds / answers
         if prefill is None and server is not None and queue is not None:
             prefill = max(0.0, server - queue)
-        inside = queue + prefill if queue is not None and prefill is not None else server
+        inside = server  # of the same requests as the client's TTFT: queue and prefill are told when one has ended
+        if inside is None and queue is not None and prefill is not None:
+            inside = queue + prefill
         network = ttft - inside - (client_ms or 0.0) if ttft is not None and inside is not None else None
         return Phases(client_ms, network, queue, prefill, decode)
 
 
 def server_of(trace: Trace, window: Window, looks: Sequence[Scrape]) -> Server | None:
-    """The server over `window`; None where it was not looked at twice."""
+    """The server over `window`; None where it was not looked at twice, and where no answer told of its own times."""
     read = [look for look in looks if look.values]
-    if not len(trace) or not read or window.seconds <= 0:
-        return None
     times = np.asarray([look.now_ns for look in read])
-    begin, end = (int(np.abs(times - edge).argmin()) for edge in (window.start_ns, window.end_ns))
-    if begin == end:
-        return None
-    engine = read[end].engines[0]
-    held = BothSides(read[begin : end + 1], [trace], live=engine not in COUNTED_AT_END)
+    ends = [int(np.abs(times - edge).argmin()) for edge in (window.start_ns, window.end_ns)] if read else [0, 0]
+    told = _told_by_answers(trace, window)
+    if not len(trace) or window.seconds <= 0 or ends[0] == ends[1]:
+        return told
+    engine = read[ends[1]].engines[0]
+    held = BothSides(read[ends[0] : ends[1] + 1], [trace], live=engine not in COUNTED_AT_END)
+    found = _counted(held, engine, trace)
+    if told is None:
+        return found
+    phases, (check,), queue = told.phases, told.checks, found.phases.queue_ms
+    if phases.queue_ms is None and queue is not None and check.client is not None and check.server is not None:
+        network = check.client - check.server - queue - (phases.client_ms or 0.0)
+        phases = msgspec.structs.replace(phases, queue_ms=queue, network_ms=network)
+    # Times of each request are of the very requests whose TTFT they are part of: they go before means of counters.
+    return msgspec.structs.replace(found, phases=phases, checks=[*found.checks, check])
+
+
+def _counted(held: BothSides, engine: str, trace: Trace) -> Server:
+    """The server by what it counted between two looks."""
     tokens = held.count("output_tokens")
     power, energy = held.gauge("power_w"), held.grown("energy_j")
     joules = energy if energy is not None else power.mean * held.seconds if power is not None else None
     gpus = held.gauge("gpus")
     queries, hits = held.grown("prefix_queries"), held.grown("prefix_hits")
+    counts = [held.counted(what) for what in ("requests", "input_tokens", "output_tokens")]
     return Server(
         engine=engine,
         seconds=held.seconds,
@@ -211,15 +231,57 @@ def server_of(trace: Trace, window: Window, looks: Sequence[Scrape]) -> Server |
         power_w=power,
         joules_per_1k_tokens=1e3 * joules / tokens if joules is not None and tokens else None,
         gpu_seconds_per_1k_tokens=1e3 * gpus.mean * held.seconds / tokens if gpus is not None and tokens else None,
-        checks=[
-            *(held.counted(what) for what in ("requests", "input_tokens", "output_tokens")),
-            held.ttft(),
-            held.decode(),
-            held.in_flight(),
-        ],
+        checks=[*counts, held.ttft(), held.decode(), held.in_flight()],
         ttft_within=held.ttft_within(),
         phases=held.phases(_mean_ms(trace.send_ns[held.within(trace.sent_ns)])),
     )
+
+
+def _told_by_answers(trace: Trace, window: Window) -> Server | None:
+    """The server by the times that its answers hold themselves; None where not all of them hold any.
+
+    TTFT = network and client + queue + prefill holds of each request; where the queue is not told (llama.cpp), neither
+    is the network.
+    """
+    ttft = metrics.ttft_ms(trace) - (metrics.send_delay_ms(trace) if trace.open_loop else 0.0)
+    rows = metrics.started_in(trace, window.start_ns, window.end_ns) & metrics.succeeded(trace) & np.isfinite(ttft)
+    if not rows.any() or (trace.server_prefill_ms[rows] < 0).any():
+        return None
+    queue, prefill, decode = (
+        None if (values < 0).any() else values
+        for values in (trace.server_queue_ms[rows], trace.server_prefill_ms[rows], trace.server_decode_ms[rows])
+    )
+    assert prefill is not None
+    inside = prefill if queue is None else prefill + queue
+    sent = trace.send_ns[rows] / 1e6
+    check = Agreement(
+        "request_ttft_ms",
+        float(ttft[rows].mean()),
+        float(inside.mean()),
+        agrees=float((ttft[rows] - inside < -1.0).mean()) <= 0.01,
+    )
+    return Server(
+        engine="its answers",
+        seconds=window.seconds,
+        looks=0,
+        checks=[check],
+        phases=Phases(
+            client_ms=float(sent.mean()),
+            network_ms=None if queue is None else float((ttft[rows] - inside - sent).mean()),
+            queue_ms=None if queue is None else float(queue.mean()),
+            prefill_ms=float(prefill.mean()),
+            decode_ms=None if decode is None else float(decode.mean()),
+        ),
+    )
+
+
+def moment_of(at_s: float, before: Scrape, now: Scrape) -> ServerMoment:
+    """The server as the look `now` showed it; what it counts, since the look `before`."""
+    since = BothSides([before, now], [], live=True)
+    queries, hits = since.grown("prefix_queries"), since.grown("prefix_hits")
+    told = {name: now.values.get(name) for name in ("running", "waiting", "kv_used", "power_w")}
+    share = hits / queries if hits is not None and queries else None
+    return ServerMoment(at_s, **told, preemptions=since.grown("preemptions"), prefix_hits=share)
 
 
 def _mean_ms(times_ns: Int64) -> float | None:
@@ -247,8 +309,14 @@ def _unequal(check: Agreement) -> Finding | None:
 
 
 def _held_back(server: Server) -> Finding | None:
-    ttft = next(check for check in server.checks if check.what == "ttft_ms")
-    if ttft.agrees is not False or ttft.client is None or ttft.server is None or ttft.client < ttft.server:
+    ttft = next((check for check in server.checks if check.what == "ttft_ms"), None)
+    if (
+        ttft is None
+        or ttft.agrees is not False
+        or ttft.client is None
+        or ttft.server is None
+        or ttft.client < ttft.server
+    ):
         return None
     return Finding(
         "note",

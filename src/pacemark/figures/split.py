@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.figures import metrics
-from pacemark.summary import ByModel
+from pacemark.metered import ByModel
 from pacemark.trace import Trace
 
 __all__ = ["by_model"]

@@ -19,7 +19,7 @@ from pacemark.reporting.brief import brief
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.plates import curve_specs, plates
 from pacemark.reporting.reasons import counts, grouped
-from pacemark.reporting.server import server_in_words
+from pacemark.reporting.server import agreement_in_words, server_in_words
 from pacemark.reporting.sheet import rendered
 from pacemark.reporting.traffic import traffic_in_words
 from pacemark.reporting.words import (
@@ -70,6 +70,7 @@ def html(summary: Summary, pictures: Sequence[LevelPicture] = ()) -> str:
         counted=counts(summary),
         axis=load_axis(summary.levels),
         client_said=client_in_words(summary),
+        server_said=agreement_in_words(summary),
         late=any(x.client.lateness_ms is not None for x in summary.levels),
         facts=_facts(summary),
         command=run.get("command"),

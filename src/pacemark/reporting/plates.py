@@ -14,6 +14,7 @@ from pacemark.figures.picture import LevelPicture
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.charts.lanes import lanes_chart, lanes_table
+from pacemark.reporting.charts.server import moments_part, moments_table, phases_part, phases_table
 from pacemark.reporting.charts.spread import spread_chart, spread_table
 from pacemark.reporting.charts.time import time_part
 from pacemark.summary import Summary, Timeline
@@ -62,9 +63,16 @@ class Plate(NamedTuple):
 def plates(summary: Summary, pictures: Sequence[LevelPicture]) -> dict[str, list[Plate]]:
     """The plates of each section of a page; a section that has nothing to show has none."""
     curve, *by_load = _sized(summary)
-    found = {"answer": [curve], "load": by_load, "spread": [], "time": [], "lanes": []}
+    found = {"answer": [curve], "load": by_load, "phases": [], "spread": [], "time": [], "lanes": []}
+    for part in phases_part(summary, _NARROW):
+        found["phases"].append(
+            Plate("phases", "Where the time goes", [Choice("", [fluid(part)], *phases_table(summary))])
+        )
     for part in time_part(summary, _NARROW):
         found["time"].append(Plate("time", "The run over time", [Choice("", [fluid(part)], *_times(summary))]))
+    for n, part in enumerate(moments_part(summary, _NARROW)):
+        told = Choice("", [fluid(part)], *moments_table(summary))
+        found["time"].append(Plate(f"moments{n}", str(part.title.text), [told]))
     if spreads := list(_spreads(summary, pictures)):
         found["spread"].append(Plate("spread", "The distribution of latencies, by level", spreads, "Of"))
     if lanes := [x for x in pictures if x.lanes]:

@@ -19,6 +19,7 @@ _CALLED = {
     "input_tokens": "tokens in",
     "output_tokens": "tokens out",
     "ttft_ms": "mean TTFT, ms",
+    "request_ttft_ms": "TTFT of each request",
     "decode_s": "decode time, s",
     "in_flight": "requests in flight",
 }

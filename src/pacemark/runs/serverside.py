@@ -44,8 +44,6 @@ def scraping(place: Target, access: Access, observe: Callable[[Status], None]) -
 def with_server(results: Sequence[LevelResult], folder: RunFolder) -> list[LevelResult]:
     """The levels with what the server told of each, where its metrics were read, and what that says of them."""
     looks = [(session, session.scrapes()) for session in folder.sessions()]
-    if not any(seen for _, seen in looks):
-        return list(results)
     numbers = [stored.level for stored in folder.levels()]
     return [
         _with(result, next(seen for session, seen in looks if number in session))

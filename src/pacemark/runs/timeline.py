@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.figures.counters import moment_of
 from pacemark.figures.level import LevelResult
 from pacemark.runs.exported import MODEL, QUEUE, mean_ms
 from pacemark.runs.folder import RunFolder
@@ -23,8 +25,8 @@ STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
 
 
 def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline | msgspec.UnsetType:
-    """Output, requests in flight, failures and refusals by time, and the looks at the endpoint; UNSET where nothing was
-    sent. All requests count, those between two levels too.
+    """Output, requests in flight, failures and refusals by time, and the looks at endpoint and server; UNSET where
+    nothing was sent. All requests count, those between two levels too.
     """
     parts = [(session, span) for session in folder.sessions() if (span := session.span())]
     if not parts:
@@ -32,7 +34,7 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
     seconds = max(1e-3, sum(end - origin for _, (origin, end) in parts) / 1e9)
     step_s = next((s for s in STEPS_S if s * STEPS >= seconds), seconds / STEPS)
     numbered = list(zip(folder.levels(), results, strict=False))
-    whole = Timeline(float(step_s), [], [], [])
+    whole = Timeline(float(step_s), [], [], [], [], [])
     for session, (origin, end) in parts:  # one begins where the last one ends: the pause in between is not shown
         edges = np.arange(int(np.ceil(max(1e-3, (end - origin) / 1e9) / step_s)) + 1) * step_s
         tokens = np.zeros(len(edges) - 1)
@@ -50,6 +52,8 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
             Seen(_at(s.now_ns - zero_ns), s.state or s.problem, s.capacity, queue_ms, model_ms)
             for s, queue_ms, model_ms in zip(sights, mean_ms(sights, QUEUE), mean_ms(sights, MODEL), strict=True)
         )
+        looks = [look for look in session.scrapes() if look.values and origin <= look.now_ns <= end]
+        whole.server.extend(moment_of(_at(b.now_ns - zero_ns), a, b) for a, b in itertools.pairwise(looks))
         whole.output_tokens_per_s.extend(np.round(tokens / step_s, 1).tolist())
         busy_s, failed = _busy(session, origin, edges)
         whole.in_flight.extend(np.round(busy_s / step_s, 2).tolist())

@@ -17,6 +17,7 @@ from pacemark.pace import Concurrency
 from pacemark.reporting.answer import recommended
 from pacemark.reporting.charts import lengths as grid
 from pacemark.reporting.charts.labels import Box, along, around, free_box
+from pacemark.reporting.charts.server import moments_part, phases_part
 from pacemark.reporting.charts.theme import (
     GREY,
     WIDTH,
@@ -91,7 +92,8 @@ def parts(summary: Summary, wide: int, narrow: int, *, timed: bool = True) -> li
         return grid.parts(summary, wide, narrow)
     metrics = [x for x in (_TTFT, _TPOT) if any(getattr(level, x[2]).p50.value is not None for level in summary.levels)]
     by_load = [_by_load(summary, *metric, narrow) for metric in metrics]
-    return [_curve(summary, wide), *by_load, *(time_part(summary, narrow) if timed else [])]
+    over_time = [*time_part(summary, narrow), *phases_part(summary, narrow), *moments_part(summary, narrow)]
+    return [_curve(summary, wide), *by_load, *(over_time if timed else [])]
 
 
 def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:

@@ -48,6 +48,14 @@ class Usage(msgspec.Struct, frozen=True):
     output: int
     cached: int = 0
     reasoning: int = 0
+    queue_ns: int = 0
+    prefill_ns: int = 0
+    decode_ns: int = 0
+
+    def times(self) -> dict[str, float]:
+        """Where the time went, as vLLM says it of a request (--enable-per-request-metrics)."""
+        names = ("queue_time_ms", "time_to_first_token_ms", "generation_time_ms")
+        return {n: ns / 1e6 for n, ns in zip(names, (self.queue_ns, self.prefill_ns, self.decode_ns), strict=True)}
 
     def as_json(self) -> dict[str, Any]:
         """In OpenAI's words."""
@@ -93,12 +101,18 @@ class Answer:
         """Events after the last token."""
         events = self._chunk([self._last(reason)])
         if self.plan.ask.include_usage:
-            events += event(self._base(self.chunk_object) | {"choices": [], "usage": usage.as_json()})
+            events += event(
+                self._base(self.chunk_object) | {"choices": [], "usage": usage.as_json(), "metrics": usage.times()}
+            )
         return events + b"data: [DONE]\n\n"
 
     def whole(self, reason: str, usage: Usage) -> dict[str, Any]:
         """The answer without streaming."""
-        return self._base(self.object) | {"choices": [self._choice(reason)], "usage": usage.as_json()}
+        return self._base(self.object) | {
+            "choices": [self._choice(reason)],
+            "usage": usage.as_json(),
+            "metrics": usage.times(),
+        }
 
     def _base(self, object: str) -> dict[str, Any]:
         return {"id": self.id, "object": object, "created": self.plan.created, "model": self.plan.model}

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.simulator.server.answers import Plan, Told, Usage
+from pacemark.simulator.server.answers import Told, Usage
 from pacemark.simulator.server.asks import Ask, Message, Refusal, Sampling, asked, body_of, conversation
 from pacemark.simulator.server.http import Request
 
@@ -62,19 +62,9 @@ class OllamaAnswer(Told):
 
     content_type = "application/x-ndjson"
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
-        self._begun_ns = time.monotonic_ns()
-        self._first_ns = 0
-
     def opening(self) -> bytes:
         """Nothing."""
         return b""
-
-    def token(self, count: int) -> bytes:
-        """A line; the first one's time is remembered."""
-        self._first_ns = self._first_ns or time.monotonic_ns()
-        return super().token(count)
 
     def closing(self, reason: str, usage: Usage) -> bytes:
         """The line that is done."""
@@ -102,17 +92,15 @@ class OllamaAnswer(Told):
         return {"model": self.plan.model, "created_at": at}
 
     def _done(self, reason: str, usage: Usage) -> dict[str, Any]:
-        now_ns = time.monotonic_ns()
-        first_ns = self._first_ns or now_ns
         return {
             "done": True,
             "done_reason": reason,
-            "total_duration": now_ns - self._begun_ns,
-            "load_duration": 0,
+            "total_duration": usage.queue_ns + usage.prefill_ns + usage.decode_ns,
+            "load_duration": usage.queue_ns,
             "prompt_eval_count": usage.prompt,
-            "prompt_eval_duration": first_ns - self._begun_ns,
+            "prompt_eval_duration": usage.prefill_ns,
             "eval_count": usage.output,
-            "eval_duration": now_ns - first_ns,
+            "eval_duration": usage.decode_ns,
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from random import Random
@@ -217,8 +218,9 @@ class Service:
         ask, answer = request.ask, request.answer
         reason = "stop" if request.natural else "length"
         self._limits.give_back(request.arrived_ns, (ask.limit or request.output) - request.output)
-        usage = Usage(ask.prompt_tokens, request.output, done.cached_tokens, answer.plan.reasoning)
         times = (request.arrived_ns, request.began_ns, request.first_ns, at)
+        phases = [later - sooner for sooner, later in itertools.pairwise(times)]
+        usage = Usage(ask.prompt_tokens, request.output, done.cached_tokens, answer.plan.reasoning, *phases)
         self.meter.served(reason, ask.prompt_tokens, done.cached_tokens, request.output, times)
         self.meter.answered(time.monotonic_ns(), 200)
         if ask.stream:
