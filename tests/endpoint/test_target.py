@@ -345,6 +345,13 @@ def test_no_proxy_and_loopback_go_direct(monkeypatch: pytest.MonkeyPatch) -> Non
     assert resolve(target("http://192.0.2.8:8000/v1"))[0].sockaddr == ("127.0.0.1", 3128)
 
 
+def test_what_opens_a_proxy_is_masked_where_the_proxy_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:p%40ssw0rd@127.0.0.1:3128")
+    basic = base64.b64encode(b"user:p@ssw0rd").decode()
+    said = target("http://llm.invalid/v1").redacted(f"407: Basic {basic} is not it, nor {basic}, nor p@ssw0rd")
+    assert said == "407: *** is not it, nor ***, nor ***"
+
+
 def test_plain_http_goes_through_a_proxy_in_absolute_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://user:p%40ss@127.0.0.1:3128")
     t = target("http://llm.invalid:8000/v1?api-version=1")

@@ -21,6 +21,12 @@ class Proxy(NamedTuple):
     url: str
     """As the environment gives it, with a scheme."""
 
+    @property
+    def secrets(self) -> list[str]:
+        """What opens it, in each form in which somebody could repeat it."""
+        password = unquote(urlsplit(self.url).password or "")
+        return [self.credentials.partition(": ")[2], password] if self.credentials else []
+
 
 def proxy_for(url: str) -> Proxy | None:
     """The proxy between us and `url` (http_proxy, https_proxy, no_proxy); None to go there directly.

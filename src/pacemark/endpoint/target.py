@@ -180,9 +180,11 @@ def target(
         raise BadInput(f"--ca-file {ca_file!r} cannot be read")
     base, path, api = _where(parts, api)
     pairs = _headers(headers, api_key_env, DIALECTS[api])
+    proxy = proxy_for(base)
     return Target(
-        base, model, api, pairs, os.path.abspath(ca_file) if ca_file else "", insecure, path, query=parts.query
-    )
+        base, model, api, pairs, os.path.abspath(ca_file) if ca_file else "", insecure, path, query=parts.query,
+        past=secrets_in(proxy.secrets) if proxy else (),
+    )  # fmt: skip
 
 
 def _where(parts: SplitResult, api: str) -> tuple[str, str, str]:
