@@ -231,6 +231,8 @@ def _replayed(concurrency: Any, rate: Any, words: Words, most: int = 99) -> Leve
     """A trace at each of its speeds. How many requests a second that is shows when the file is read."""
     if concurrency is not None or rate is not None:
         raise BadInput("--trace needs no other load: leave --concurrency and --rate out; --speed 2 is twice as fast")
+    if words.get("precision"):
+        raise BadInput("--precision ends a level early, and a part of a trace is another trace: leave it out")
     speeds = words.get("speed") or 1.0
     speeds = list(speeds) if isinstance(speeds, Sequence) else [speeds]
     if len(speeds) > most:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from pacemark import api
 from pacemark.dialects.bodies import Bodies
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate
+from pacemark.runs import record
 from pacemark.runs.bench import Bench
 from pacemark.runs.recording import in_one_line, rows_of
 from pacemark.scenario import Levels, Recording, Scenario, Settings, Workload
@@ -22,6 +24,7 @@ from pacemark.workload.dataset import Dataset
 from pacemark.workload.files import read
 from pacemark.workload.row import Rows
 from support.cli_tools import Asked, Reply, assert_refused, pacemark, server, streamed
+from support.needed import needed
 
 TEMPLATE = b'{"model":"m","messages":[{"role":"user","content":"@prompt@"}],"stream":true,"max_tokens":"@tokens@"}'
 
@@ -263,3 +266,23 @@ def test_nothing_of_a_users_prompts_is_kept_even_where_a_server_echoes_them(tmp_
     assert "canary-" not in done.stdout + done.stderr
     for file in folder.iterdir():
         assert b"canary-" not in file.read_bytes(), file
+
+
+def test_the_rows_of_a_data_frame_are_sent(tmp_path: Path) -> None:
+    pandas = needed("pandas")
+    frame = pandas.DataFrame({"question": [f"question {n}" for n in range(300)], "max_tokens": 4})
+    seen: list[str] = []
+
+    def reply(asked: Asked) -> Reply:
+        seen.append(asked.body["messages"][0]["content"])
+        return streamed(asked, asked.body["max_tokens"])
+
+    with server(reply) as url:
+        run = api.run(url, concurrency=2, data=frame, once=True, model="m", out=tmp_path, workers=1)
+        replay = {"at_ms": range(0, 900, 3)}
+        played = api.run(url, trace=frame.assign(**replay), speed=2, model="m", out=tmp_path, workers=1)
+    assert {f"question {n}" for n in range(300)} <= set(seen)
+    assert run.summary.run["file"]["rows"] == played.summary.run["file"]["rows"] == 300
+    assert played.levels[0].load == Rate(666.7, "trace", 0.0, 2.0)
+    with pytest.raises(BadInput, match="rows of a data frame, which are not stored"):
+        rows_of(record.read(json.loads((run.path / "run.json").read_text())).scenario, None)

@@ -290,6 +290,7 @@ def test_traces_that_cannot_be_sent_are_refused(tmp_path: Path, values: Any, sai
         (["run", "--trace", "a.jsonl", "--speed", "1,2"], "run plays a trace at one speed: sweep takes several"),
         (["run", "--trace", "a.jsonl", "--speed", "0"], "--speed 0.0: must be a number above 0"),
         (["run", "--trace", "a.jsonl", "--data", "a.jsonl"], "--data and --trace are two ways"),
+        (["run", "--trace", "a.jsonl", "--precision", "5%"], "--precision ends a level early"),
         (["run", "--speed", "2", "--rate", "3"], "--speed is of a file: give --trace FILE"),
         (["run", "--trace", "a.jsonl", "--once"], "--once is of a file: give --data FILE"),
         (["run", "--trace", "b.jsonl"], "b.jsonl: there is no such file"),

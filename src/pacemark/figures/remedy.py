@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from pacemark.pace import Rate
 from pacemark.summary import Level
 
 __all__ = ["LEAST_REQUESTS", "keep_up", "longer", "needed"]
@@ -40,7 +41,8 @@ def longer(levels: Iterable[Level], ended_by: str = "duration") -> str:
     `ended_by` is what ended them. What is needed is an estimate, so a fifth is added.
     """
     if ended_by == "rows":
-        return "a larger file, or leaving --once out,"
+        traced = any(isinstance(level.load, Rate) and level.load.speed for level in levels)
+        return "a longer trace" if traced else "more rows"
     flag = _FLAGS.get(ended_by, "--duration")
     spans = [
         (level.window_s / level.repeats, level.requests.in_window / level.repeats, _growth(level))

@@ -40,6 +40,7 @@ from pacemark.runs.serverside import scraping
 from pacemark.runs.stopping import Reached
 from pacemark.scenario import DOCUMENTS, Goal, Grid, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
 from pacemark.summary import Asked, Confirmation, Find, Spent
+from pacemark.traffic import given
 from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 
@@ -185,7 +186,7 @@ def _run(
         with observing() as observe:
             return _run(order, {**options, "observe": observe}, body, allowance)
     said, labels, observe = Notices(), labelled(options), options["observe"]
-    rows = rows_of(order, options.get("trace") or options.get("data"))
+    rows = rows_of(order, options.get("trace") if given(options.get("trace")) else options.get("data"))
     order = paced(order, rows, allowance.seconds if allowance is not None else None)
     if rows is not None:
         observe(told(in_one_line(order.workload.recording, rows.found)))

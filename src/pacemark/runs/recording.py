@@ -46,6 +46,8 @@ def rows_of(order: Scenario, source: Any) -> Rows | None:
 def _trace(order: Scenario, recording: Recording, source: Any, how: dict[str, str]) -> Rows:
     """The rows of a trace. Raises BadInput as `rows_of` does, and for one that has no two times."""
     api = order.access.api
+    if any(not (isinstance(load, Rate) and load.speed) for load in order.loads):
+        raise BadInput("--trace is a load of its own: it goes with run, sweep and find")
     suits = _anything if api == "auto" else _suits(api)
     rows = read_trace(recording.path or source, block_tokens=recording.block_tokens, suits=suits, **how)
     if not timed(rows, order.workload).per_s:
