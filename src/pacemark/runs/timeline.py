@@ -39,7 +39,8 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
         edges = np.arange(int(np.ceil(max(1e-3, (end - origin) / 1e9) / step_s)) + 1) * step_s
         tokens = np.zeros(len(edges) - 1)
         for hi_ns, weights in session.output():
-            tokens += np.histogram((hi_ns - origin) / 1e9, edges, weights=weights)[0]
+            step = np.clip((hi_ns - origin) // round(step_s * 1e9), 0, len(tokens) - 1)
+            tokens += np.bincount(step, weights, len(tokens))
         begin_s = len(whole.throttled) * step_s
         zero_ns = origin - int(begin_s * 1e9)
         whole.levels.extend(
