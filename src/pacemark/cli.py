@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from pacemark import showing
 from pacemark.commands.compare import compare_command
 from pacemark.commands.versus import versus_command
+from pacemark.commands.watch import watch_command
 from pacemark.ending import failed, flushed, heeding_signals, note, open_standard_streams, reason, storing
 from pacemark.errors import BadInput, PacemarkError, Stopped
 from pacemark.flags import (
@@ -303,6 +304,7 @@ def plan_command(
 
 app.command("compare")(compare_command)
 app.command("versus")(versus_command)
+app.command("watch")(watch_command)
 
 
 @app.command("calibrate")

@@ -15,7 +15,7 @@ import vl_convert
 from pacemark.files import cache_folder, write_whole
 from pacemark.version import __version__
 
-__all__ = ["script", "start", "svg"]
+__all__ = ["bundled", "script", "start", "svg"]
 
 
 def start() -> None:
@@ -51,7 +51,11 @@ def script() -> str:
 
 @cache
 def _script() -> str:
-    lines = (files("pacemark.reporting") / "templates" / "report.js").read_text("utf-8")
+    return bundled((files("pacemark.reporting") / "templates" / "report.js").read_text("utf-8"))
+
+
+def bundled(lines: str) -> str:
+    """The chart library with `lines` that use it; kept for the next time."""
     made_of = (__version__, version("vl-convert-python"), _vega_lite(), lines)
     path = cache_folder() / f"charts-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.js"
     try:

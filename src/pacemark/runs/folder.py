@@ -55,6 +55,7 @@ _REQUEST = ", ".join(
 _INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_COLUMNS) + 1 + len(_PACKED)))})"
 _BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects throttled_ns".split()
 COMMIT_S = 0.5
+_TRIES = 20
 _BLOCK = 10_000
 """Rows that are fetched at once."""
 
@@ -243,8 +244,11 @@ class RunFolder:
         """Commit, fold the write-ahead log into the database and let go of it."""
         if self._db.in_transaction:
             self._db.execute("COMMIT")
-            with contextlib.suppress(sqlite3.OperationalError):  # someone reads it; the log then stays beside it
-                self._db.execute("PRAGMA journal_mode=DELETE")
+            for _ in range(_TRIES):  # someone looks at it now and then; the log of one who stays is left beside it
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._db.execute("PRAGMA journal_mode=DELETE")
+                    break
+                time.sleep(0.05)
         self._db.close()
         if self._lock is not None:
             os.close(self._lock)
