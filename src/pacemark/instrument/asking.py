@@ -73,7 +73,9 @@ class Asker:
     @property
     def ahead(self) -> int:
         """How many requests may be put together before they are due: one where it hangs on what was answered."""
-        return AHEAD if isinstance(self._source, (Synthetic, Replay)) else 1
+        if isinstance(self._source, Conversations) or (isinstance(self._source, Dataset) and not self._source.alone):
+            return 1
+        return AHEAD
 
     @property
     def empty(self) -> bool:

@@ -92,6 +92,11 @@ class Dataset:
         return self._underway.rest(session, stream)
 
     @property
+    def alone(self) -> bool:
+        """Whether no request hangs on another: neither on its answer, nor on whether there is one."""
+        return self._order.alone and not self._once
+
+    @property
     def listens(self) -> bool:
         """Whether it has to know what was answered."""
         return self._own

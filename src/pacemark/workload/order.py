@@ -30,6 +30,11 @@ class Order:
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def alone(self) -> bool:
+        """Whether no row has a session."""
+        return self._starts is None
+
     def rows_of(self, level: int, number: int) -> list[int]:
         """The rows of the session `number` of `level`, from 0; after the last the first comes again."""
         unit = int(self._order[(int(level * GOLDEN % 1.0 * len(self)) + number) % len(self)])
