@@ -273,6 +273,7 @@ class TestPlates:
                     figure.get_by_role("button", name=kind).click()
                 download.value.save_as(tmp_path / "chart")
                 assert (tmp_path / "chart").read_bytes().startswith(start)
+            page.wait_for_timeout(300)  # Chromium drops what is beyond ten downloads a second
 
     def test_a_level_can_be_picked(self, page: Page) -> None:
         lanes = page.locator("#lanes")
