@@ -195,6 +195,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "mlflow": (Annotated[bool, _flag("--mlflow", help="Log the run to MLflow, where its own settings say.")], False),
+    "live": (Annotated[bool, _flag("--live", help="Show the run in the browser meanwhile, on this machine.")], False),
     "json": (Annotated[bool, _flag("--json", help="Print the result as JSON on standard output.")], False),
 }
 """A flag's type and words, and its default, by the name of the option of `pacemark.api` that it sets."""
@@ -209,13 +210,13 @@ FILE = f"data once trace speed jitter sample {READING}"
 SPEND = "max_requests max_tokens max_cost max_error_share price_per_hour price_per_million ask_above yes"
 """When a run is to be stopped, and what it may cost."""
 _HOW = "stall_timeout workers seed out label fresh_connections max_in_flight"
-RUNNING = f"{PLACE} metrics metrics_map {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND} mlflow json"
+RUNNING = f"{PLACE} metrics metrics_map {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND} live mlflow json"
 """What every command takes that puts load on an endpoint."""
 SEARCH = "within most"
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
 LEVELS = "duration requests precision max_duration repeats budget no_fail_budget"
 
-_NOT_OPTIONS = {"mlflow", "json", "no_fail_budget", *PROCESS.split(), *SEARCH.split()}
+_NOT_OPTIONS = {"live", "mlflow", "json", "no_fail_budget", *PROCESS.split(), *SEARCH.split()}
 
 
 def flags(*names: str, **defaults: Any) -> Callable[[Decorated], Decorated]:

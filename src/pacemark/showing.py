@@ -196,8 +196,17 @@ def watched(context: typer.Context, given: Mapping[str, Any]) -> Iterator[Option
     def show(status: Any) -> None:
         with contextlib.suppress(OSError):  # nobody looks any more; that must not end the run
             progress.update(status)
+            if live is not None and (url := live.news()):
+                progress.note(f"live: {url}")
 
-    with storing(str(given["out"])), Progress() as progress:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(storing(str(given["out"])))
+        live = None
+        if given.get("live"):
+            from pacemark.runs.live import LiveView
+
+            live = stack.enter_context(LiveView(Path(given["out"])))
+        progress = stack.enter_context(Progress())
         options["observe"] = show
         options["command"] = ["pacemark", *(context.obj or [])]
         yield options

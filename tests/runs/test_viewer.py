@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +72,8 @@ def test_a_run_is_followed_to_its_end_and_ends_as_one_file(tmp_path: Path) -> No
     short: dict[str, Any] = {"concurrency": [1, 2], "duration": 1.5, "output_tokens": 8, "workers": 1, "out": tmp_path}
     running = threading.Thread(target=lambda: pacemark.sweep("sim:demo", **short))
     running.start()
-    wait_for(lambda: any(tmp_path.glob("*/run.db")))
+    wait_for(lambda: any(tmp_path.glob("*/run.db-wal")))
+    time.sleep(0.5)  # its tables are there
     folder, phases = watched_folder(tmp_path), set()
     while running.is_alive():
         now = run_now(folder)
@@ -136,3 +141,25 @@ def test_what_cannot_be_watched(viewer: Viewer, tmp_path: Path) -> None:
     assert "is no run" in done.stderr
     with pytest.raises(BadInput, match="--port"):
         Viewer(tmp_path, port=viewer.port)
+
+
+def test_a_page_beside_a_run_ends_with_it(tmp_path: Path) -> None:
+    """Asked for over its own address while the run goes on."""
+    words = ["--concurrency", "2", "--duration", "3", "--output-tokens", "8", "--out", str(tmp_path), "--live"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "pacemark.cli", "run", "sim:demo", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert running.stderr is not None
+    url = next(line for line in running.stderr if line.startswith(b"live: ")).decode().split()[1]
+    with urllib.request.urlopen(url.replace("/?", "/state?"), timeout=20) as answer:
+        told = json.load(answer)
+    assert told["ended"] is None
+    assert told["expected"] == 1
+    _, rest = running.communicate(timeout=60)
+    assert running.returncode == 0, rest
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=5)
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "run.db-wal").exists()

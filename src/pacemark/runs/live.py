@@ -1,0 +1,56 @@
+"""The live page beside a run: a process of its own, started before the first level and ended with the run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["LAST_LOOK_S", "LiveView"]
+
+LAST_LOOK_S = 2.0
+"""How long a page may still ask after the run that it shows has ended."""
+
+
+class LiveView:
+    """The live page of the run that begins next in a folder, from a process of its own. A context manager; leaving it
+    ends the process, once the page has had time for a last look."""
+
+    def __init__(self, out: Path) -> None:
+        words = ["-P", "-m", "pacemark.cli", "watch", str(out), "--coming"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)}
+        self._process = subprocess.Popen(
+            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+        self._url = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self._url = self._process.stdout.readline().decode().strip()
+
+    def news(self) -> str:
+        """Where the page is, once, as soon as it is known; else empty."""
+        url, self._url = self._url, ""
+        return url
+
+    def __enter__(self) -> LiveView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout=LAST_LOOK_S + 8)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._reader.join(timeout=1)
+        process.stdout.close()
