@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test coverage slow lint docs wheel bench fuzz soak clean
+.PHONY: demo test coverage slow lint docs wheel sbom bench fuzz soak clean
 
 demo: .venv/run
 	$(BIN)/pacemark demo
@@ -29,9 +29,18 @@ lint: .venv/test
 docs: .venv/test
 	$(BIN)/python docs/make_cli.py
 
-# One file to put on a volume or a cluster: dist/pacemark-VERSION-py3-none-any.whl.
+# One file to put on a volume or a cluster: dist/pacemark-VERSION-py3-none-any.whl. The same bytes from the same commit.
+wheel: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
 wheel: .venv/made
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	umask 022 && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# What is in an installation, as CycloneDX: dist/pacemark.cdx.json.
+sbom: wheel .venv/test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom
+	rm -rf dist/clean && $(PYTHON) -m venv --without-pip dist/clean
+	$(BIN)/python -m pip --python dist/clean install --quiet --constraint constraints.txt dist/pacemark-*.whl
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/pacemark.cdx.json dist/clean
+	rm -rf dist/clean
 
 bench: .venv/test
 	$(BIN)/python benchmarks/client.py --repeats 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -54,6 +55,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quietly(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", place, ROOT)
     (built,) = place.glob("pacemark-*.whl")
     return built
+
+
+@pytest.mark.slow
+def test_the_same_source_makes_the_same_wheel(tmp_path: Path) -> None:
+    made = []
+    for hours in (1, 2):
+        source, out = tmp_path / "source", tmp_path / str(hours)
+        shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, source)
+        for path in source.rglob("*.py"):
+            os.utime(path, (1e9 + 3600 * hours, 1e9 + 3600 * hours))
+        env = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+        quietly(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, source, env=env)
+        made.append(next(out.glob("*.whl")).read_bytes())
+        shutil.rmtree(source)
+    assert made[0] == made[1]
+
+
+def test_the_container_runs_as_a_plain_user_with_pinned_versions() -> None:
+    lines = (ROOT / "Containerfile").read_text().splitlines()
+    user = next(n for n, line in enumerate(lines) if line.startswith("USER "))
+    assert lines[user] == "USER 10001:10001"
+    assert user > max(n for n, line in enumerate(lines) if line.startswith(("RUN ", "COPY ")))
+    assert any("--constraint /src/constraints.txt" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from pacemark.reporting.progress import Status
 from pacemark.runs.conclude import summary_of, summed_up
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import read
+from pacemark.runs.serverside import with_server
 from pacemark.runs.timeline import timeline_of
 from pacemark.simulator import Served, serving
 from pacemark.summary import Level
@@ -79,7 +80,7 @@ def levels_of(path: Path) -> list[Level]:
     """The levels as a report of the run would tell them."""
     with contextlib.closing(RunFolder.open(path)) as folder:
         record = read(folder.run())
-        return summary_of(summed_up(folder, record), record, None).levels
+        return summary_of(with_server(summed_up(folder, record), folder), record, None).levels
 
 
 def test_a_run_that_was_killed_goes_on_with_what_is_left(endpoint: Served, tmp_path: Path) -> None:
@@ -311,3 +312,18 @@ def test_no_moment_of_a_kill_loses_more_than_a_second(endpoint: Served, tmp_path
                 then.ttft_ms, then.latency_ms, then.output_tokens_per_s,
             ), wait_s  # fmt: skip
         assert run.summary.run["ended"] == "completed"
+
+
+def test_a_run_that_an_older_version_began_is_written_on(tmp_path: Path) -> None:
+    path = Path(shutil.copytree(Path(__file__).parents[1] / "golden" / "run", tmp_path / "20260101T000000Z-golden"))
+    before = levels_of(path)
+    with contextlib.closing(RunFolder.again(path)) as folder:
+        number = folder.last_number() + 1
+        folder.begin_session()
+        folder.begin_level(number, Concurrency(16), 0)
+        folder.add(exchange(0, [1, 2, 3], level=number, turn=3, served_by="b"))
+        folder.commit(at_once=True)
+        trace = folder.trace(number)
+        assert (trace.turn.tolist(), trace.served_by.tolist()) == ([3], ["b"])
+        assert set(folder.trace(0).turn.tolist()) == {-1}
+    assert [level.ttft_ms for level in levels_of(path)[: len(before)]] == [level.ttft_ms for level in before]

@@ -52,7 +52,8 @@ _TYPES = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT"}
 _REQUEST = ", ".join(
     [*(f"{name} {_TYPES[kind]}" for name, kind in _COLUMNS), "events INTEGER", *(f"{name} BLOB" for name in _PACKED)]
 )
-_INSERT = f"INSERT INTO request VALUES ({','.join('?' * (len(_COLUMNS) + 1 + len(_PACKED)))})"
+_NAMES = [*(name for name, _ in _COLUMNS), "events", *_PACKED]
+_INSERT = f"INSERT INTO request ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"
 _BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects throttled_ns".split()
 COMMIT_S = 0.5
 _TRIES = 20
@@ -115,7 +116,22 @@ class RunFolder:
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'request'").fetchone():
             for statement in (*_TABLES.split(";")[:-1], f"CREATE TABLE request ({_REQUEST})"):
                 self._db.execute(statement)
+        self._add_columns()
         self.commit(at_once=True)
+
+    def _add_columns(self) -> None:
+        """Give the tables of a run that an older version began what this one stores; its rows have the defaults."""
+        there = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
+        for name, field in _FIELDS.items():
+            if _column(name) not in there:
+                default = f"'{field.default}'" if isinstance(field.default, str) else int(field.default)
+                self._db.execute(
+                    f"ALTER TABLE request ADD COLUMN {_column(name)} {_TYPES[field.type]} DEFAULT {default}"
+                )
+        there = {row[1] for row in self._db.execute("PRAGMA table_info(health)")}
+        for name in _BEAT:
+            if name not in there:
+                self._db.execute(f"ALTER TABLE health ADD COLUMN {name} INTEGER DEFAULT 0")
 
     @classmethod
     def again(cls, path: Path) -> RunFolder:
@@ -199,7 +215,7 @@ class RunFolder:
     def add_beat(self, beat: Beat) -> None:
         """Keep one pulse of a worker."""
         row = [getattr(beat, name) for name in _BEAT]
-        self._db.execute(f"INSERT INTO health VALUES ({','.join('?' * len(_BEAT))})", row)
+        self._db.execute(f"INSERT INTO health ({', '.join(_BEAT)}) VALUES ({', '.join('?' * len(_BEAT))})", row)
 
     def add_sight(self, sight: Sight) -> None:
         """Keep one look at the endpoint."""

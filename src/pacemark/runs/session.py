@@ -125,6 +125,8 @@ def begin(db: sqlite3.Connection, first_level: int, now: str) -> None:
     """Note that a session begins, on this start of the machine."""
     db.execute(_TABLE)
     db.execute(_SERVER)
+    if first_level and not db.execute("SELECT 1 FROM session").fetchone():  # begun before sessions were noted
+        db.execute("INSERT INTO session VALUES (0, 1, '', '')")
     (looks,) = db.execute("SELECT coalesce(max(rowid), 0) FROM endpoint").fetchone()
     db.execute("INSERT INTO session VALUES (?, ?, ?, ?)", (first_level, looks + 1, boot_id(), now))
 
