@@ -4,8 +4,8 @@
 
 The endpoints are those of benchmarks/search.py that have a clear boundary and take a minute or more to search: each as
 it is; with a speed that wanders by 20% over 1 to 4 minutes; that jumps once while it is searched, to a third slower or
-faster; and with a neighbour that makes it 30% slower for a third of the time, once in 1 to 4 minutes. The long-run
-answer is the largest concurrency whose requests of many hours (after the jump) meet the budget.
+faster; and with a neighbour that makes it 30% slower for a third of the time, once in half a minute to 2 minutes. The
+long-run answer is the largest concurrency whose requests of many hours (after the jump) meet the budget.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEAST_S = 60.0
 
 
 def unsteady(case: Case, kind: Kind, period_s: tuple[float, float]) -> Case:
-    """The case with a speed of that kind, in swings of such a length.
+    """The case with a speed of that kind, in swings of such a length; a neighbour comes twice as often.
 
     A jump is somewhere in the time that a search of the steady one takes.
     """
@@ -51,8 +51,8 @@ def unsteady(case: Case, kind: Kind, period_s: tuple[float, float]) -> Case:
         when_s = searched(case).spent.seconds * float(rng.uniform(0.2, 0.8))
         change = Unsteady(kind=kind, by=float(rng.choice([-0.25, 0.33])), period_s=when_s)
     else:
-        by = 0.2 if kind == "wanders" else 0.3
-        change = Unsteady(kind=kind, by=by, period_s=float(rng.uniform(*period_s)), seed=case.number)
+        by, times = (0.2, 1.0) if kind == "wanders" else (0.3, 0.5)
+        change = Unsteady(kind=kind, by=by, period_s=times * float(rng.uniform(*period_s)), seed=case.number)
     return replace(case, preset=msgspec.structs.replace(case.preset, unsteady=change))
 
 

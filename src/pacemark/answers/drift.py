@@ -41,7 +41,7 @@ _ALIKE = 3
 """So many occasions, a minute, share one effect: what changes over minutes is alike for them."""
 _LEAST_ERROR = 0.01
 """Of a visit's slowness: what a closed loop's phases alone make of it."""
-_SLIGHT = 0.02
+_SLIGHT = 0.03
 """A scatter below this is within what an answer claims anyway."""
 _CHANCE = 0.01
 """How often a steady endpoint may be called unsteady."""
@@ -121,23 +121,19 @@ def visits_of(result: LevelResult) -> list[Visit]:
         return []
     trace, window = result.trace, result.window
     sample = metrics.started_in(trace, window.start_ns, window.end_ns)
-    sent_s, tpot, latency = (
-        trace.sent_ns[sample] / 1e9,
-        metrics.tpot_ms(trace)[sample],
-        metrics.latency_ms(trace)[sample],
-    )
-    values = tpot if np.isfinite(tpot).any() else latency
+    values = metrics.tpot_ms(trace)[sample]
+    if not np.isfinite(values).any():
+        values = metrics.latency_ms(trace)[sample]
     known = np.isfinite(values) & (values > 0)
-    sent_s, logs = sent_s[known], np.log(values[known])
-    parts = max(1, int((window.end_ns - window.start_ns) / 1e9 / OCCASION_S))
-    which = np.clip(((sent_s - window.start_ns / 1e9) / (window.seconds / parts)).astype(int), 0, parts - 1)
+    sent_s, logs = trace.sent_ns[sample][known] / 1e9, np.log(values[known])
+    parts = max(1, int(window.seconds / OCCASION_S))
+    ends_s = window.start_ns / 1e9 + np.arange(1, parts) * window.seconds / parts
     visits = []
     for part in range(parts):
-        same = logs[which == part]
-        if len(same) > 1:
-            error = math.hypot(_LEAST_ERROR, _error(same))
-            begun_s = float(sent_s[which == part].min())
-            visits.append(Visit(float(result.load.value), begun_s, float(same.mean()), error, len(same)))
+        here = np.searchsorted(ends_s, sent_s) == part
+        if here.sum() > 1:
+            slowness, error = float(logs[here].mean()), math.hypot(_LEAST_ERROR, _error(logs[here]))
+            visits.append(Visit(float(result.load.value), float(sent_s[here].min()), slowness, error, int(here.sum())))
     return visits
 
 
@@ -168,7 +164,7 @@ def scatter_of(visits: Sequence[Visit], readings: Iterable[Reading]) -> VisitSca
     if dof and special.chdtrc(dof, q) < _CHANCE and (sd := math.sqrt(max(0.0, q - dof) / c)) > _SLIGHT:
         return VisitScatter(sd, dof, occasions)
     pair = contradiction(readings)
-    if pair and min(len(occasions.get(reading.load, ())) for reading in pair) < 2:
+    if pair and 1 in [len(occasions.get(reading.load, ())) for reading in pair]:
         lower, higher = (reading.values[pair[0].worst] for reading in pair)
         return VisitScatter(abs(math.log(lower / higher)) / math.sqrt(2), 1, occasions, pair)
     return VisitScatter(0.0, dof, occasions)

@@ -325,7 +325,7 @@ class _Search:
             short = sum(r.load > 0.7 * top for r in levels) - 1  # times that the boundary was expected too soon
             further = self.step(top * (1 + 0.025 * 2**short))
             aim = max(self.step(aim), further, self.step(top + 1) if self.kind == "concurrency" else 0.0)
-            return min(aim, self.most), f"the boundary is expected at {number(belief.middle)}"
+            return min(aim, self.most), f"the boundary is expected at {number(self.step(belief.middle))}"
         flat = no_longer_rises([r.level for r in self.results])
         if flat and belief.middle > 16 * top:
             self.resolved = True
@@ -376,10 +376,11 @@ class _Search:
         scatter, rest = self.scatter(), Spent(0, drift.REST_S)
         if not scatter:
             return self.glance() if not self.rounds and self.glance_due(drift.OCCASION_S, 4) else (None, "")
-        ends = believe(self.shaken(scatter)).interval(0.68)
-        x = drift.worth_another(scatter, self.readings.values(), ends[self.rounds % 2])
-        over = self.allowance.exceeded(added(added(self.spent, rest), self.forecast(x, least=True)))
-        if over or self.rounds >= drift.RETURNS:
+        belief = believe(self.shaken(scatter))
+        if self.rounds >= drift.RETURNS or (self.resolved and self.narrow(belief)):
+            return None, ""
+        x = drift.worth_another(scatter, self.readings.values(), belief.interval(0.68)[self.rounds % 2])
+        if self.allowance.exceeded(added(added(self.spent, rest), self.forecast(x, least=True))):
             return None, ""
         self.rounds, self.pause = self.rounds + 1, rest
         self.least = max(2.0 * FEW, x * (CYCLES if self.kind == "concurrency" else drift.RATE_S))
@@ -435,14 +436,13 @@ class _Search:
         top = max(self.readings)
         most = most_met(readings, min(self.step(middle), top), whole=self.kind == "concurrency")
         answer = None if none else Figure(most, min(low, most), high)
+        refused = turned_away(self.results, self.readings, middle, self.budget)
         return Find(
             budget=str(self.budget),
             load=self.kind,
             resolved=self.resolved,
             answer=answer,
-            binds=RATE_LIMIT
-            if turned_away(self.results, self.readings, belief.middle, self.budget)
-            else belief.binds[0],
+            binds=RATE_LIMIT if refused else belief.binds[0],
             probes=self.probes,
             spent=self.spent,
             why=self.why,

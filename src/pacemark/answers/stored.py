@@ -115,7 +115,7 @@ def _next(belief: Belief, loads: Sequence[Load], *, met: bool, whole: bool) -> t
     draws = np.minimum(belief.draws, 4 * top)
     widths = [_expected_width(draws, x) for x in candidates]
     best = int(np.argmin(widths))
-    now, then = (number(width) for width in (high - low, widths[best]))
+    now, then = (number(math.ceil(width) if whole else width) for width in (high - low, widths[best]))
     return _like(loads[0], float(candidates[best])), f"it would narrow the interval from {now} to some {then} wide"
 
 
