@@ -39,6 +39,8 @@ RATE_S = 60.0
 """How long a visit of a rate takes: a queue must have the time to build up."""
 _ALIKE = 3
 """So many occasions, a minute, share one effect: what changes over minutes is alike for them."""
+_HEREAFTER = 2**32
+"""Stands for the time that an answer is for."""
 _LEAST_ERROR = 0.01
 """Of a visit's slowness: what a closed loop's phases alone make of it."""
 _SLIGHT = 0.03
@@ -81,14 +83,19 @@ class VisitScatter:
         return self.sd > 0
 
     def unrest(self, load: float) -> Unrest | None:
-        """What it does to what is known of `load`; None where the endpoint was steady."""
+        """What it does to what is known of `load`; None where the endpoint was steady.
+
+        The minutes of its visits have their effects, and so has the time that the answer is for: the interval predicts
+        what the endpoint can be at another time, as after a jump (Higgins, Thompson and Spiegelhalter, Journal of the
+        Royal Statistical Society A 172, 2009).
+        """
         seen: Counter[int] = Counter()
         for occasion, n in self.occasions.get(load, {}).items():
             seen[occasion // _ALIKE] += n
         if not self or not seen:
             return None
         shares = {times: n / seen.total() for times, n in seen.items()}
-        shift = sum((share * _effects(times) for times, share in shares.items()), np.zeros(DRAWS))
+        shift = sum((share * _effects(times) for times, share in shares.items()), _effects(_HEREAFTER))
         unsure = np.sqrt(self.dof / special.chdtri(self.dof, _chances()))  # the scatter itself is known with its dof
         left = math.sqrt(sum(share**2 for share in shares.values()))
         return Unrest(np.exp(self.sd * unsure * shift), self.sd * left)
