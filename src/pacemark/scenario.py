@@ -304,6 +304,8 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         max_error_share=share("--max-error-share", words.get("max_error_share")),
     )
     tokenizer, metrics = words.get("tokenizer"), words.get("metrics", "")
+    if words.get("metrics_map") and not metrics:
+        raise BadInput("--metrics-map names metrics that are to be read: give --metrics URL or auto too")
     access = Access(
         model=words.get("model", ""),
         api=words.get("api", "chat"),

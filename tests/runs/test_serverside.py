@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import pacemark
+from pacemark.errors import BadInput
 from pacemark.metered import Server, ServerRun
 from pacemark.reporting.charts.server import moments_part, phases_part
 from pacemark.reporting.server import where_time_goes
@@ -121,6 +122,11 @@ def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:
         run = pacemark.run(served.url, concurrency=1, metrics=[url], metrics_map=own, out=tmp_path, **SHORT)
     assert run_of(run.summary).engines == ["your map", "vLLM"]
     assert list(run.summary.run["access"]["metrics"]) == [url]
+
+
+def test_a_map_without_a_place_to_read_is_refused() -> None:
+    with pytest.raises(BadInput, match="--metrics-map names metrics that are to be read: give --metrics"):
+        pacemark.run("sim:demo", concurrency=1, metrics_map="running=x")
 
 
 def test_no_metrics_to_be_found_are_no_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
