@@ -219,7 +219,7 @@ OVERLAPPING = """() => {
 def test_it_opens_offline_with_charts_that_can_be_read(browser: Browser, tmp_path: Path, name: str) -> None:
     page = opened(browser, name, tmp_path / "report.html", 1200)
     assert page.locator(".plot svg").count() >= (1 if name == "single" else 3)
-    for width, plot in ((1200, 960), (800, 610), (400, 255)):
+    for width, plot in ((1200, 960), (800, 610), (600, 440), (400, 255)):
         page.set_viewport_size({"width": width, "height": 900})
         page.locator(f"#chart0 svg path[d='M0,0h{plot}v320h-{plot}Z']").first.wait_for(state="attached")
         assert page.locator("#chart0 svg text").filter(has_text="Request latency (s)").count() == 1

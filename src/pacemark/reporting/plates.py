@@ -22,7 +22,7 @@ from pacemark.units import number
 
 __all__ = ["FROM", "Choice", "Plate", "curve_specs", "fluid", "plates"]
 
-_SIZES = ((1100, 960, 430), (740, 610, 610), (0, 255, 255))
+_SIZES = ((1100, 960, 430), (740, 610, 610), (560, 440, 440), (0, 255, 255))
 """Page widths from which on a size is used, and the plots' widths: of the curve, and of each chart by load."""
 FROM = tuple(page for page, _, _ in _SIZES)
 _NARROW = 330
