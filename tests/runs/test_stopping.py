@@ -54,6 +54,14 @@ def test_a_run_ends_before_it_has_sent_more_requests_than_it_may(endpoint: Serve
     assert sent(run.path) == requests
 
 
+@pytest.mark.parametrize("load", [{"concurrency": 2}, {"rate": 60.0}], ids=["closed", "open"])
+def test_workers_share_what_may_be_sent(endpoint: Served, tmp_path: Path, load: dict[str, Any]) -> None:
+    words = SHORT | {"duration": 30, "workers": 3}
+    run = pacemark.run(endpoint.url, **load, max_requests=60, out=tmp_path, **words)
+    assert run.levels[0].ended_by == "allowance"
+    assert 40 <= sent(run.path)[0] <= 63
+
+
 def test_an_open_loop_keeps_its_tokens(endpoint: Served, tmp_path: Path) -> None:
     run = pacemark.run(endpoint.url, rate=60.0, max_tokens=1500, out=tmp_path, **(SHORT | {"duration": 20}))
     assert run.levels[0].ended_by == "allowance"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.endpoint.address import Address
-from pacemark.pace import Load, Rate
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.scenario import Workload
 from pacemark.trace import Beat, Exchange, RawExchange
 from pacemark.workload.words import Prompts
@@ -66,6 +66,14 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     spread_ns: int
     most: int = UNLIMITED
     """Send no more requests than this, all workers together, until the next `Begin`."""
+
+    def end_for(self, worker: int, workers: int) -> int:
+        """The first number of a request that is too many for a worker: in the closed loop by its share of the streams,
+        in the open loop all take turns."""
+        if not isinstance(self.load, Concurrency):
+            return self.most
+        streams = len(range(worker, self.load.value, workers))
+        return worker + workers * -(-self.most * streams // self.load.value)
 
 
 class Patience(msgspec.Struct, frozen=True, tag=True):

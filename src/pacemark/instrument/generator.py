@@ -66,12 +66,10 @@ class LoadGenerator:
         self._held: dict[int, int] = {}
         self._running: set[int] = set()
         self._turned: set[int] = set()
-        self._index = setup.worker
-        """Of the next request in its level; workers take turns."""
+        self._index, self._most = setup.worker, 0
+        """Of the next request in its level, and of the first that is too many; workers take turns."""
         self._spent_ns = ABSENT
-        self._level = PROBE_LEVEL
-        self._most = 0
-        self._streams = 0
+        self._level, self._streams = PROBE_LEVEL, 0
         self._asker = Asker(setup.worker, setup.workers)
         self.broken: BaseException | None = None
         """What ended a stream that should have gone on: a fault of pacemark's own."""
@@ -100,7 +98,8 @@ class LoadGenerator:
 
     async def _begin(self, begin: Begin) -> None:
         self._stop_arrivals()
-        self._level, self._turned, self._most = begin.level, set(), begin.most
+        self._level, self._turned = begin.level, set()
+        self._most = begin.end_for(self._setup.worker, self._setup.workers)
         self._index, self._spent_ns = self._setup.worker, ABSENT
         if isinstance(begin.load, Concurrency):
             before, self._streams = self._streams, begin.load.value
