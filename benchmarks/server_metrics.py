@@ -62,9 +62,10 @@ def measured(served: Served, streams: int, seconds: float, *, read: bool) -> Cos
     scraper = Scraper(exporters(place, ["auto"])) if read else None
     with TemporaryDirectory() as folder:
         settings = Settings(duration_s=seconds)
-        with Bench(place, Workload(64, 64, 1), settings, scraper=scraper) as bench:
+        with Bench(place, Workload(64, 64, 1), settings) as bench:
             bench.folder = RunFolder.create(Path(folder), "cost", {})
             bench.prepare()
+            bench.read_metrics(scraper)
             lateness(served, "/reset")
             before = spent_s(scraper._process.pid) if scraper else 0.0
             level = bench.measure(Concurrency(streams)).level

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,6 +115,28 @@ def test_each_answer_tells_of_its_own_times(tmp_path: Path, api: str) -> None:
     phases = level.server.phases
     parts = [phases.client_ms, phases.network_ms, phases.queue_ms, phases.prefill_ms]
     assert sum(part for part in parts if part is not None) == pytest.approx(level.ttft_ms.mean.value, rel=1e-6)
+
+
+def test_a_server_that_is_waited_for_is_read_once_it_is_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    held = ExitStack()
+    later = threading.Timer(1.0, lambda: held.enter_context(serving("demo", port=port)))
+    later.start()
+    try:
+        run = pacemark.run(
+            f"http://127.0.0.1:{port}/v1",
+            model="demo-8b",
+            concurrency=1,
+            wait=30,
+            metrics="auto",
+            out=tmp_path,
+            **SHORT,
+        )
+    finally:
+        later.join()
+        held.close()
+    assert run_of(run.summary).engines == ["vLLM"]
 
 
 def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:

@@ -77,10 +77,9 @@ class Bench:
         observe: Callable[[Status], None] = lambda status: None,
         source: Source | None = None,
         rows: Rows | None = None,
-        scraper: Scraper | None = None,
     ) -> None:
         """`source` tells of the endpoint while the run goes on, and renews the headers that open it. `rows` are what is
-        asked; without them it is made up. `scraper` reads what the server exports."""
+        asked; without them it is made up."""
         self.target = target
         self.workload = workload
         self.settings = settings
@@ -90,7 +89,7 @@ class Bench:
         self._head = target.head(self._path)
         self._source, self._rows = source, rows
         self._watcher = Watcher(source, target.headers) if source is not None else None
-        self._ledger = Ledger(lambda text: self.target.redacted(text), scraper, own_prompts=rows is not None)
+        self._ledger = Ledger(lambda text: self.target.redacted(text), own_prompts=rows is not None)
         self.rules = StopRules(self._ledger, settings.max_error_share)
         self.teller = Teller(settings.duration_s if settings.timed else None)
         self.known_prompts: float | None = None
@@ -175,6 +174,10 @@ class Bench:
         self._say_how()
         if self.workload.prime:
             self._known = primed(self.workload, self.prompts, self._template, self._ask, self.tell)
+
+    def read_metrics(self, scraper: Scraper | None) -> None:
+        """Have the server's own metrics read from now on, for which nothing must be in flight; None: read none."""
+        self._ledger.scraper = scraper
         self._ledger.read_metrics(still=True)
 
     def _first_contact(self) -> Found:

@@ -258,10 +258,7 @@ def _ready(
     place = place.renewed(marked) if marked else place
     for extra in (tags, {}):
         workload = msgspec.structs.replace(scenario.workload, extra=extra | scenario.workload.extra)
-        with (
-            scraping(place, scenario.access, observe) as scraper,
-            Bench(place, workload, scenario.settings, count_tokens, observe, serving, rows, scraper) as bench,
-        ):
+        with Bench(place, workload, scenario.settings, count_tokens, observe, serving, rows) as bench:
             bench.folder = folder
             try:
                 bench.prepare()
@@ -269,7 +266,9 @@ def _ready(
                 if any(name in str(error) for name in extra):  # the endpoint does not know them
                     continue
                 raise
-            yield bench
+            with scraping(bench.target, scenario.access, observe) as scraper:  # now that it is up
+                bench.read_metrics(scraper)
+                yield bench
             return
 
 

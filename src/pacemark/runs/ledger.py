@@ -111,12 +111,10 @@ class Page:
 class Ledger:
     """The pages of a run. What is written to it is redacted, and goes to the run folder too if there is one."""
 
-    def __init__(
-        self, redacted: Callable[[str], str], scraper: Scraper | None = None, *, own_prompts: bool = False
-    ) -> None:
-        """`redacted` masks the secrets in a text; `scraper` reads what the server exports of itself; `own_prompts`:
-        prompts are a user's, which nothing must keep."""
-        self._scraper = scraper
+    def __init__(self, redacted: Callable[[str], str], *, own_prompts: bool = False) -> None:
+        """`redacted` masks the secrets in a text; `own_prompts`: prompts are a user's, which nothing must keep."""
+        self.scraper: Scraper | None = None
+        """Reads what the server exports of itself."""
         self._redacted, self._own_prompts = redacted, own_prompts
         self._pages: defaultdict[int, Page] = defaultdict(Page)
         self._level: int | None = PROBE_LEVEL
@@ -184,13 +182,13 @@ class Ledger:
 
     def read_metrics(self, *, still: bool = False) -> None:
         """Have the server's metrics read now; `still`: nothing is in flight, so that they are waited for."""
-        if self._scraper is not None:
-            self._scraper.look(METRICS_S if still else 0.0)
+        if self.scraper is not None:
+            self.scraper.look(METRICS_S if still else 0.0)
             self.add_scrapes()
 
     def add_scrapes(self) -> None:
         """Take in what was read of the server's metrics since."""
-        for scrape in self._scraper.news() if self._scraper is not None else ():
+        for scrape in self.scraper.news() if self.scraper is not None else ():
             if self.folder is not None:
                 self.folder.add_scrape(PROBE_LEVEL if self._level is None else self._level, scrape)
 
