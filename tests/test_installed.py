@@ -114,7 +114,7 @@ def test_the_notebook_installs_the_wheel_and_runs(wheel: Path, there: tuple[str,
     cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     said = " ".join("".join("".join(output.get("text", [])) for output in outputs).split())
-    assert "Recommended (budget search): concurrency" in said
+    assert "(budget search): concurrency" in said
     assert "error" not in {output["output_type"] for output in outputs}
 
 

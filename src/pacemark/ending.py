@@ -141,10 +141,11 @@ def storing(out: str) -> Iterator[None]:
         yield
     except Exception as error:
         if reason := _unwritten(error):
-            raise RunFailed(
-                f"the run cannot be written below {out}: {reason}; once there is room, `pacemark resume {out}` goes "
-                f"on, and `pacemark report {out}` tells what was stored until then"
-            ) from None
+            advice = "nothing was measured; name another place: --out"
+            if os.path.isdir(out):
+                advice = f"once there is room, `pacemark resume {out}` goes on, and `pacemark report {out}` tells what "
+                advice += "was stored until then"
+            raise RunFailed(f"the run cannot be written below {out}: {reason}; {advice}") from None
         raise
 
 

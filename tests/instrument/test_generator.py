@@ -314,7 +314,6 @@ def test_a_bad_first_answer_is_bad_input() -> None:
 
 
 @pytest.mark.trap("late arrivals dropped")
-@pytest.mark.slow
 def test_an_open_loop_does_not_wait_for_answers() -> None:
     """20 requests/s at half a second each: ten in flight, whatever the server does."""
     endpoint = Endpoint(tokens(5, 0.1))

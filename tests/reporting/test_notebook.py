@@ -96,12 +96,12 @@ class TestExecution:
 
     def test_the_operating_points_are_named(self, executed: tuple[Any, Path]) -> None:
         said = printed(cell(executed[0], "print(swept.answer)"))
-        assert "recommended" in said.lower()
+        assert said.startswith(("Recommended (", "Doubtful ("))  # the latter where this machine was too busy
         assert "output tokens/s" in said
 
     def test_the_search_has_an_answer(self, executed: tuple[Any, Path]) -> None:
         said = " ".join(printed(cell(executed[0], "pacemark.find")).split())
-        assert "Recommended (budget search): concurrency" in said
+        assert "(budget search): concurrency" in said
         assert "is the most that meets" in said
 
     def test_tokens_have_a_price(self, executed: tuple[Any, Path]) -> None:

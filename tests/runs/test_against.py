@@ -45,6 +45,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).path
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("against")
 class TestOverSockets:
     def test_the_same_endpoint_passes(self, baseline: Path, tmp_path: Path) -> None:
@@ -69,7 +70,6 @@ class TestOverSockets:
         levels = json.loads((folder / "summary.json").read_text())["levels"]
         assert all(level["window_s"] < 20 for level in levels), "decided long before its time was up"
 
-    @pytest.mark.slow
     def test_a_slower_one_fails_at_the_first_level(self, baseline: Path, slower: Served, tmp_path: Path) -> None:
         found = face.compare(
             target=slower.url, baseline=baseline, fail_if=["tpot p50 > +10%"], out=tmp_path, max_duration="60s"
@@ -79,7 +79,6 @@ class TestOverSockets:
         assert [level.load for level in outcome.levels] == [Concurrency(2)]
         assert "concurrency 4: not measured in B" in found.left_out
 
-    @pytest.mark.slow
     def test_what_cannot_be_decided_is_undecided_with_a_number(self, baseline: Path, tmp_path: Path) -> None:
         done = inside("compare", "--target", "sim:demo", "--baseline", baseline, "--fail-if", "ttft p99 > +0.1%",
                       "--max-duration", "6s", "--out", tmp_path)  # fmt: skip

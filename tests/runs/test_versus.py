@@ -16,6 +16,7 @@ from pacemark.reporting.versus import contest_html, contest_markdown, contest_te
 from support.inside import inside
 
 SHORT = ("--duration", "0.5", "--input-tokens", "16", "--output-tokens", "8", "--rounds", "4", "--workers", "1")
+pytestmark = pytest.mark.xdist_group("versus")  # its contest is played once
 NOBODY = "http://127.0.0.1:9/v1"
 
 
@@ -49,6 +50,7 @@ def test_each_target_has_a_run_that_every_command_reads(played: tuple[str, Path]
     assert {x["draw_seed"] for x in workloads} == {1}
 
 
+@pytest.mark.slow
 def test_lengths_are_those_of_all_targets(tmp_path: Path) -> None:
     words = ("--concurrency", "2", "--out", tmp_path, "--output-tokens", "uniform(2, 9)", "--json")
     done = inside("versus", "sim:demo", "sim:demo", *words, *SHORT[:4], *SHORT[6:])
@@ -116,6 +118,7 @@ def test_what_cannot_work_is_refused_in_a_line(words: list[str], said: str, tmp_
     assert list((tmp_path / "runs").glob("*")) == [], "nothing was measured, so nothing is left behind"
 
 
+@pytest.mark.slow
 def test_python_has_the_same_words(tmp_path: Path) -> None:
     with pytest.raises(face.BadInput, match="'outpt_tokens'"):
         face.versus(["sim:demo", "sim:demo"], outpt_tokens=4)  # type: ignore[call-arg]
