@@ -86,6 +86,7 @@ def behaving(way: Way) -> Handler:
     "load", [pytest.param({"concurrency": 4}, marks=pytest.mark.slow), {"rate": 30.0}], ids=["closed", "open"]
 )
 @pytest.mark.parametrize("name", WAYS)
+@pytest.mark.slow
 def test_nothing_holds_a_level_up_for_longer_than_the_timeout(name: str, load: dict[str, Any], tmp_path: Path) -> None:
     way, kind = WAYS[name]
     with listening(behaving(way)) as port:

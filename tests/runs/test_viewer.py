@@ -143,6 +143,7 @@ def test_what_cannot_be_watched(viewer: Viewer, tmp_path: Path) -> None:
         Viewer(tmp_path, port=viewer.port)
 
 
+@pytest.mark.slow
 def test_a_page_beside_a_run_ends_with_it(tmp_path: Path) -> None:
     """Asked for over its own address while the run goes on."""
     words = ["--concurrency", "2", "--duration", "3", "--output-tokens", "8", "--out", str(tmp_path), "--live"]

@@ -16,8 +16,9 @@ Mask = NDArray[np.bool_]
 
 LEAST = 5
 """Requests that a connection must have carried for its median to say something."""
-UNEVEN = 1.2
-"""From this ratio of the slowest connections to the fastest on a difference is worth a word."""
+UNEVEN = 1.5
+"""From this ratio of the slowest connections to the fastest on a difference is worth a word. One engine alone makes a
+third: streams that keep their places in its batches wait for the same others time and again."""
 CHANCE = 0.001
 """How seldom chance alone may make connections look so different."""
 

@@ -46,8 +46,10 @@ def headline(summary: Summary) -> str:
 
 
 def conclusion(summary: Summary) -> str:
-    """The other points, a line each, and last the answer with what it rests on. What was fitted is in the report."""
+    """The other points, a line each, and last the answer with what it rests on. The rest is in the report."""
     first, *others = statements(summary)
+    if _of_points(first):
+        first = replace(first, why=f"{first.why.partition('. ')[0].rstrip('.')}.")
     short = [replace(said, why="") if _of_points(said) else said for said in others if said.name != "fitted"]
     return "\n".join(_paragraph(said) for said in (*short, first))
 
