@@ -1,3 +1,4 @@
+import contextlib
 import io
 from typing import Any, Literal
 
@@ -242,6 +243,23 @@ def test_a_level_that_has_ended_leaves_a_row() -> None:
     assert [row.split()[0] for row in rows] == ["1", "2", "4"]
     assert rows[2].split()[:2] == ["4", "414"]
     assert {len(line) for line in (head, *rows)} == {78}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_rows_give_way_to_the_table_that_follows(fails: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None)
+    drawn = ""
+    with contextlib.suppress(KeyError), terminal.Progress(console, Clock(), table_follows=True) as progress:
+        for level in samples.sweep().levels[:3]:
+            progress.update(status(ended=level))
+        progress.update(status())
+        drawn = shown(console)
+        if fails:
+            raise KeyError
+    assert "[3/7] concurrency 16" in drawn
+    assert drawn.count("concurrency    tok/s") == 1
+    left = [line.split()[0] for line in shown(console)[len(drawn) :].splitlines() if "414" in line]
+    assert left == (["4"] if fails else [])
 
 
 def test_plain_lines_come_where_nothing_else_was_said_for_fifteen_seconds() -> None:

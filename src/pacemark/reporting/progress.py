@@ -59,11 +59,18 @@ _LIVE_EVERY_S = 0.2
 class Progress:
     """Shows each `Status` on standard error: live on a terminal, else as plain lines, never on standard output.
 
-    A level that has ended leaves a row; in plain lines something is said besides only after fifteen seconds of
-    nothing. It starts no thread: whoever calls `update` pays for the drawing, at most five times a second.
+    A level that has ended leaves a row, on a terminal until the table takes its place, if one follows; in plain lines
+    something is said besides only after fifteen seconds of nothing. It starts no thread: whoever calls `update` pays
+    for the drawing, at most five times a second.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        table_follows: bool = False,
+    ) -> None:
         """Show on `console`, by default standard error; `clock` gives seconds."""
         from rich.console import Console
 
@@ -73,6 +80,9 @@ class Progress:
         self._shown: tuple[int, Load, str] | None = None
         self._shown_s = self._clock()
         self._headed = False
+        self._table_follows = table_follows
+        self._rows: list[str] = []
+        """Of the live display, which the table will replace."""
 
     def __enter__(self) -> Self:
         """Take over the last lines of the terminal, if it is one."""
@@ -89,27 +99,41 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+            for row in self._rows if error is not None else ():
+                self.note(row)
 
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
         if status.note:
             return self.note(status.note)
         if status.ended is not None:
-            return self._row(status.ended)
+            return self._row(status.ended, searching=status.levels is None)
         stage = (status.level_index, status.load, status.phase)
         now = self._clock()
         if self._live is not None:
             if stage != self._shown or now - self._shown_s >= _LIVE_EVERY_S:
                 self._shown, self._shown_s = stage, now
-                self._live.update(_live_view(status), refresh=True)
+                self._live.update(self._drawn(status), refresh=True)
         elif now - self._shown_s >= _PLAIN_EVERY_S:
             self.note(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
 
-    def _row(self, level: Level) -> None:
-        if not self._headed:
-            self._headed = True
-            self.note(heading(level))
-        self.note(level_row(level))
+    def _row(self, level: Level, *, searching: bool) -> None:
+        rows = [level_row(level)] if self._headed else [heading(level), level_row(level)]
+        self._headed = True
+        if self._table_follows and self._live is not None and not searching:
+            self._rows += rows
+        else:
+            for row in rows:
+                self.note(row)
+
+    def _drawn(self, status: Status) -> RenderableType:
+        """The head and as many of the last rows as there is room for, and where the run stands."""
+        from rich.console import Group
+        from rich.text import Text
+
+        most = max(1, self._console.height - 6)
+        shown = [*self._rows[:1], *self._rows[1:][-most:]]
+        return Group(*(Text(row, no_wrap=True, overflow="crop") for row in shown), _live_view(status))
 
     def note(self, text: str) -> None:
         """A line that stays, above the live display: a finished level, a probe and its verdict."""
