@@ -21,6 +21,7 @@ from playwright.sync_api import sync_playwright
 
 import pacemark
 from pacemark.errors import BadInput
+from pacemark.reporting.live import live_script
 from pacemark.runs.viewer import Viewer
 from pacemark.runs.watching import run_now, watched_folder
 from support.inside import inside
@@ -146,7 +147,8 @@ def test_what_cannot_be_watched(viewer: Viewer, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_page_beside_a_run_ends_with_it(tmp_path: Path) -> None:
     """Asked for over its own address while the run goes on."""
-    words = ["--concurrency", "2", "--duration", "3", "--output-tokens", "8", "--out", str(tmp_path), "--live"]
+    live_script()  # made once for a machine, which takes longer than the run
+    words = ["--concurrency", "2", "--duration", "5", "--output-tokens", "8", "--out", str(tmp_path), "--live"]
     running = subprocess.Popen(
         [sys.executable, "-m", "pacemark.cli", "run", "sim:demo", *words],
         stderr=subprocess.PIPE,
