@@ -205,9 +205,10 @@ def contradiction(readings: Iterable[Reading]) -> tuple[Reading, Reading] | None
     for i, lower in enumerate(ordered):
         for higher in ordered[i + 1 :]:
             k = lower.worst
-            better = lower.values[k] - higher.values[k] > _SURELY * math.hypot(lower.errors[k], higher.errors[k])
             near = higher.load <= _NEAR * lower.load and k < len(lower.names) - 1
-            if near and better and not lower.holds and higher.holds:
+            if not near or lower.holds or not higher.holds:
+                continue
+            if lower.values[k] - higher.values[k] > _SURELY * math.hypot(lower.errors[k], higher.errors[k]):
                 return lower, higher
     return None
 

@@ -126,7 +126,7 @@ def _expected_width(draws: NDArray[np.float64], x: float) -> float:
 
 
 def _like(load: Load, x: float) -> Load:
-    """The load of the same kind at `x`, as `pacemark.pace.at` has it."""
+    """The load of the same kind at `x`, which is what `sought` gives of it."""
     if isinstance(load, Concurrency):
         return Concurrency(int(x))
     x = three_digits(x)

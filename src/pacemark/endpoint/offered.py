@@ -91,12 +91,8 @@ def unlisted(target: Target) -> str:
     what they have, whatever the name."""
     listed = _listed(target, timeout_s=3.0)
     names, wanted = models_in(listed, adapters=True), target.model.casefold()
-    known = {name.casefold() for name in names}
-    if (
-        not known
-        or "*" in repr(listed)
-        or any(wanted in (name, name.partition(":")[0], name.rpartition("/")[2]) for name in known)
-    ):
+    known = {spelling for name in names for spelling in _spellings(name.casefold())}
+    if not names or "*" in repr(listed) or wanted in known:
         return ""
     return (
         f"{target.redacted(target.url)} does not list {target.model}, only {', '.join(names[:4])}"

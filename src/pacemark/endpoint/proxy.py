@@ -35,7 +35,7 @@ def proxy_for(url: str) -> Proxy | None:
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if _is_loopback(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
+    if is_loopback(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
         return None
     found = urllib.request.getproxies()
     named = found.get(parts.scheme) or ""
@@ -96,7 +96,8 @@ def _parsed(proxy: str) -> Proxy:
     return Proxy(parts.hostname, port or 80, credentials, proxy)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is that of this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

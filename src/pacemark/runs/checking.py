@@ -8,10 +8,9 @@ import msgspec
 
 from pacemark.endpoint.speaking import apis_spoken
 from pacemark.runs.bench import Bench
-from pacemark.runs.conduct import Notices, Options, endpoint_opened
+from pacemark.runs.conduct import Notices, Options, counter_of, endpoint_opened
 from pacemark.scenario import Goal, ordered, refuse_unknown
 from pacemark.trace import ABSENT
-from pacemark.workload.tokenizer import Tokenizer
 
 __all__ = ["Checked", "checked"]
 
@@ -47,8 +46,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
     refuse_unknown(options, Options.__annotations__)
     said = Notices()
     with endpoint_opened(ordered(where, goal, options), options, said) as (place, scenario, serving):
-        path = scenario.access.tokenizer
-        count_tokens = Tokenizer(path) if path else None
+        count_tokens = counter_of(scenario.access.tokenizer)
         with Bench(place, scenario.workload, scenario.settings, count_tokens, source=serving) as bench:
             bench.prepare()
             bench.finish()

@@ -45,7 +45,7 @@ from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 
 __all__ = [
-    "Notices", "Options", "carried_out", "conducted", "driven", "endpoint_opened", "measured",
+    "Notices", "Options", "carried_out", "conducted", "counter_of", "driven", "endpoint_opened", "measured",
     "rest_of", "search_on", "searched",
 ]  # fmt: skip
 
@@ -191,7 +191,7 @@ def _run(
     if rows is not None:
         observe(told(in_one_line(order.workload.recording, rows.found)))
     with endpoint_opened(order, options, said, observe) as (place, scenario, serving):
-        if rows is not None and order.access.api == "auto":
+        if rows is not None and order.access.api == AUTO:
             refuse_unsuited(rows, place.api)
         described = serving.endpoint.described() if serving is not None else None
         record = begun(scenario, place, options.get("command", ()), described, labels)
@@ -253,7 +253,7 @@ def _ready(
     rows: Rows | None,
 ) -> Iterator[Bench]:
     """A bench that has met the endpoint, and writes to `folder`."""
-    count_tokens = _counter(scenario.access.tokenizer)
+    count_tokens = counter_of(scenario.access.tokenizer)
     tags, marked = serving.tags(folder.path.name) if serving is not None else ({}, {})
     place = place.renewed(marked) if marked else place
     for extra in (tags, {}):
@@ -404,6 +404,6 @@ def _forewarn(serving: Serving | Route, bench: Bench, scenario: Scenario, said: 
         said.say(line)
 
 
-def _counter(path: str) -> Tokenizer | None:
+def counter_of(path: str) -> Tokenizer | None:
     """Counts tokens by a tokenizer.json; None where none was named. Raises BadInput."""
     return Tokenizer(path) if path else None

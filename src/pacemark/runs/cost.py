@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from pacemark.answers.allowance import Allowance
+from pacemark.endpoint.proxy import is_loopback
 from pacemark.errors import BadInput
 from pacemark.pace import Concurrency, Load
 from pacemark.scenario import Scenario, Words, steps
@@ -28,7 +27,9 @@ def say_cost(scenario: Scenario, allowance: Allowance | None, first: Exchange, h
         return ""
     spent = planned_spending(scenario, allowance, first)
     cost = None if spent is None else allowance.cost_of(spent)
-    asked = words.get("yes", False) or allowance.cost is not None or _local(scenario.target, host)
+    asked = (
+        words.get("yes", False) or allowance.cost is not None or scenario.target.startswith("sim:") or is_loopback(host)
+    )
     above = words.get("ask_above", ASK_ABOVE)
     if spent is None or cost is None:
         if not asked:
@@ -74,12 +75,3 @@ def _seconds(first: Exchange, output: float) -> float:
         return whole_s
     start_s = (first.first_event_ns - first.sent_ns) / 1e9
     return max(1e-3, start_s + (whole_s - start_s) * (output - 1) / (first.output_tokens - 1))
-
-
-def _local(target: str, host: str) -> bool:
-    if target.startswith("sim:") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from pacemark.dialects.dialect import DIALECTS
+from pacemark.endpoint.speaking import AUTO
 from pacemark.errors import BadInput
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.scenario import Levels, Recording, Scenario, Search, Workload
@@ -33,7 +34,7 @@ def rows_of(order: Scenario, source: Any) -> Rows | None:
     if recording.replay:
         return _trace(order, recording, source, how)
     api = order.access.api
-    rows = read(recording.path or source, suits=_anything if api == "auto" else _suits(api), **how)
+    rows = read(recording.path or source, suits=_anything if api == AUTO else _suits(api), **how)
     name = recording.path or "the data frame"
     if order.workload.history == "served" and not rows.conversations:
         raise BadInput(f"{name}: --history served needs rows that hold whole conversations; these are single requests")
@@ -48,7 +49,7 @@ def _trace(order: Scenario, recording: Recording, source: Any, how: dict[str, st
     api = order.access.api
     if any(not (isinstance(load, Rate) and load.speed) for load in order.loads):
         raise BadInput("--trace is a load of its own: it goes with run, sweep and find")
-    suits = _anything if api == "auto" else _suits(api)
+    suits = _anything if api == AUTO else _suits(api)
     rows = read_trace(recording.path or source, block_tokens=recording.block_tokens, suits=suits, **how)
     if not timed(rows, order.workload).per_s:
         raise BadInput(f"{recording.path or 'the data frame'}: its rows have one time, so there is nothing to replay")
