@@ -276,7 +276,7 @@ class TestSweep:
         warning, *lines = swept.done.stderr.splitlines()
         assert warning.startswith("warning: --header X-Also-Secret: ")
         assert re.fullmatch(rf"{swept.url}: 2 levels of [\d.]+ s; getting ready", lines[0])
-        assert [line.split()[0] for line in lines[1:]] == ["concurrency", "1", "2"]
+        assert [line.split()[0] for line in lines[1:]] == ["concurrency", "1", "2"]  # for JSON follows, and no table
 
     def test_show_tells_what_the_run_told(self, swept: Swept) -> None:
         shown = inside("show", swept.folder)

@@ -206,7 +206,7 @@ def watched(context: typer.Context, given: Mapping[str, Any]) -> Iterator[Option
             from pacemark.runs.live import LiveView
 
             live = stack.enter_context(LiveView(Path(given["out"])))
-        progress = stack.enter_context(Progress(table_follows=True))
+        progress = stack.enter_context(Progress(table_follows=not given.get("json")))
         options["observe"] = show
         options["command"] = ["pacemark", *(context.obj or [])]
         yield options

@@ -262,6 +262,18 @@ def test_rows_give_way_to_the_table_that_follows(fails: bool) -> None:
     assert [line.split()[0] for line in left.splitlines()[1:]] == (["1", "2", "4"] if fails else [])
 
 
+@pytest.mark.parametrize(("took_s", "fails", "left"), [(6, False, []), (6, True, ["1", "2"]), (20, False, ["1", "2"])])
+def test_in_plain_lines_short_levels_leave_their_rows_to_the_table(took_s: int, fails: bool, left: list[str]) -> None:
+    console, clock = Console(file=io.StringIO(), force_terminal=False), Clock()
+    with contextlib.suppress(KeyError), terminal.Progress(console, clock, table_follows=True) as progress:
+        for level in samples.sweep().levels[:2]:
+            clock.now += took_s
+            progress.update(status(ended=level))
+        if fails:
+            raise KeyError
+    assert [line.split()[0] for line in shown(console).splitlines()] == (["concurrency", *left] if left else [])
+
+
 def test_plain_lines_come_where_nothing_else_was_said_for_fifteen_seconds() -> None:
     console, clock = Console(file=io.StringIO(), force_terminal=False), Clock()
     with terminal.Progress(console, clock) as progress:

@@ -59,9 +59,10 @@ _LIVE_EVERY_S = 0.2
 class Progress:
     """Shows each `Status` on standard error: live on a terminal, else as plain lines, never on standard output.
 
-    A level that has ended leaves a row, on a terminal until the table takes its place, if one follows; in plain lines
-    something is said besides only after fifteen seconds of nothing. It starts no thread: whoever calls `update` pays
-    for the drawing, at most five times a second.
+    A level that has ended leaves a row. Where the table follows, which has them all, a terminal keeps them only until
+    then, and in plain lines a level that took less than fifteen seconds leaves none. In plain lines something is said
+    besides only after fifteen seconds of nothing. It starts no thread: whoever calls `update` pays for the drawing, at
+    most five times a second.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Progress:
         self._headed = False
         self._table_follows = table_follows
         self._rows: list[str] = []
-        """Of the live display, which the table will replace."""
+        """That the table will replace."""
+        self._row_s = self._shown_s
 
     def __enter__(self) -> Self:
         """Take over the last lines of the terminal, if it is one."""
@@ -99,8 +101,8 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
-            for row in self._rows if error is not None else ():
-                self.note(row)
+        for row in self._rows if error is not None else ():
+            self.note(row)
 
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
@@ -118,13 +120,14 @@ class Progress:
             self.note(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
 
     def _row(self, level: Level, *, searching: bool) -> None:
-        rows = [level_row(level)] if self._headed else [heading(level), level_row(level)]
+        short = self._clock() - self._row_s < _PLAIN_EVERY_S
+        self._row_s = self._clock()
+        if self._table_follows and not searching and (short or self._live is not None):
+            self._rows += [level_row(level)] if self._rows else [heading(level), level_row(level)]
+            return
+        for row in [level_row(level)] if self._headed else [heading(level), level_row(level)]:
+            self.note(row)
         self._headed = True
-        if self._table_follows and self._live is not None and not searching:
-            self._rows += rows
-        else:
-            for row in rows:
-                self.note(row)
 
     def _drawn(self, status: Status) -> RenderableType:
         """The head and as many of the last rows as there is room for, and where the run stands."""
