@@ -233,14 +233,17 @@ def report_command(
 def export_command(
     run: RunPath = Path("runs"),
     format: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="csv, parquet, openmetrics, junit or markdown.")
+        str,
+        typer.Option(
+            "--format", metavar="NAME", help="csv, parquet, openmetrics, junit, markdown, guidellm or aiperf."
+        ),
     ] = "csv",
     rows: Annotated[
         str, typer.Option(metavar="requests|levels", help="Of csv and parquet: what is a row.")
     ] = "requests",
     output: Annotated[Path | None, typer.Option(help="File to write; in the run folder if not given.")] = None,
 ) -> None:
-    """Write a run for other tools. Requests or levels, as a table, OpenMetrics, JUnit or Markdown."""
+    """Write a run for other tools. Requests or levels as a table, or in the form of other tools."""
     from pacemark.runs.export import export
 
     typer.echo(export(run, format, output, rows))
