@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from pacemark import showing
+from pacemark import beside, showing
 from pacemark.commands.compare import compare_command
 from pacemark.commands.versus import versus_command
 from pacemark.commands.watch import watch_command
@@ -357,6 +358,7 @@ def _process(given: dict[str, Any]) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point; `words` instead of the process's own. Every error becomes one line on standard error and an exit
     code."""
+    os.environ |= {**beside.ONE_THREAD, **os.environ}
     open_standard_streams()
     warnings.showwarning = lambda message, *_: note(f"warning: {message}")
     with heeding_signals() as stop:

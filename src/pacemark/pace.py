@@ -51,6 +51,15 @@ def sought(load: Load) -> float:
     return load.speed if isinstance(load, Rate) and load.speed else load.value
 
 
+def like(load: Load, x: float) -> Load:
+    """The load of the same kind as `load` of which `sought` gives `x`; streams are whole."""
+    if isinstance(load, Concurrency):
+        return Concurrency(int(x))
+    if load.speed:
+        return msgspec.structs.replace(load, value=load.value * x / load.speed, speed=x)
+    return msgspec.structs.replace(load, value=x)
+
+
 _BLOCK = 65536
 
 

@@ -19,10 +19,10 @@ from pacemark.runs import record
 from pacemark.runs.bench import Bench
 from pacemark.runs.recording import in_one_line, rows_of
 from pacemark.scenario import Levels, Recording, Scenario, Settings, Workload
-from pacemark.workload.conversations import Heard
 from pacemark.workload.dataset import Dataset
 from pacemark.workload.files import read
 from pacemark.workload.row import Rows
+from pacemark.workload.source import Heard
 from support.cli_tools import Asked, Reply, assert_refused, pacemark, server, streamed
 from support.needed import needed
 

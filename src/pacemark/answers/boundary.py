@@ -12,6 +12,7 @@ level, makes them monotone, and crosses 1 on a line that bends once, anywhere, b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from scipy import special
 from pacemark.figures import longrun
 from pacemark.figures.conditions import Condition
 
-__all__ = ["DRAWS", "Belief", "Reading", "Unrest", "believe", "most_met", "read", "three_digits"]
+__all__ = ["DRAWS", "Belief", "Reading", "Unrest", "believe", "most_met", "offered", "read", "three_digits"]
 
 Floats = NDArray[np.float64]
 
@@ -256,6 +257,13 @@ def most_met(readings: Sequence[Reading], x: float, *, whole: bool) -> float:
     while x in missed and below < x:
         x = x - 1 if whole else below
     return x
+
+
+def offered(x: float, whole: bool) -> float:
+    """The load at or just under `x` that can be asked for: a whole number of streams, or a rate of three digits."""
+    if not math.isfinite(x):
+        return x
+    return math.floor(x) if whole else three_digits(x)
 
 
 def three_digits(x: float) -> float:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pacemark.answers import drift
 from pacemark.answers.allowance import FEW, Allowance, added, cost_of_level, spent_on, will_have_spent
-from pacemark.answers.boundary import Belief, Reading, believe, most_met, read, three_digits
+from pacemark.answers.boundary import Belief, Reading, believe, most_met, offered, read, three_digits
 from pacemark.answers.curve import no_longer_rises
 from pacemark.answers.drift import STEADY, Visit, VisitScatter, scatter_of, visits_of
 from pacemark.answers.step import Step
@@ -28,7 +28,7 @@ from pacemark.errors import RunFailed
 from pacemark.figures import metrics
 from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import Enough, LevelResult, Measure
-from pacemark.pace import Arrivals, Concurrency, Load, Rate, sought
+from pacemark.pace import Arrivals, Concurrency, Load, Rate, like, sought
 from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.trace import Trace, Window
 from pacemark.units import number
@@ -337,14 +337,13 @@ class _Search:
         return max(1.0, self.precision * x) if self.kind == "concurrency" else self.precision * x
 
     def step(self, x: float) -> float:
-        if not math.isfinite(x):
-            return x
-        return math.floor(x) if self.kind == "concurrency" else three_digits(x)
+        return offered(x, self.kind == "concurrency")
 
     def load(self, x: float) -> Load:
+        if self.results:
+            return like(self.results[0].load, x)
         if self.kind == "speed":
-            per_s = next((r.load.value / sought(r.load) for r in self.results), 1.0)
-            return Rate(per_s * x, "trace", speed=x)
+            return Rate(x, "trace", speed=x)  # how many a second that is nobody has measured yet
         return Concurrency(int(x)) if self.kind == "concurrency" else Rate(x, self.arrivals, self.burstiness)
 
     def forecast(self, x: float, *, least: bool = False) -> Spent:

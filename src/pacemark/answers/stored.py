@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pacemark.answers.boundary import Belief, Reading, believe, most_met, three_digits
+from pacemark.answers.boundary import Belief, Reading, believe, most_met, offered
 from pacemark.answers.weighing import conditions, in_words, weighed_with_scatter
 from pacemark.budget import Budget
 from pacemark.figures.level import LevelResult
-from pacemark.pace import Concurrency, Load, Rate, sought
+from pacemark.pace import Concurrency, Load, Rate, like, sought
 from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.units import number
 
@@ -34,7 +34,7 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
     loads, levels = [load for load, _ in readings], [reading for _, reading in readings]
     belief = _spread(believe(levels), np.array([float(sought(load)) for load in loads]))
     whole = isinstance(loads[0], Concurrency)
-    low, middle, high = (_step(belief.at(p), whole) for p in (0.025, 0.5, 0.975))
+    low, middle, high = (offered(belief.at(p), whole) for p in (0.025, 0.5, 0.975))
     top = float(sought(loads[-1]))
     holding = [reading.load for reading in levels if reading.holds]
     met = bool(holding)
@@ -76,12 +76,6 @@ def _spread(belief: Belief, loads: NDArray[np.float64]) -> Belief:
     return Belief(draws, belief.binds)
 
 
-def _step(x: float, whole: bool) -> float:
-    if not math.isfinite(x):
-        return x
-    return math.floor(x) if whole else three_digits(x)
-
-
 def _why(loads: Sequence[Load], levels: Sequence[Reading], *, met: bool, open_ended: bool) -> str:
     if not met:
         least = "one request at a time" if loads[0] == Concurrency(1) else str(loads[0])
@@ -100,36 +94,27 @@ def _next(belief: Belief, loads: Sequence[Load], *, met: bool, whole: bool) -> t
     probabilities.
     """
     if not met:
-        x = _step(belief.middle, whole)
+        x = offered(belief.middle, whole)
         if whole and x < 1:
             return (Concurrency(1), "nothing lower was measured") if loads[0].value > 1 else (None, "")
-        return _like(loads[0], x), "the boundary lies below the lowest stored level"
+        return like(loads[0], x), "the boundary lies below the lowest stored level"
     low, high = belief.interval()
     top = float(sought(loads[-1]))
     if not math.isfinite(high):
         aim = belief.at(0.8)
-        x = _step(min(aim, 2 * top), whole) if aim > top * 1.05 else 2 * top
-        return _like(loads[-1], x), "it would show whether the boundary lies above the stored levels"
+        x = offered(min(aim, 2 * top) if aim > top * 1.05 else 2 * top, whole)
+        return like(loads[-1], x), "it would show whether the boundary lies above the stored levels"
     candidates = np.unique(np.floor(np.linspace(low, high + 1, 41))) if whole else np.linspace(low, high, 41)[1:-1]
     candidates = candidates[candidates >= 1] if whole else candidates
     draws = np.minimum(belief.draws, 4 * top)
     widths = [_expected_width(draws, x) for x in candidates]
     best = int(np.argmin(widths))
     now, then = (number(math.ceil(width) if whole else width) for width in (high - low, widths[best]))
-    return _like(loads[0], float(candidates[best])), f"it would narrow the interval from {now} to some {then} wide"
+    gain = f"it would narrow the interval from {now} to some {then} wide"
+    return like(loads[0], offered(candidates[best], whole)), gain
 
 
 def _expected_width(draws: NDArray[np.float64], x: float) -> float:
     sides = (draws[draws < x], draws[draws >= x])
     widths = [np.subtract(*np.quantile(side, [0.975, 0.025])) if len(side) else 0.0 for side in sides]
     return float(sum(len(side) * width for side, width in zip(sides, widths, strict=True)) / len(draws))
-
-
-def _like(load: Load, x: float) -> Load:
-    """The load of the same kind at `x`, which is what `sought` gives of it."""
-    if isinstance(load, Concurrency):
-        return Concurrency(int(x))
-    x = three_digits(x)
-    if load.speed:
-        return Rate(load.value * x / load.speed, load.arrivals, load.burstiness, x)
-    return Rate(x, load.arrivals, load.burstiness)

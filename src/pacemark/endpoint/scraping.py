@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pacemark import beside
 from pacemark.endpoint.address import WireError
 from pacemark.endpoint.engines import ENGINES, Names, mapped, read_figures
 from pacemark.endpoint.offered import fetched
@@ -108,12 +109,12 @@ class Scraper:
         self._news: queue.SimpleQueue[Scrape] = queue.SimpleQueue()
         self._last_ns = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pacemark.endpoint.scraping"],
+            beside.command("pacemark.endpoint.scraping"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the coordinator
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=beside.environment(),
         )
         self._tell(msgspec.json.encode(_Order(list(exporters), own)))
         self._thread = threading.Thread(target=self._listen, name="pacemark-metrics", daemon=True)

@@ -16,9 +16,10 @@ from pacemark.instrument.answer import Answer
 from pacemark.instrument.commands import Asking
 from pacemark.pace import Rate, arrivals
 from pacemark.trace import ABSENT
-from pacemark.workload.conversations import Conversations, Heard
+from pacemark.workload.conversations import Conversations
 from pacemark.workload.dataset import Dataset
 from pacemark.workload.replay import Replay
+from pacemark.workload.source import Heard, Source
 from pacemark.workload.synthetic import Synthetic
 
 __all__ = ["Asker"]
@@ -30,7 +31,7 @@ AHEAD = 32
 class Asker:
     """Puts requests together, as it was last told to."""
 
-    _source: Synthetic | Conversations | Dataset | Replay
+    _source: Source
     _read: Callable[[bytes, bool], Said]
 
     def __init__(self, worker: int, workers: int) -> None:
@@ -60,8 +61,6 @@ class Asker:
         takes as long here as it does in the reader, some microseconds an event; the stamps of other streams are the
         kernel's and are not moved by it.
         """
-        if isinstance(self._source, (Synthetic, Replay)):
-            return 0.0
         return self._source.heard(level, index, self._understood(answer))
 
     def offsets(self, load: Rate, rng: Generator) -> Iterator[int]:
@@ -73,19 +72,17 @@ class Asker:
     @property
     def ahead(self) -> int:
         """How many requests may be put together before they are due: one where it hangs on what was answered."""
-        if isinstance(self._source, Conversations) or (isinstance(self._source, Dataset) and not self._source.alone):
-            return 1
-        return AHEAD
+        return AHEAD if self._source.alone else 1
 
     @property
     def empty(self) -> bool:
         """Whether there will be nothing to ask any more, once there was nothing."""
-        return not isinstance(self._source, Dataset) or self._source.empty
+        return self._source.empty
 
     def _understood(self, answer: Answer) -> Heard | None:
         if answer.error or answer.status != 200:
             return None
-        if isinstance(self._source, Dataset) and not self._source.listens:
+        if not self._source.listens:
             return Heard("")
         kind = answer.headers.get(b"content-type", b"").lower()
         streamed = is_event_stream(answer.body) or kind.startswith(b"text/event-stream") or b"ndjson" in kind
@@ -100,7 +97,7 @@ def _known(count: int | None) -> int:
     return ABSENT if count is None else count
 
 
-def _source(asking: Asking, part: tuple[int, int]) -> Synthetic | Conversations | Dataset | Replay:
+def _source(asking: Asking, part: tuple[int, int]) -> Source:
     written, least = Bodies(asking.template), asking.least_tokens
     if (rows := pickle.loads(asking.rows)) is not None:
         recording = asking.workload.recording

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import selectors
 import socket
 import subprocess
-import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from pacemark import beside
 from pacemark.errors import RunFailed
 from pacemark.instrument.commands import (
     Batch,
@@ -69,15 +67,14 @@ class Worker:
         with control, results:
             passed = [control.fileno(), results.fileno()]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pacemark.instrument.worker", *map(str, passed)],
+                beside.command("pacemark.instrument.worker", *map(str, passed)),
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
                 # Ctrl-C is for the coordinator, which then ends the workers in order.
                 start_new_session=True,
-                # Threads for linear algebra, of which there is none, would only be in the way of a fork.
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(_paths()), "OPENBLAS_NUM_THREADS": "1"},
+                env=beside.environment(),
             )
         self._inbox = Inbox()
         self.last: Beat | None = None
@@ -132,14 +129,6 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._said.close()
-
-
-def _paths() -> list[str]:
-    """Where a worker finds its modules: where this process does, but in Python's own library first, so that a file
-    named random.py beside a user's script is not taken for it."""
-    own = sysconfig.get_path("stdlib")
-    library = [p for p in sys.path if p.startswith(own) and "site-packages" not in p]
-    return library + [os.path.abspath(p) for p in sys.path if p and p not in library]
 
 
 class Processes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from types import TracebackType
+
+from pacemark import beside
 
 __all__ = ["LAST_LOOK_S", "LiveView"]
 
@@ -20,12 +20,14 @@ class LiveView:
     ends the process, once the page has had time for a last look."""
 
     def __init__(self, out: Path) -> None:
-        words = ["-P", "-m", "pacemark.cli", "watch", str(out), "--coming"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)}
         self._process = subprocess.Popen(
-            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
+            beside.command("pacemark.cli", "watch", str(out), "--coming"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=beside.environment(),
+            start_new_session=True,
+        )
         self._url = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,25 +12,15 @@ from pacemark.lengths import Draws, lengths
 from pacemark.scenario import Workload
 from pacemark.trace import ABSENT
 from pacemark.workload.prose import prose
-from pacemark.workload.source import Ask, Written
+from pacemark.workload.source import Ask, Heard, Written
 from pacemark.workload.synthetic import Synthetic
 from pacemark.workload.underway import Underway
 from pacemark.workload.words import Prompts
 
-__all__ = ["Conversations", "Heard", "message"]
+__all__ = ["Conversations", "message"]
 
 _TURNS, _RECORDED = 4, 5
 """What is drawn with one seed, apart."""
-
-
-class Heard(NamedTuple):
-    """What became of a turn, as its worker read it."""
-
-    text: str
-    """The answer, without its reasoning."""
-    input_tokens: int = ABSENT
-    output_tokens: int = ABSENT
-    """As the server counted them, reasoning included."""
 
 
 class _Talk:
@@ -54,6 +44,8 @@ class Conversations:
     """The `Source` of conversations: `ask` gives the next turn of a session that is due, or the first of a new one; and
     `heard` takes down what was answered."""
 
+    alone, listens, empty = False, True, True
+
     def __init__(self, workload: Workload, prompts: Prompts, written: Written, least_tokens: int = 1) -> None:
         """See `Synthetic`, which makes the first turns and the lengths of all."""
         self._workload, self._prompts, self._written, self._least = workload, prompts, written, least_tokens
@@ -71,8 +63,7 @@ class Conversations:
         return self._turn(talk, share)
 
     def heard(self, level: int, index: int, heard: Heard | None) -> float:
-        """What became of a request; None where it failed, which ends its session. Gives how many seconds its stream
-        should rest."""
+        """See `Source`."""
         talk, stream = self._underway.answered(level, index)
         talk.turn += 1
         if heard is None or talk.turn >= talk.turns:

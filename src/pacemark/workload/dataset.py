@@ -10,10 +10,10 @@ import msgspec
 from pacemark.lengths import Draws
 from pacemark.scenario import Recording, Workload
 from pacemark.trace import ABSENT, UNTOLD
-from pacemark.workload.conversations import Heard, message
+from pacemark.workload.conversations import message
 from pacemark.workload.order import Order
 from pacemark.workload.row import Row, Rows
-from pacemark.workload.source import Ask, Written
+from pacemark.workload.source import Ask, Heard, Written
 from pacemark.workload.underway import Underway
 
 __all__ = ["Dataset", "body_for"]
@@ -80,8 +80,7 @@ class Dataset:
         return Ask(body, 0, tokens, known, UNTOLD, origin, turn)
 
     def heard(self, level: int, index: int, heard: Heard | None) -> float:
-        """What became of a request; None where it failed, which ends its session. Gives how many seconds its stream
-        should rest."""
+        """See `Source`."""
         session, stream = self._underway.answered(level, index)
         session.turn += 1
         if heard is None or session.turn >= len(session.rows):
@@ -93,17 +92,17 @@ class Dataset:
 
     @property
     def alone(self) -> bool:
-        """Whether no request hangs on another: neither on its answer, nor on whether there is one."""
+        """See `Source`."""
         return self._order.alone and not self._once
 
     @property
     def listens(self) -> bool:
-        """Whether it has to know what was answered."""
+        """See `Source`."""
         return self._own
 
     @property
     def empty(self) -> bool:
-        """Whether nothing will come any more, once `ask` gave None."""
+        """See `Source`."""
         return self._underway.empty
 
     def _answered(self, row: Row, session: _Session, tokens: int) -> bytes:

@@ -16,7 +16,7 @@ from pacemark.workload.dataset import body_for
 from pacemark.workload.order import sampled
 from pacemark.workload.prose import prose
 from pacemark.workload.row import Row, Rows
-from pacemark.workload.source import Ask, Written
+from pacemark.workload.source import Ask, Heard, Written
 from pacemark.workload.words import Prompts, drawn_salt, prompt
 
 __all__ = ["Blocks", "Replay", "Timed", "mark_shared", "timed"]
@@ -66,6 +66,8 @@ def timed(rows: Rows, workload: Workload) -> Timed:
 class Replay:
     """The `Source` of a trace. Where a row has no text, its prompt is made up: of its blocks, if it has some."""
 
+    alone, listens, empty = True, False, True
+
     def __init__(
         self, workload: Workload, rows: Rows, prompts: Prompts, written: Written, least_tokens: int = 1
     ) -> None:
@@ -99,6 +101,10 @@ class Replay:
         shared = 0 if self._shared is None else int(self._shared[index])
         body = self._written.text(self._text(row, asked, level, index), tokens)
         return Ask(body, 0, tokens, asked, shared, ABSENT, turn)
+
+    def heard(self, level: int, index: int, heard: Heard | None) -> float:
+        """See `Source`: nothing hangs on it."""
+        return 0.0
 
     def _text(self, row: Row, tokens: int, level: int, index: int) -> str:
         if row.blocks:

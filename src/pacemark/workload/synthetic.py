@@ -11,7 +11,7 @@ from pacemark.lengths import Draws, Lengths
 from pacemark.scenario import Workload
 from pacemark.trace import ABSENT
 from pacemark.workload.prose import prose
-from pacemark.workload.source import Ask, Written
+from pacemark.workload.source import Ask, Heard, Written
 from pacemark.workload.words import Prompts, prompt, salt
 
 __all__ = ["Synthetic", "popularity"]
@@ -25,6 +25,8 @@ _PREFIXES, _PRIMING = 2**32 - 2, 2**32 - 3
 class Synthetic:
     """The `Source` where nothing else was given: every request is of its own, and no prompt is like another but for the
     prefix that its group shares, which comes first."""
+
+    alone, listens, empty = True, False, True
 
     def __init__(self, workload: Workload, prompts: Prompts, written: Written, least_tokens: int = 1) -> None:
         """`written` makes bodies as the API wants them. No answer is asked to be shorter than `least_tokens`."""
@@ -41,6 +43,10 @@ class Synthetic:
         tokens = max(self._least, math.ceil(self._output(level, index) * share))
         text, about = self.opening(level, index)
         return about._replace(body=self._written.text(text, tokens), tokens=tokens)
+
+    def heard(self, level: int, index: int, heard: Heard | None) -> float:
+        """See `Source`: nothing hangs on it."""
+        return 0.0
 
     def input_of(self, level: int, index: int) -> int:
         """Tokens that a prompt has of its own."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pacemark import beside
 from pacemark.errors import BadInput, RunFailed
 from pacemark.simulator.engine.presets import Preset, customised, named
 from pacemark.simulator.server.options import ServerOptions
@@ -55,14 +53,11 @@ def serving(preset: Preset | str = "demo", **options: Any) -> Iterator[Served]:
         )
     except msgspec.ValidationError as error:
         raise BadInput(str(error)) from None
-    source = str(Path(__file__).resolve().parents[4])
-    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        # -P: a file such as random.py in the working directory must not stand in for the library's.
-        [sys.executable, "-P", "-m", "pacemark.simulator.server.server"],
+        beside.command("pacemark.simulator.server.server"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=beside.environment(),
         # Not in our process group: Ctrl-C must let a run finish its report before its endpoint goes.
         start_new_session=True,
     )
