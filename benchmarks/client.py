@@ -64,7 +64,10 @@ def body(model: str, tag: str) -> dict[str, Any]:
     }
 
 
-def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers: int = 1) -> dict[str, Any]:
+def measure_pacemark(
+    url: str, model: str, streams: int, seconds: float, workers: int = 1, asked: Any = None, rows: Any = None
+) -> dict[str, Any]:
+    """`asked`: the workload, where it is another than the other clients have; `rows` of a file."""
     from pacemark.endpoint.target import target
     from pacemark.figures import metrics
     from pacemark.pace import Concurrency
@@ -73,7 +76,7 @@ def measure_pacemark(url: str, model: str, streams: int, seconds: float, workers
     from pacemark.workload.words import Workload
 
     settings = Settings(duration_s=seconds, workers=workers)
-    with Bench(target(url, model=model), Workload(32, TOKENS, 1), settings) as bench:
+    with Bench(target(url, model=model), asked or Workload(32, TOKENS, 1), settings, rows=rows) as bench:
         bench.prepare()
         coordinating = Coordinating(bench)
         result = bench.measure(Concurrency(streams))
