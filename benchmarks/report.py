@@ -15,7 +15,7 @@ from pathlib import Path
 from pacemark.answers.curve import operating_points
 from pacemark.answers.fit import fits
 from pacemark.pace import Concurrency
-from pacemark.reporting import drawing
+from pacemark.reporting import warmup
 from pacemark.runs.simulated import virtual_measure
 from pacemark.summary import Level, Summary
 
@@ -41,7 +41,7 @@ def main() -> None:
     summary = measured(options.requests)
     print(f"{sum(level.requests.completed for level in summary.levels)} requests, {len(summary.levels)} levels")
     begun = time.perf_counter()
-    drawing._started()
+    warmup._started()
     print(f"loading what draws: {time.perf_counter() - begun:.2f} s")
     from pacemark.reporting.html import write_html
 

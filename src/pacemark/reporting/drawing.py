@@ -1,4 +1,4 @@
-"""What draws the charts of a page, as SVG here and as a script in the browser. Slow to start, so it starts early."""
+"""What draws the charts of a page, as SVG here and as a script in the browser."""
 
 from __future__ import annotations
 
@@ -15,23 +15,7 @@ import vl_convert
 from pacemark.files import cache_folder, write_whole
 from pacemark.version import __version__
 
-__all__ = ["bundled", "script", "start", "svg"]
-
-
-def start() -> None:
-    """Load in the background what draws, and make its script where there is none yet: a second that nobody waits for.
-
-    Not while a load is being measured: it takes a whole core.
-    """
-    threading.Thread(target=_started, name="drawing", daemon=True).start()
-
-
-def _started() -> None:
-    with contextlib.suppress(Exception):  # whoever draws meets it again, and can say where
-        from pacemark.reporting import html  # noqa: F401 - it takes as long to load
-
-        svg({"data": {"values": []}, "mark": "point"})
-        script()
+__all__ = ["bundled", "script", "svg"]
 
 
 def svg(chart: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from pacemark.figures.level import LevelResult, sum_up
 from pacemark.figures.picture import LevelPicture, pictured
 from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency, Load, Rate
-from pacemark.reporting import drawing
+from pacemark.reporting import warmup
 from pacemark.runs.folder import RunFolder, legible
 from pacemark.runs.record import RunRecord, read, written
 from pacemark.runs.run import Run
@@ -50,7 +50,7 @@ def anew(path: Path, budget: Budget | None) -> Run:
     Raises BadInput where there are none.
     """
     with contextlib.closing(RunFolder.open(path)) as folder:
-        drawing.start()
+        warmup.start()
         before = read(folder.run())
         record = _for_budget(before, budget)
         results = stored(folder, record)

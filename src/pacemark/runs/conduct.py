@@ -25,7 +25,7 @@ from pacemark.endpoint.speaking import AUTO, recognised_api
 from pacemark.endpoint.target import Target, target
 from pacemark.errors import BadInput, Failed, RunFailed
 from pacemark.pace import Concurrency
-from pacemark.reporting import drawing
+from pacemark.reporting import warmup
 from pacemark.reporting.observing import observing
 from pacemark.reporting.progress import Status, told
 from pacemark.runs.bench import Bench
@@ -296,7 +296,7 @@ def driven(
     except Reached as rule:
         stopped = str(rule)
         failure = Failed(stopped) if rule.failed else None
-    drawing.start()
+    warmup.start()
     try:
         results = bench.finish(drain=not interrupted and (failure is None or stopped is not None))
     except KeyboardInterrupt:  # the levels are whole: it is the last answers that are waited for no more
