@@ -85,6 +85,12 @@ SHARED: dict[str, tuple[Any, Any]] = {
         "requests",
     ),
     "system_prompt": (Annotated[str, _flag(metavar="FILE", help="Text that opens every request.")], ""),
+    "tools": (Annotated[str, _flag(metavar="FILE", help="Tools that answers may call, as OpenAI's JSON list.")], ""),
+    "tool_choice": (
+        Annotated[str, _flag(metavar="auto|none|required|NAME", help="Whether they are to; the server's own if not.")],
+        "",
+    ),
+    "response_format": (Annotated[str, _flag(metavar="FILE", help="Ask for JSON of the schema in this file.")], ""),
     "duration": (
         Annotated[str, _flag(metavar="TIME", help="Steady time to measure at each level: 2m; 20s if not given.")],
         "",
@@ -203,7 +209,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
 PLACE = "model api input_tokens output_tokens documents language stream ignore_eos timeout wait"
 ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
-TRAFFIC = "prefix_tokens prefix_groups prefix_zipf prime system_prompt turns think_time history concurrency_of"
+TRAFFIC = (
+    "prefix_tokens prefix_groups prefix_zipf prime system_prompt turns think_time history concurrency_of "
+    "tools tool_choice response_format"
+)
 READING = "key unit block_tokens spans"
 """How a file of requests or a trace is to be read, where it cannot tell."""
 FILE = f"data once trace speed jitter sample {READING}"

@@ -299,7 +299,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         max_in_flight=at_least("--max-in-flight", words.get("max_in_flight", 0), 0),
         seed_given=seed is not None,
         wait_s=seconds("--wait", words.get("wait", 0.0)),
-        ignore_eos=words.get("ignore_eos", True),
+        ignore_eos=_ignore_eos(words),
         stall_timeout_s=None if stall is None else lasting("--stall-timeout", stall),
         max_error_share=share("--max-error-share", words.get("max_error_share")),
     )
@@ -318,6 +318,15 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         metrics_map=words.get("metrics_map", ""),
     )
     return Scenario(target, goal, workload, settings, access)
+
+
+def _ignore_eos(words: Words) -> bool:
+    """Whether answers are asked to go on past their end. A call, or JSON, ends where it is whole, and engines fail that
+    are held to both. Raises BadInput where both were asked for."""
+    formed = bool(words.get("tools") or words.get("response_format"))
+    if formed and words.get("ignore_eos"):
+        raise BadInput("--ignore-eos would write on past the end of a call or of JSON: leave it out")
+    return words.get("ignore_eos", not formed)
 
 
 def _repeats(words: Words) -> int:

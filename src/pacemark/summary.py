@@ -9,11 +9,22 @@ from typing import Any, Literal
 
 import msgspec
 
+from pacemark.content import Cached as Cached
+from pacemark.content import JsonAnswers, Reasoning, ToolCalls
+from pacemark.content import Sizes as Sizes
+from pacemark.content import Traffic as Traffic
+from pacemark.content import Turns as Turns
 from pacemark.laws import Fits as Fits
 from pacemark.laws import Scalability as Scalability
 from pacemark.laws import StepTime as StepTime
 from pacemark.metered import ByModel, Server, ServerMoment, ServerRun
 from pacemark.pace import Load, Rate
+from pacemark.quantities import STATISTICS as STATISTICS
+from pacemark.quantities import Basis as Basis
+from pacemark.quantities import Distribution as Distribution
+from pacemark.quantities import Figure as Figure
+from pacemark.quantities import Scatter as Scatter
+from pacemark.quantities import Spread as Spread
 
 SCHEMA = "pacemark/summary/1"
 EndedBy = Literal["duration", "requests", "rows", "precision", "max_duration", "allowance", "interrupted"]
@@ -21,53 +32,10 @@ EndedBy = Literal["duration", "requests", "rows", "precision", "max_duration", "
 tight enough, its longest time, what the run may spend, or something from outside."""
 
 
-class Figure(msgspec.Struct, frozen=True):
-    """A number and its 95% confidence interval; each part is None where it cannot be had."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-class Distribution(msgspec.Struct, frozen=True):
-    """Mean and quantiles of one metric over the requests of a level's window."""
-
-    mean: Figure = Figure()
-    p50: Figure = Figure()
-    p90: Figure = Figure()
-    p95: Figure = Figure()
-    p99: Figure = Figure()
-
-
-STATISTICS = Distribution.__struct_fields__
-"""The parts of a distribution by name: the mean and the quantiles."""
 RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s")
 """The rates of a level by name."""
 LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "latency_ms": "latency"}
 """The latencies of a level by name, and what people call them."""
-
-
-class Scatter(msgspec.Struct, frozen=True):
-    """How far a figure is off from run to run, as one run knows it."""
-
-    error: float
-    """Standard error, in the figure's unit."""
-    dof: float
-    """Degrees of freedom that it is known with."""
-
-
-class Basis(msgspec.Struct, frozen=True):
-    """What a distribution stands on."""
-
-    n: int = 0
-    n_eff: float | None = None
-    """Independent requests that would know the p95 as well: neighbours share a queue, so it is less than n."""
-    certified: dict[str, float | None] = {}
-    """MLPerf's early-stopping percentile at 99% confidence, deflated by the measured overdispersion."""
-    note: str | None = None
-    """What is missing for intervals of p50 and p95, where something is."""
-    scatter: dict[str, Scatter] = {}
-    """Of the mean and the quantiles that have an interval: for comparisons, where the skewness of two runs cancels."""
 
 
 class Requests(msgspec.Struct, frozen=True):
@@ -78,14 +46,6 @@ class Requests(msgspec.Struct, frozen=True):
     in_window: int
     short: int = 0
     """Answers of the window with fewer tokens than asked for."""
-
-
-class Spread(msgspec.Struct, frozen=True):
-    """p50, p99 and maximum of a quantity that needs no interval."""
-
-    p50: float | None = None
-    p99: float | None = None
-    max: float | None = None
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -162,51 +122,6 @@ class Held(msgspec.Struct, frozen=True):
     """That figure over its limit; None where it has no end."""
     why: str
     """The same in words."""
-
-
-class Sizes(msgspec.Struct, frozen=True):
-    """Lengths in tokens."""
-
-    mean: float | None = None
-    p95: float | None = None
-
-
-class Cached(msgspec.Struct, frozen=True):
-    """What of the input was in the server's prompt cache, as shares of it: what should have been, and what is told."""
-
-    state: Literal["cold", "warm", "mixed"]
-    """Of what the requests share with earlier ones: none, (nearly) all or a part was known when they were sent."""
-    expected: float
-    """By a cache without an end, from what was sent."""
-    usage: float | None = None
-    """By `cached_tokens` in the answers; None where the server does not tell, which is not 0."""
-    server: float | None = None
-    """By the counters that the server exports."""
-
-
-class Turns(msgspec.Struct, frozen=True):
-    """The requests of a window that opened a conversation, or that went on with one."""
-
-    which: Literal["first", "later"]
-    requests: int
-    ttft_ms: Distribution
-    latency_ms: Distribution
-    input_tokens: float | None
-    """Mean, as the server counted them."""
-
-
-class Traffic(msgspec.Struct, frozen=True):
-    """What the requests of a level's window were like: as they were made, and as the server counted them."""
-
-    asked_input: Sizes = Sizes()
-    counted_input: Sizes = Sizes()
-    asked_output: Sizes = Sizes()
-    counted_output: Sizes = Sizes()
-    """What was streamed and what was hidden."""
-    cached: Cached | msgspec.UnsetType = msgspec.UNSET
-    """There where requests were made to share their beginnings."""
-    turns: list[Turns] | msgspec.UnsetType = msgspec.UNSET
-    """There where requests were turns of conversations."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -290,6 +205,10 @@ class Level(msgspec.Struct, frozen=True):
     """There where two or more carried enough requests to tell."""
     served: list[ByModel] | msgspec.UnsetType = msgspec.UNSET
     """By the model that answered, where the endpoint names several."""
+    reasoning: Reasoning | msgspec.UnsetType = msgspec.UNSET
+    """These three where answers had such."""
+    tool_calls: ToolCalls | msgspec.UnsetType = msgspec.UNSET
+    json_answers: JsonAnswers | msgspec.UnsetType = msgspec.UNSET
     server: Server | msgspec.UnsetType = msgspec.UNSET
     """What the server told of itself, where its metrics were read."""
 

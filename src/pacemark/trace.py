@@ -34,7 +34,9 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "in_one_piece": (False, np.bool_),
     "tpot_off": (0.0, np.float64),
     "hidden_tokens": (0, np.int64),
-    "unread_events": (0, np.int64),
+    **dict.fromkeys(("unread_events", "calls", "malformed_calls"), (0, np.int64)),
+    **dict.fromkeys(("reasoning_tokens", "call_ns", "called_ns", "json_answer"), (ABSENT, np.int64)),
+    "disclosed": ("", np.str_),
     "done_ns": (ABSENT, np.int64),
     **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
     "connection": (ABSENT, np.int64),
@@ -129,7 +131,18 @@ class Exchange(msgspec.Struct, frozen=True):
     hidden_tokens: int = 0
     """Tokens that the server counted and never streamed (hidden reasoning); output_tokens leaves them out."""
     reasoning_tokens: int = ABSENT
-    """Tokens of reasoning as the server counted them, shown or hidden."""
+    """Tokens of reasoning, shown or hidden, see `pacemark.dialects.counting`."""
+    disclosed: str = ""
+    """How a stream showed its reasoning: verbatim, summary or hidden; empty where there was none."""
+    calls: int = 0
+    """Tools that it called."""
+    malformed_calls: int = 0
+    """Those whose arguments are no JSON."""
+    call_ns: int = ABSENT
+    """The event with which its first call began, and the one with which it was whole."""
+    called_ns: int = ABSENT
+    json_answer: int = ABSENT
+    """Of an answer that was to be JSON: 1 where it is, 0 where it is not."""
     tpot_off: float = 0.0
     """By what share TPOT may be off, where it is not known how many tokens the first event held; 0 where it is."""
     unread_events: int = 0
@@ -203,6 +216,14 @@ class Trace:
     """(n,) by what share TPOT may be off, where it is not known how many tokens the first event held."""
     hidden_tokens: Int64 = field(default_factory=lambda: _NONE)
     """(n,) counted by the server and never streamed; `output_tokens` leaves them out."""
+    reasoning_tokens: Int64 = field(default_factory=lambda: _NONE)
+    disclosed: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    calls: Int64 = field(default_factory=lambda: _NONE)
+    malformed_calls: Int64 = field(default_factory=lambda: _NONE)
+    call_ns: Int64 = field(default_factory=lambda: _NONE)
+    called_ns: Int64 = field(default_factory=lambda: _NONE)
+    json_answer: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) these seven as in an `Exchange`."""
     unread_events: Int64 = field(default_factory=lambda: _NONE)
     """(n,) events that were passed over because they had no meaning."""
     done_ns: Int64 = field(default_factory=lambda: _NONE)

@@ -12,6 +12,7 @@ import msgspec
 from pacemark.errors import BadInput
 from pacemark.lengths import Lengths, lengths
 from pacemark.summary import Asked
+from pacemark.tools import refuse_choice, schema_in, tools_in
 from pacemark.values import at_least, one_of, positive, seconds, share, text_of
 
 __all__ = ["Language", "Recording", "TrafficWords", "Workload", "given", "workload_of"]
@@ -67,6 +68,12 @@ class TrafficWords(TypedDict, total=False):
     """Tokens of a recorded block, where it is not what the format has."""
     spans: str
     """Which requests of an agent's traces are meant: root or model."""
+    tools: str | Path
+    """A file of tools that answers may call, a JSON list as OpenAI's chat takes it."""
+    tool_choice: str
+    """Whether they are to: auto, none, required, or the name of one."""
+    response_format: str | Path
+    """A file with the JSON schema of the answers."""
     seed: int | None
     extra_body: Mapping[str, Any]
     """Further fields of every request. Those that pacemark sets itself are refused."""
@@ -121,6 +128,11 @@ class Workload(msgspec.Struct, frozen=True):
     """Whose answers a conversation goes on with: the server's own, or those made up beforehand."""
     concurrency_of: Literal["requests", "sessions"] = "requests"
     """What a stream of the closed loop is: a request in flight, or a session, which is silent while its user thinks."""
+    tools: str = ""
+    """File of tools that answers may call."""
+    tool_choice: str = ""
+    response_format: str = ""
+    """File of the JSON schema of the answers."""
     recording: Recording | None = None
     """The file that requests are taken from; None where they are made up."""
 
@@ -152,6 +164,7 @@ def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
         language=one_of("--language", words.get("language", "latin"), get_args(Language)),
         **_prefixes(words),
         **_sessions(words),
+        **_answers(words),
         recording=_recording(words),
     )
 
@@ -224,6 +237,8 @@ def _sessions(words: TrafficWords) -> dict[str, Any]:
     history = one_of(
         "--history", words.get("history") or ("recorded" if from_file else "served"), ("served", "recorded")
     )
+    if words.get("tools") and history == "served" and (each.fixed != 1 or from_file):
+        raise BadInput("--tools: nobody carries out what an answer calls, to go on with: give --history recorded")
     counted = one_of("--concurrency-of", words.get("concurrency_of", "requests"), ("requests", "sessions"))
     think_s = seconds("--think-time", words.get("think_time", 0.0))
     if each.fixed == 1 and not from_file and (think_s or history != "served" or counted != "requests"):
@@ -234,6 +249,18 @@ def _sessions(words: TrafficWords) -> dict[str, Any]:
         "history": history,
         "concurrency_of": counted,
     }
+
+
+def _answers(words: TrafficWords) -> dict[str, Any]:
+    """What answers may call, and what form they are to have. Raises BadInput."""
+    tools, choice, form = words.get("tools") or "", words.get("tool_choice") or "", words.get("response_format") or ""
+    if tools:
+        refuse_choice(choice, tools_in(Path(tools)))
+    elif choice:
+        raise BadInput("--tool-choice is of tools: give them with --tools FILE")
+    if form:
+        schema_in(Path(form))
+    return {"tools": str(tools), "tool_choice": choice, "response_format": str(form)}
 
 
 def _length(words: TrafficWords, name: Literal["input_tokens", "output_tokens"]) -> int | str:

@@ -308,7 +308,8 @@ def test_reasoning_is_counted_where_it_was_streamed(
     events = [delta(reasoning="hm ")] * shown + [delta(content="word ")] * 10
     x = understand(each_in_its_read(ROLE, *events, thought(7, completion, reasoning, total), DONE))
     assert (x.error, x.output_tokens, x.hidden_tokens, x.tokens_source) == ("", output, hidden, "usage")
-    assert x.reasoning_tokens == (ABSENT if reasoning is None else reasoning)
+    assert x.reasoning_tokens == (20 if reasoning is None else reasoning)
+    assert x.disclosed == ("verbatim" if shown else "hidden" if hidden else "")
     assert x.tokens.tolist() == [1.0] * len(events)
 
 

@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
+from msgspec import UNSET, structs
 
 import pacemark
-from pacemark.dialects.dialect import DIALECTS, fill, first_options, template
+from pacemark.content import JsonAnswers, Reasoning, ToolCalls
+from pacemark.dialects.dialect import DIALECTS, fill, first_options, further, template
 from pacemark.dialects.reading import understand
 from pacemark.endpoint.target import target
+from pacemark.reporting.content import content_in_words
 from pacemark.simulator import Served, serving
 from pacemark.simulator.server.tokens import WORDS, count
 from pacemark.trace import ABSENT, Exchange
+from pacemark.traffic import Workload
 from support.needed import needed
 from support.servers import raw
 
 KEY = "a-key-of-the-endpoint"
+WORD = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 TEXT = "salt one two three four five six seven"
 
 
@@ -43,12 +49,15 @@ def send(served: Served, api: str, body: bytes, stream: bool, **headers: str) ->
     return got
 
 
-def asked(served: Served, api: str, stream: bool, tokens: int = 8) -> tuple[str, Exchange]:
+def asked(
+    served: Served, api: str, stream: bool, tokens: int = 8, workload: Workload | None = None
+) -> tuple[str, Exchange]:
     dialect = DIALECTS[api]
-    form = template(dialect, served.model, first_options(dialect, stream), {})
+    fields = further(dialect, workload or Workload())
+    form = template(dialect, served.model, first_options(dialect, stream, not fields), fields)
     status, kind, body = send(served, api, fill(form, TEXT, tokens), stream)
     assert status == 200, body
-    return kind, understand(raw(body, streamed=kind.startswith("text/event-stream")), api)
+    return kind, understand(raw(body, streamed=kind.startswith("text/event-stream")), api, json_answers=True)
 
 
 SPOKEN = {name: d for name, d in DIALECTS.items() if name != "agent"}
@@ -66,11 +75,55 @@ def test_an_answer_is_as_long_as_it_was_asked_to_be(fast: Served, api: str, stre
     assert x.hidden_tokens == 0 or not stream
     assert x.input_tokens == count(TEXT) + (7 if thinks else 1)
     assert len(x.hi_ns) == (8 if stream else 1)
-    reasoned = {"ollama": ABSENT, "ollama-generate": ABSENT}.get(api, 3) if thinks else ABSENT
-    assert x.reasoning_tokens == reasoned
+    counts = stream or not api.startswith("ollama")  # which does not count it apart
+    assert x.reasoning_tokens == (3 if thinks and counts else ABSENT)
+    assert x.disclosed == ("verbatim" if stream and thinks else "")
     if stream:
         assert kind.startswith("application/x-ndjson" if DIALECTS[api].lines else "text/event-stream")
         assert (x.first_event_ns != ABSENT, x.answer_ns != ABSENT, x.done_ns != ABSENT) == (True, True, True)
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "find", "description": "Look a word up.", "parameters": WORD}},
+    {"type": "function", "function": {"name": "clock"}},
+]
+CALLS = [name for name, d in SPOKEN.items() if d.tools]
+JSON = [name for name, d in SPOKEN.items() if d.schema and name != "tgi"]  # whose face heeds no grammar
+
+
+@pytest.fixture
+def formed(tmp_path: Path) -> Workload:
+    """Files of tools and of a schema."""
+    (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
+    (tmp_path / "schema.json").write_text(json.dumps(WORD))
+    return Workload(tools=str(tmp_path / "tools.json"), response_format=str(tmp_path / "schema.json"))
+
+
+@pytest.mark.parametrize("api", CALLS)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_tool_is_called(fast: Served, formed: Workload, api: str, stream: bool) -> None:
+    for choice in ("required", "find") if api != "ollama" else ("",):
+        workload = structs.replace(formed, response_format="", tool_choice=choice)
+        _, x = asked(fast, api, stream, workload=workload)
+        assert (x.error, x.calls, x.malformed_calls, x.json_answer) == ("", 1, 0, ABSENT)
+        assert (x.output_tokens + x.hidden_tokens, x.unread_events) == (8, 0)
+        if stream:
+            assert x.hi_ns[0] == x.call_ns <= x.called_ns == x.hi_ns[-1]
+
+
+@pytest.mark.parametrize("api", JSON)
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_is_json_where_it_must_be(fast: Served, formed: Workload, api: str, stream: bool) -> None:
+    _, x = asked(fast, api, stream, workload=structs.replace(formed, tools=""))
+    assert (x.error, x.calls, x.json_answer) == ("", 0, 1)
+    assert asked(fast, api, stream)[1].json_answer == 0
+
+
+@pytest.mark.parametrize("api", CALLS)
+def test_offered_tools_and_a_schema_leave_the_choice_to_the_model(fast: Served, formed: Workload, api: str) -> None:
+    choice = "auto" if api != "ollama" else ""
+    _, x = asked(fast, api, True, workload=structs.replace(formed, tool_choice=choice))
+    assert (x.error, x.calls + max(0, x.json_answer)) == ("", 1)
 
 
 @pytest.mark.parametrize("api", ["rerank", "score"])
@@ -128,6 +181,52 @@ def test_a_run_over_sockets(fast: Served, tmp_path: Path, api: str) -> None:
     assert level.output_tokens == pytest.approx(5 if marks else 6, rel=0.2)
 
 
+@pytest.mark.parametrize("api", ["chat", "responses", "ollama"])
+def test_a_run_with_tools_tells_of_its_calls(fast: Served, formed: Workload, tmp_path: Path, api: str) -> None:
+    run = pacemark.run(
+        fast.url, model=fast.model, api=api, concurrency=4, input_tokens=60, output_tokens=6, duration=0.4, seed=1,
+        tools=formed.tools, tool_choice="" if api == "ollama" else "required", out=tmp_path,
+    )  # fmt: skip
+    (level,) = run.levels
+    calls = level.tool_calls
+    assert isinstance(calls, ToolCalls)
+    assert calls.requests == calls.calls == level.requests.in_window > 10
+    assert (calls.malformed, level.errors, level.json_answers) == (0, {}, UNSET)
+    assert not {"short_answers", "in_one_piece"} & {reason.code for reason in level.verdict.reasons}
+    first, whole = calls.first_byte_ms.p50.value, calls.complete_ms.p50.value
+    assert first is not None
+    assert whole is not None
+    assert 2 <= first <= whole if api == "ollama" else 2 <= first < whole
+    assert msgspec.json.decode((run.path / "summary.json").read_bytes())["levels"][0]["tool_calls"]["malformed"] == 0
+    assert "tool calls in" in (said := " ".join(content_in_words(level)))
+    assert "none malformed" in said
+    again = pacemark.report(run.path).levels[0]
+    assert again.tool_calls == calls
+
+
+def test_a_run_that_asks_for_json_tells_whether_it_was(fast: Served, formed: Workload, tmp_path: Path) -> None:
+    run = pacemark.run(
+        fast.url, model=fast.model, concurrency=4, input_tokens=60, output_tokens=6, duration=0.4, seed=1,
+        response_format=formed.response_format, out=tmp_path,
+    )  # fmt: skip
+    (level,) = run.levels
+    assert level.json_answers == JsonAnswers(level.requests.in_window, 0, 0)
+    reasoning = level.reasoning
+    assert isinstance(reasoning, Reasoning)
+    assert (reasoning.disclosed, reasoning.tokens) == ({"verbatim": reasoning.requests}, 3.0)
+    took = reasoning.time_ms.p50.value
+    assert took is not None
+    assert took >= 2.5  # three tokens of 1 ms come before the answer's first
+
+
+def test_tools_that_an_api_has_not_are_refused(fast: Served, formed: Workload, tmp_path: Path) -> None:
+    with pytest.raises(pacemark.BadInput, match="the API completions has no tools"):
+        pacemark.run(
+            fast.url, model=fast.model, api="completions", concurrency=1, tools=formed.tools, out=tmp_path / "runs"
+        )
+    assert not [*(tmp_path / "runs").glob("*")]
+
+
 # --- the clients that people use, as judges
 
 
@@ -149,6 +248,34 @@ def test_the_real_openai_client_asks_for_responses(fast: Served) -> None:
             kinds = {e.type for e in stream}
         assert kinds == set()
         text_of(5, "".join(deltas))
+        offered: Any = [{"type": "function", "name": "find", "parameters": WORD, "strict": False}]
+        called: dict[str, Any] = {"tools": offered, "tool_choice": "required", "max_output_tokens": 8}
+        (call,) = client.responses.create(model=fast.model, input="hello", **called).output
+        assert (call.type, call.name) == ("function_call", "find")
+        text_of(6, json.loads(call.arguments)["text"])
+        with client.responses.stream(model=fast.model, input="hello", **called) as stream:
+            pieces = [e.delta for e in stream if e.type == "response.function_call_arguments.delta"]
+        text_of(6, json.loads("".join(pieces))["text"])
+        form: Any = {"format": {"type": "json_schema", "name": "answer", "schema": WORD}}
+        said = client.responses.create(model=fast.model, input="hello", text=form, max_output_tokens=8)
+        text_of(3, json.loads(said.output_text)["text"])
+
+
+def test_the_real_openai_client_chats_with_tools_and_schemas(fast: Served) -> None:
+    from openai import OpenAI
+
+    with OpenAI(base_url=fast.url, api_key="any", max_retries=0) as client:
+        asking: dict[str, Any] = {"model": fast.model, "messages": [{"role": "user", "content": "hello"}]}
+        called = asking | {"tools": TOOLS, "tool_choice": "required", "max_tokens": 8}
+        (call,) = client.chat.completions.create(**called).choices[0].message.tool_calls
+        assert call.function.name == "find"
+        text_of(6, json.loads(call.function.arguments)["text"])
+        pieces = client.chat.completions.create(**called, stream=True)
+        calls = [call for x in pieces for choice in x.choices for call in choice.delta.tool_calls or ()]
+        text_of(6, json.loads("".join(call.function.arguments for call in calls))["text"])
+        form: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": WORD}}
+        said = client.chat.completions.create(**asking, response_format=form, max_tokens=8).choices[0].message
+        text_of(3, json.loads(said.content)["text"])
 
 
 def test_the_real_anthropic_client(fast: Served) -> None:
@@ -165,6 +292,16 @@ def test_the_real_anthropic_client(fast: Served) -> None:
     assert [block.type for block in final.content] == ["thinking", "text"]
     text_of(3, final.content[0].thinking)
     assert (final.usage.input_tokens, final.usage.output_tokens) == (count("hello") + 7, 8)
+    called = asking | {"tools": [{"name": "find", "input_schema": WORD}], "tool_choice": {"type": "any"}}
+    with client.messages.stream(**called) as stream:
+        (block,) = stream.get_final_message().content
+    assert (block.type, block.name) == ("tool_use", "find")
+    text_of(6, block.input["text"])
+    (block,) = client.messages.create(**called).content
+    text_of(6, block.input["text"])
+    form = {"format": {"type": "json_schema", "schema": WORD}}
+    said = client.messages.create(**asking, output_config=form).content[-1].text
+    text_of(3, json.loads(said)["text"])
     with pytest.raises(anthropic.NotFoundError, match="no-such"):
         client.messages.create(**(asking | {"model": "no-such"}))
     client.close()
@@ -185,6 +322,12 @@ def test_the_real_ollama_client(fast: Served) -> None:
     assert parts[-1].done
     assert parts[-1].total_duration >= parts[-1].prompt_eval_duration > 0
     text_of(5, client.generate(prompt="hello", **asking).response)
+    for stream in (False, True):
+        got = client.chat(messages=hello, tools=TOOLS, stream=stream, **asking)
+        (call,) = (call for part in ([got] if not stream else got) for call in part.message.tool_calls or ())
+        assert call.function.name == "find"
+        text_of(6, call.function.arguments["text"])
+    text_of(3, json.loads(client.chat(messages=hello, format=WORD, **asking).message.content)["text"])
     with pytest.raises(ollama.ResponseError, match="no-such"):
         client.chat(model="no-such", messages=hello)
     client._client.close()

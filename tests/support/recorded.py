@@ -104,14 +104,14 @@ def _ollama() -> Recorded:
 
     last = line(message={"role": "assistant", "content": ""}, done=True, done_reason="stop", **_COUNTS)
     events = [*(said(thinking=t) for t in THOUGHTS), *(said(content=t) for t in TEXTS), last]
-    return Recorded("ollama", events, [0, 1, 2, 3, 4], 2, 5, "stop", 9, 5)
+    return Recorded("ollama", events, [0, 1, 2, 3, 4], 2, 5, "stop", 9, 5, reasoning_tokens=2)
 
 
 def _ollama_generate() -> Recorded:
     thoughts = [line(response="", thinking=t, done=False) for t in THOUGHTS]
     last = line(response="", done=True, done_reason="length", **_COUNTS)
     events = [*thoughts, *(line(response=t, done=False) for t in TEXTS), last]
-    return Recorded("ollama-generate", events, [0, 1, 2, 3, 4], 2, 5, "length", 9, 5)
+    return Recorded("ollama-generate", events, [0, 1, 2, 3, 4], 2, 5, "length", 9, 5, reasoning_tokens=2)
 
 
 def gemini(part: dict[str, Any], candidates: int, thoughts: int = 2, **candidate: Any) -> bytes:

@@ -24,13 +24,17 @@ def read(body: bytes, streamed: bool) -> Said:
     said = Said()
     if not streamed:
         if (answer := one_object(said, body, "a chat agent", "messages")) is not None:
-            kinds = [_message(message) for message in entries_of(answer.get("messages"))]
+            messages = entries_of(answer.get("messages"))
+            kinds = [_message(message) for message in messages]
+            for message in messages:
+                _calls(said, message)
             said.add(max((k for k, _ in kinds), default=NOTHING), len(body), "".join(t for _, t in kinds))
             _end(said, answer, len(body))
         return said
     for value, end in objects(said, body):
         if "delta" in value:
-            said.add(*_placed(_message(fields_of(value.get("delta"))), end))
+            _calls(said, delta := fields_of(value.get("delta")))
+            said.add(*_placed(_message(delta), end))
         else:
             said.unread += 1
             said.add(NOTHING, end)
@@ -40,6 +44,12 @@ def read(body: bytes, streamed: bool) -> Said:
 
 def _placed(found: tuple[int, str], end: int) -> tuple[int, int, str]:
     return found[0], end, found[1]
+
+
+def _calls(said: Said, message: Fields) -> None:
+    """Take the calls in a message: each is whole."""
+    for call in entries_of(message.get("tool_calls")) if message.get("role") != "tool" else ():
+        said.whole_call(fields_of(call.get("function")).get("arguments"))
 
 
 def _message(message: Fields) -> tuple[int, str]:

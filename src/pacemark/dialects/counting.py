@@ -27,12 +27,14 @@ class Counted(NamedTuple):
     """usage, tokenizer or events."""
     hidden_tokens: int
     reasoning_tokens: int
-    """As the server counted them, or ABSENT."""
+    """As the server counted them, or else those of the events that held it; ABSENT where there was none to see."""
     events: Int64
     tokens: Floats
     """They sum to `output_tokens`."""
     tpot_off: float
     """By what share (last - first) / (tokens after the first event) may be off."""
+    disclosed: str
+    """How its reasoning was shown: verbatim, as a summary, or hidden; empty where there was none."""
 
 
 class _Total(NamedTuple):
@@ -55,14 +57,19 @@ def counted(said: Said, count_tokens: Counter | None) -> Counted:
     else:
         events = _carries(said, kinds, total.output).nonzero()[0]
         tokens, off = _shared(said, events, total, count_tokens)
+    reasoning, thought = kinds[events] == REASONING, said.reasoning_tokens
+    if not thought and (reasoning.any() or total.hidden):
+        thought = total.hidden + round(float(tokens[reasoning].sum()))
+    shown = ("summary" if total.hidden else "verbatim") if reasoning.any() else "hidden"
     return Counted(
         output_tokens=total.output,
         source=total.source,
         hidden_tokens=total.hidden,
-        reasoning_tokens=ABSENT if said.reasoning_tokens is None else said.reasoning_tokens,
+        reasoning_tokens=ABSENT if thought is None else thought,
         events=events,
         tokens=tokens,
         tpot_off=off,
+        disclosed=shown if thought else "",
     )
 
 

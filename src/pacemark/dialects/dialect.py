@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -15,6 +16,9 @@ import msgspec
 from pacemark.dialects import agent, embeddings, gemini, messages, ollama, openai, rerank, responses, score, tgi
 from pacemark.dialects.documents import DOCUMENTS_HOLE, deal
 from pacemark.dialects.said import Said
+from pacemark.errors import BadInput
+from pacemark.tools import Tool, schema_in, tools_in
+from pacemark.traffic import Workload
 
 if TYPE_CHECKING:
     from pacemark.trace import Exchange  # numpy, which the command line's help does without
@@ -55,6 +59,10 @@ class Dialect(NamedTuple):
     """The body names neither the model nor that it should stream: the path does."""
     lines: bool = False
     """A stream is one JSON object a line, without events round them."""
+    tools: Callable[[Sequence[Tool], str], dict[str, Any]] | None = None
+    """Fields that offer tools, and say which are to be called; None where it has none."""
+    schema: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """Fields that ask for JSON of a schema."""
     documents: bool = False
     """It judges documents against a query: as many as output tokens are asked for, for each is one."""
 
@@ -81,23 +89,26 @@ _GEMINI = ("/models/{model}:streamGenerateContent?alt=sse", "/models/{model}:gen
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
-        Dialect("chat", "/chat/completions", openai.chat_body, openai.read),
+        Dialect("chat", "/chat/completions", openai.chat_body, openai.read, tools=openai.chat_tools,
+                schema=openai.chat_schema),
         Dialect("completions", "/completions", openai.completions_body, openai.read),
         Dialect("embeddings", "/embeddings", embeddings.body, embeddings.read, streams=False, output_tokens=1),
-        Dialect("responses", "/responses", responses.body, responses.read, limit="max_output_tokens", takes=_ALWAYS),
+        Dialect("responses", "/responses", responses.body, responses.read, limit="max_output_tokens", takes=_ALWAYS,
+                tools=responses.tools, schema=responses.schema),
         Dialect("messages", "/messages", messages.body, messages.read, root="/v1", takes=_ALWAYS, headers=_VERSION,
-                key_headers=_KEYS),
+                key_headers=_KEYS, tools=messages.tools, schema=messages.schema),
         Dialect("ollama", "/api/chat", ollama.body, ollama.read, lines=True, beside_v1=True, models="/api/tags",
-                limit="options.num_predict", takes=()),
+                limit="options.num_predict", takes=(), tools=ollama.tools, schema=ollama.schema),
         Dialect("ollama-generate", "/api/generate", ollama.generate_body, ollama.read, lines=True, beside_v1=True,
-                models="/api/tags", limit="options.num_predict", takes=()),
+                models="/api/tags", limit="options.num_predict", takes=(), schema=ollama.schema),
         Dialect("agent", "/invocations", agent.body, agent.read, limit="", takes=()),
         Dialect("rerank", "/rerank", rerank.body, rerank.read, streams=False, limit="", documents=True),
         Dialect("score", "/score", score.body, score.read, streams=False, limit="", documents=True),
         Dialect("gemini", _GEMINI[0], gemini.body, gemini.read, whole_path=_GEMINI[1], root="/v1beta", bare=True,
-                key_headers=("x-goog-api-key",), limit="generationConfig.maxOutputTokens", takes=()),
+                key_headers=("x-goog-api-key",), limit="generationConfig.maxOutputTokens", takes=(),
+                tools=gemini.tools, schema=gemini.schema),
         Dialect("tgi", "/generate_stream", tgi.body, tgi.read, whole_path="/generate", beside_v1=True, bare=True,
-                models="/v1/models", limit="parameters.max_new_tokens", takes=()),
+                models="/v1/models", limit="parameters.max_new_tokens", takes=(), schema=tgi.schema),
     )
 }  # fmt: skip
 
@@ -149,6 +160,26 @@ def template(dialect: Dialect, model: str, options: Options, extra: dict[str, An
             inner = inner.setdefault(parent, {})
         inner[field] = _TOKENS_HOLE
     return msgspec.json.encode(body)
+
+
+def further(dialect: Dialect, workload: Workload) -> dict[str, Any]:
+    """The fields of every request beside its prompt and length, as this API words them: tools, the form of the answer,
+    and over them those that the user gave. Raises BadInput where it has no words for one."""
+    fields: dict[str, Any] = {}
+    if workload.tools:
+        if dialect.tools is None:
+            raise BadInput(f"--tools: the API {dialect.name} has no tools; {_with(lambda d: d.tools)} have")
+        fields |= dialect.tools(tools_in(Path(workload.tools)), workload.tool_choice)
+    if workload.response_format:
+        if dialect.schema is None:
+            whose = _with(lambda d: d.schema)
+            raise BadInput(f"--response-format: the API {dialect.name} cannot be asked for JSON; {whose} can")
+        fields = _merged(fields, dialect.schema(schema_in(Path(workload.response_format))))
+    return _merged(fields, workload.extra)
+
+
+def _with(able: Callable[[Dialect], object]) -> str:
+    return ", ".join(name for name, dialect in DIALECTS.items() if able(dialect))
 
 
 def _merged(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,36 @@ of the end but a `finishReason`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from pacemark.dialects.said import ANSWER, NOTHING, REASONING, Said, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
+from pacemark.tools import Tool
 
 
 def body(text: str) -> dict[str, Any]:
     """The fields of a request that hold the prompt."""
     return {"contents": [{"role": "user", "parts": [{"text": text}]}]}
+
+
+_CHOICES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
+
+
+def tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
+    """The fields that offer tools, see `openai.chat_tools`."""
+    offered = [{"name": t.name, "description": t.description, "parametersJsonSchema": t.parameters} for t in tools]
+    named = {"mode": "ANY", "allowedFunctionNames": [choice]}
+    chosen = {"mode": _CHOICES[choice]} if choice in _CHOICES else named
+    fields: dict[str, Any] = {"tools": [{"functionDeclarations": offered}]}
+    return fields | ({"toolConfig": {"functionCallingConfig": chosen}} if choice else {})
+
+
+def schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The fields that ask for JSON of this schema."""
+    return {"generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": schema}}
 
 
 _ENDINGS = ("STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED")
@@ -44,15 +63,16 @@ def read(body: bytes, streamed: bool) -> Said:
 
 def _take(said: Said, value: Fields, end: int) -> None:
     """Take one event; several candidates are never asked for."""
-    kind, text, reason = NOTHING, "", ""
+    parts, reason = [], ""
     for candidate in entries_of(value.get("candidates")):
         for part in entries_of(fields_of(candidate.get("content")).get("parts")):
-            found, words = _part(part)
-            kind, text = max(kind, found), text + words
+            parts.append(_part(part))
+            if call := fields_of(part.get("functionCall")):
+                said.whole_call(call.get("args"))
         reason = str(candidate.get("finishReason") or "") or reason
-    said.add(kind, end, text)
+    said.add_parts(parts, end)
     if "usageMetadata" in value:
-        _count(said, fields_of(value["usageMetadata"]), kind)
+        _count(said, fields_of(value["usageMetadata"]), said.kinds[-1])
     elif "candidates" not in value and "promptFeedback" not in value:
         said.unread += 1
     blocked = fields_of(value.get("promptFeedback")).get("blockReason")

@@ -6,17 +6,35 @@ counted beside `input_tokens` and not in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from pacemark.dialects.calls import spelled
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
+from pacemark.tools import Tool
 
 
 def body(text: str) -> dict[str, Any]:
     """The fields of a request that hold the prompt."""
     return {"messages": [{"role": "user", "content": text}]}
+
+
+_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+
+
+def tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
+    """The fields that offer tools, see `openai.chat_tools`."""
+    offered = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in tools]
+    chosen = {"type": _CHOICES[choice]} if choice in _CHOICES else {"type": "tool", "name": choice}
+    return {"tools": offered} | ({"tool_choice": chosen} if choice else {})
+
+
+def schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The field that asks for JSON of this schema."""
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
 
 
 _DELTAS = {
@@ -38,9 +56,14 @@ def read(body: bytes, streamed: bool) -> Said:
     for value, end in objects(said, body):
         name = value.get("type")
         if name == "content_block_delta":
-            said.add(*_delta(fields_of(value.get("delta")), end))
+            kind, _, text = piece = _delta(delta := fields_of(value.get("delta")), end)
+            if delta.get("type") == "input_json_delta" and (block_at := str(value.get("index"))) in said.calls:
+                said.call(block_at, text)
+            said.add(*piece)
         elif name == "content_block_start":
-            kind, text = _block(fields_of(value.get("content_block")))
+            kind, text = _block(block := fields_of(value.get("content_block")))
+            if block.get("type") == "tool_use":
+                said.call(str(value.get("index")), spelled(block.get("input") or ""))
             said.add(kind, end, text)
         else:
             said.add(NOTHING, end)
@@ -91,11 +114,11 @@ def _block(block: Fields) -> tuple[int, str]:
 
 
 def _whole(said: Said, answer: Fields, counts: dict[str, int], end: int) -> None:
-    kind, text = NOTHING, ""
-    for block in entries_of(answer.get("content")):
-        found, words = _block(block)
-        kind, text = max(kind, found), text + words
-    said.add(kind, end, text)
+    blocks = entries_of(answer.get("content"))
+    for block in blocks:
+        if block.get("type") == "tool_use":
+            said.whole_call(block.get("input"))
+    said.add_parts([_block(block) for block in blocks], end)
     _count(said, fields_of(answer.get("usage")), counts)
     _stopped(said, answer.get("stop_reason"))
     said.done_at = end

@@ -5,12 +5,15 @@ A failure may come as a line of a stream that began with status 200. Durations a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, duration_ms, fields_of, tally
+from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, duration_ms, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, lines, one_object
+from pacemark.errors import BadInput
+from pacemark.tools import Tool
 
 
 def body(text: str) -> dict[str, Any]:
@@ -21,6 +24,18 @@ def body(text: str) -> dict[str, Any]:
 def generate_body(text: str) -> dict[str, Any]:
     """The same of a request to generate."""
     return {"prompt": text, "stream": False}
+
+
+def tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
+    """The field that offers tools. Raises BadInput for a choice, which it has no field for."""
+    if choice not in ("", "auto"):
+        raise BadInput(f"--tool-choice {choice}: Ollama leaves it to the model which tool is called; leave it out")
+    return {"tools": [tool.given for tool in tools]}
+
+
+def schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The field that asks for JSON of this schema."""
+    return {"format": schema}
 
 
 def read(body: bytes, streamed: bool) -> Said:
@@ -43,6 +58,8 @@ def read(body: bytes, streamed: bool) -> Said:
 
 def _take(said: Said, value: Fields, end: int) -> None:
     kind, text = _carried(value)
+    for call in entries_of(fields_of(value.get("message")).get("tool_calls")):
+        said.whole_call(fields_of(call.get("function")).get("arguments"))
     done = value.get("done") is True
     said.add(NOTHING if done and kind == EMPTY else kind, end, text)
     if done:

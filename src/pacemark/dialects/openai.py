@@ -1,37 +1,39 @@
 """Chat and completions as OpenAI words them, and as its many imitators answer.
 
-What most servers send is read by typed decoding; what does not fit goes through `_tolerant`, which takes from an
-event what pacemark needs and lets the rest be of any type.
+What most servers send is read by typed decoding, see `chunks`; of events alike only the first is decoded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 import msgspec
 
+from pacemark.dialects.calls import spelled
+from pacemark.dialects.chunks import Chunk, ChunkChoice, CountedUsage, Delta, chunk_of
 from pacemark.dialects.said import (
     ANSWER,
     EMPTY,
-    NO_JSON,
     NOTHING,
     REASONING,
     Said,
     broke,
     busy_code,
     duration_ms,
+    entries_of,
     error_text,
     fields_of,
     line_of,
     loosely,
     says_failure,
-    tally,
 )
 from pacemark.dialects.sse import Events
 from pacemark.dialects.streams import unglued
+from pacemark.tools import CHOICES, Tool
 
 
 def chat_body(text: str) -> dict[str, Any]:
@@ -44,119 +46,15 @@ def completions_body(text: str) -> dict[str, Any]:
     return {"prompt": text}
 
 
-# --- what servers send back; fields that pacemark does not use are not named, and so are passed over
+def chat_tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
+    """The fields that offer tools; `choice` is one of `CHOICES`, the name of a tool, or empty."""
+    chosen = choice if choice in CHOICES else {"type": "function", "function": {"name": choice}}
+    return {"tools": [tool.given for tool in tools]} | ({"tool_choice": chosen} if choice else {})
 
 
-class _Delta(msgspec.Struct):
-    role: str | None = None
-    content: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    reasoning_text: Any = None
-    reasoning_details: Any = None
-    thinking: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    text: str | None = None
-    finish_reason: Any = None
-    error: Any = None
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-    error_code: Any = None
-    """Databricks' way to report a failure."""
-    object: str | None = None
-    timings: Any = None
-    """llama.cpp's times of this request."""
-    metrics: Any = None
-    """vLLM's, with --enable-per-request-metrics."""
-
-
-_decode = msgspec.json.Decoder(_Chunk, strict=False).decode
-
-
-def _chunk(payload: bytes) -> _Chunk:
-    """Raises ValueError where `payload` is no JSON at all."""
-    try:
-        return _decode(payload)
-    except NO_JSON:
-        return _tolerant(loosely(payload))
-
-
-def _tolerant(value: Any) -> _Chunk:
-    if not isinstance(value, dict):
-        return _Chunk()
-    choices, usage = value.get("choices"), value.get("usage")
-    return _Chunk(
-        choices=[_tolerant_choice(c) for c in choices if isinstance(c, dict)] if isinstance(choices, list) else None,
-        usage=_tolerant_usage(usage) if isinstance(usage, dict) else None,
-        error=value.get("error"),
-        error_code=value.get("error_code"),
-        object=_text_or_none(value.get("object")),
-        timings=value.get("timings"),
-        metrics=value.get("metrics"),
-    )
-
-
-def _tolerant_choice(choice: dict[str, Any]) -> _Choice:
-    delta, message = ([_tolerant_delta(choice[k])] if k in choice else [None] for k in ("delta", "message"))
-    return _Choice(
-        delta=delta[0],
-        message=message[0],
-        text=_text_or_none(choice.get("text")),
-        finish_reason=choice.get("finish_reason"),
-        error=choice.get("error"),
-    )
-
-
-def _tolerant_delta(delta: Any) -> _Delta | None:
-    if not isinstance(delta, dict):
-        return None
-    known = {name: delta.get(name) for name in _Delta.__struct_fields__}
-    return _Delta(**known | {"role": _text_or_none(known["role"])})
-
-
-def _tolerant_usage(usage: dict[str, Any]) -> _Usage:
-    def within(name: str, field: str) -> int | None:
-        inner = usage.get(name)
-        return tally(inner.get(field)) if isinstance(inner, dict) else None
-
-    return _Usage(
-        prompt_tokens=tally(usage.get("prompt_tokens")),
-        completion_tokens=tally(usage.get("completion_tokens")),
-        total_tokens=tally(usage.get("total_tokens")),
-        prompt_tokens_details=_PromptDetails(within("prompt_tokens_details", "cached_tokens")),
-        completion_tokens_details=_CompletionDetails(within("completion_tokens_details", "reasoning_tokens")),
-    )
-
-
-def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def chat_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The field that asks for JSON of this schema."""
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
 
 
 # --- what a choice carried
@@ -165,14 +63,14 @@ _REASONS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "rea
 _NOT_TEXT = ("type", "id", "format", "signature", "data", "index", "encrypted_content")
 
 
-def _carried(choice: _Choice) -> tuple[int, str]:
+def _carried(choice: ChunkChoice) -> tuple[int, str]:
     if choice.text is not None:
         return (ANSWER, choice.text) if choice.text else (EMPTY, "")
     delta = choice.delta or choice.message
     return (NOTHING, "") if delta is None else _carried_in(delta)
 
 
-def _carried_in(delta: _Delta) -> tuple[int, str]:
+def _carried_in(delta: Delta) -> tuple[int, str]:
     content = delta.content
     if content:
         kind, text = (ANSWER, content) if isinstance(content, str) else _parts(content)
@@ -226,11 +124,12 @@ _FAILED = re.compile(
 Gemini use."""
 
 
-def _take(said: Said, chunk: _Chunk, end: int) -> None:
+def _take(said: Said, chunk: Chunk, end: int) -> None:
     kind, finish = NOTHING, ""
     texts: list[str] = []
     for choice in chunk.choices or ():
         found, words = _carried(choice)
+        _called(said, choice.delta or choice.message)
         if choice.delta is not None and choice.delta.role and not said.opened:
             said.opened = True
             found = NOTHING if found == EMPTY else found
@@ -251,13 +150,25 @@ def _take(said: Said, chunk: _Chunk, end: int) -> None:
         said.fail(f"finish_{finish.lower()}", f"the answer ended with finish_reason {finish!r}")
 
 
+def _called(said: Said, delta: Delta | None) -> None:
+    """Take the calls in a delta, or pieces of some: told apart by their index, or where they are whole by their id."""
+    if delta is None or not (delta.tool_calls or delta.function_call):
+        return
+    for number, call in enumerate(entries_of(delta.tool_calls)):
+        index, function = call.get("index"), fields_of(call.get("function"))
+        key = index if isinstance(index, int) else str(call.get("id") or number)
+        said.call(key, spelled(function.get("arguments") or ""))
+    if old := fields_of(delta.function_call):
+        said.call("function_call", spelled(old.get("arguments") or ""))
+
+
 def _time(said: Said, timings: dict[str, Any], metrics: dict[str, Any]) -> None:
     said.queue_ms = duration_ms(metrics.get("queue_time_ms"))
     said.prefill_ms = duration_ms(timings.get("prompt_ms", metrics.get("time_to_first_token_ms")))
     said.decode_ms = duration_ms(timings.get("predicted_ms", metrics.get("generation_time_ms")))
 
 
-def _count(said: Said, usage: _Usage, kind: int) -> None:
+def _count(said: Said, usage: CountedUsage, kind: int) -> None:
     if usage.completion_tokens is None or usage.completion_tokens < 0:
         return
     said.prompt_tokens, said.completion_tokens = usage.prompt_tokens, usage.completion_tokens
@@ -297,10 +208,10 @@ def _read_stream(body: bytes) -> Said:
     return said
 
 
-def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> _Chunk | None:
+def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> Chunk | None:
     """Take one event; None where the answer is over with it, for it is a failure."""
     try:
-        chunk = _chunk(payload)
+        chunk = chunk_of(payload)
     except ValueError as problem:
         if name == b"error":
             said.fail("stream_error", error_text(payload))
@@ -322,7 +233,7 @@ def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> _Chunk | N
     return chunk if not said.error or said.error.startswith("finish_") else None
 
 
-def _is_regular(chunk: _Chunk) -> bool:
+def _is_regular(chunk: Chunk) -> bool:
     """Whether a chunk without output has a reason to be: a role, an ending, a count, or content that is empty."""
     if chunk.usage is not None:
         return True
@@ -341,7 +252,7 @@ _FIRST_LOOK, _WIDEST = 4096, 1 << 16
 _string = msgspec.json.Decoder(str).decode
 
 
-def _read_alike(events: Events, payload: bytes, chunk: _Chunk, said: Said) -> None:
+def _read_alike(events: Events, payload: bytes, chunk: Chunk, said: Said) -> None:
     """Take the events that follow `payload` and differ from it in their text, and in what they count, alone: most do,
     and decoding each would be most of the work (measured in docs/accuracy.md)."""
     choices = chunk.choices or ()
@@ -374,7 +285,7 @@ def _read_alike(events: Events, payload: bytes, chunk: _Chunk, said: Said) -> No
         said.kinds += [kind] * len(texts)
         size = min(2 * size, _WIDEST)
     if last:  # its counts hold for the answer
-        _count(said, _chunk(last.removeprefix(b"data: ")).usage or _Usage(), NOTHING)
+        _count(said, chunk_of(last.removeprefix(b"data: ")).usage or CountedUsage(), NOTHING)
     events.at = at
 
 
@@ -424,7 +335,7 @@ def _strings(parts: list[bytes]) -> list[str]:
 def _read_single(body: bytes) -> Said:
     said = Said()
     try:
-        chunk = _chunk(body)
+        chunk = chunk_of(body)
     except ValueError as problem:
         said.fail("bad_answer", f"the answer is not the JSON of a completion: {problem}")
         return said

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from pacemark.dialects.calls import is_json
 from pacemark.dialects.counting import Counted, counted
 from pacemark.dialects.dialect import DIALECTS, Dialect
 from pacemark.dialects.said import ANSWER, Said, error_text, one_line
@@ -24,18 +26,27 @@ MOST_EVENTS = 1_000_000
 """Of an answer; one that could have more is not read."""
 _MOST_LETTERS = 120
 """Of a word that a server chose, such as a finish_reason: columns of words are as wide as their longest."""
+_KEPT = (
+    *("level", "index", "stream", "status", "connection", "origin", "turn", "asked_input", "shared_tokens"),
+    *("scheduled_ns", "first_byte_sent_ns", "sent_ns", "send_ns", "headers_ns", "ended_ns", "connect_ns"),
+    "retry_after_s",
+)
+"""What is known of a request whatever its answer says."""
 _LONGEST_NS = np.iinfo(np.int32).max
 """A lag that is longer is stored as this."""
 
 
 def understand(
-    raw: RawExchange, dialect: Dialect | str = "chat", count_tokens: Callable[[str], int] | None = None
+    raw: RawExchange,
+    dialect: Dialect | str = "chat",
+    count_tokens: Callable[[str], int] | None = None,
+    json_answers: bool = False,
 ) -> Exchange:
     """The meaning of one request's bytes, as `dialect` (or the one of that name) reads them.
 
     A failure that the bytes reveal (an HTTP error, an error object inside a stream, a stream that breaks
     off) becomes the exchange's `error`; nothing is raised. `count_tokens` counts output where the server
-    does not report usage, and shares it out where events hold several tokens.
+    does not report usage, and shares it out where events hold several tokens. `json_answers`: look whether it is JSON.
     """
     reads: Int64 = np.frombuffer(raw.reads, dtype=np.int64).reshape(-1, 3)
     body, ends = raw.body, reads[:, 2]
@@ -51,27 +62,13 @@ def understand(
     answered = streamed and len(hi) > 0 and ANSWER in said.kinds
     holding = read_of[chosen]
     return Exchange(
-        level=raw.level,
-        index=raw.index,
-        stream=raw.stream,
-        scheduled_ns=raw.scheduled_ns,
-        first_byte_sent_ns=raw.first_byte_sent_ns,
-        sent_ns=raw.sent_ns,
-        send_ns=raw.send_ns,
-        headers_ns=raw.headers_ns,
+        **{name: getattr(raw, name) for name in _KEPT},
         first_event_ns=int(hi[0]) if streamed and len(hi) else ABSENT,
         answer_ns=int(hi[said.kinds.index(ANSWER)]) if answered else ABSENT,
-        ended_ns=raw.ended_ns,
-        connect_ns=raw.connect_ns,
-        status=raw.status,
         error=_word(error),
         detail=detail,
         finish_reason=_word(said.finish_reason),
         asked_tokens=0 if spoken.unlimited else raw.asked_tokens,
-        asked_input=raw.asked_input,
-        shared_tokens=raw.shared_tokens,
-        origin=raw.origin,
-        turn=raw.turn,
         input_tokens=ABSENT if said.prompt_tokens is None else said.prompt_tokens,
         cached_tokens=ABSENT if said.cached_tokens is None else said.cached_tokens,
         output_tokens=output.output_tokens,
@@ -83,15 +80,16 @@ def understand(
         coalesced_reads=_coalesced(holding),
         hidden_tokens=output.hidden_tokens,
         reasoning_tokens=output.reasoning_tokens,
+        disclosed=output.disclosed if streamed else "",
         tpot_off=output.tpot_off,
         unread_events=said.unread,
         in_one_piece=bool(streamed and output.output_tokens > 1 and len(holding) and holding[0] == holding[-1]),
         done_ns=_stamp_of(said.done_at, reads, ends),
-        retry_after_s=raw.retry_after_s,
-        connection=raw.connection,
         served_by=_word(raw.served_by),
         filtered=said.filtered,
         **_server_times(said),
+        **_called(said, hi if streamed else None),
+        json_answer=_json_answer(said) if json_answers and not error else ABSENT,
     )
 
 
@@ -114,10 +112,29 @@ def _word(text: str) -> str:
     return text if text.isascii() and len(text) <= _MOST_LETTERS else one_line(text[:_MOST_LETTERS])
 
 
-def _server_times(said: Said) -> dict[str, float]:
+def _server_times(said: Said) -> dict[str, Any]:
     """What the server said of this request's own times, by the fields of an exchange."""
     told = {"queue": said.queue_ms, "prefill": said.prefill_ms, "decode": said.decode_ms}
     return {f"server_{name}_ms": ms for name, ms in told.items() if ms is not None}
+
+
+def _called(said: Said, hi_ns: Int64 | None) -> dict[str, Any]:
+    """What tools were called, by the fields of an exchange. `hi_ns`: when each event came; None of an answer in one
+    piece."""
+    calls = list(said.calls.values())
+    if not calls:
+        return {}
+    found = {"calls": len(calls), "malformed_calls": sum(not call.sound for call in calls)}
+    if hi_ns is None or len(hi_ns) <= calls[0].ended:
+        return found
+    return found | {"call_ns": int(hi_ns[calls[0].begun]), "called_ns": int(hi_ns[calls[0].ended])}
+
+
+def _json_answer(said: Said) -> int:
+    """1 for an answer that is JSON, 0 for one that is not; ABSENT for one that calls tools instead."""
+    if said.calls:
+        return ABSENT
+    return int(is_json(said.answer()))
 
 
 def _said(raw: RawExchange, body: bytes, streamed: bool, dialect: Dialect) -> Said:

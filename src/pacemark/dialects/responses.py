@@ -6,17 +6,32 @@ answer, and it was not streamed. What was streamed before is only repeated there
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from pacemark.dialects.calls import spelled
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, broke, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
+from pacemark.tools import CHOICES, Tool
 
 
 def body(text: str) -> dict[str, Any]:
     """The fields of a request that hold the prompt; the answer need not be kept."""
     return {"input": [{"role": "user", "content": text}], "store": False}
+
+
+def tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
+    """The fields that offer tools, see `openai.chat_tools`."""
+    offered = [{"type": "function", **tool.given["function"]} for tool in tools]
+    chosen = choice if choice in CHOICES else {"type": "function", "name": choice}
+    return {"tools": offered} | ({"tool_choice": chosen} if choice else {})
+
+
+def schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The field that asks for JSON of this schema."""
+    return {"text": {"format": {"type": "json_schema", "name": "answer", "schema": schema}}}
 
 
 _ENDS = ("completed", "incomplete", "failed", "cancelled")
@@ -33,17 +48,8 @@ def read(body: bytes, streamed: bool) -> Said:
     last, opened = "", False
     for value, end in objects(said, body):
         last = str(value.get("type") or "")
-        if last.removeprefix("response.") in _ENDS:
-            _end(said, fields_of(value.get("response")), end)
-        elif last.endswith(".delta"):
-            told |= {value.get("item_id"), value.get("output_index")} - {None}
-            said.add(*_delta(last, value.get("delta"), end))
-        elif last == "response.output_item.done":
-            _item_done(said, value, told, end)
-        else:
-            opened = opened or last == "response.created"
-            said.unread += not last.startswith("response.")
-            said.add(NOTHING, end)
+        opened = opened or last == "response.created"
+        _take(said, last, value, told, end)
         if said.error:
             break
     # Agents may leave out the events round the answer; then a whole item ends it.
@@ -53,11 +59,40 @@ def read(body: bytes, streamed: bool) -> Said:
     return said
 
 
+def _take(said: Said, name: str, value: Fields, told: set[object], end: int) -> None:
+    """Take one event; what was streamed of an item is noted as `told`."""
+    if name.removeprefix("response.") in _ENDS:
+        _end(said, fields_of(value.get("response")), end)
+    elif name.endswith(".delta"):
+        told |= {value.get("item_id"), value.get("output_index")} - {None}
+        if name == "response.function_call_arguments.delta":
+            said.call(_place(value), str(value.get("delta") or ""))
+        said.add(*_delta(name, value.get("delta"), end))
+    elif name == "response.output_item.added":
+        _item_added(said, value, end)
+    elif name == "response.output_item.done":
+        _item_done(said, value, told, end)
+    else:
+        said.unread += not name.startswith("response.")
+        said.add(NOTHING, end)
+
+
 def _delta(name: str, delta: Any, end: int) -> tuple[int, int, str]:
     """Kind, end and text of a delta: of text, reasoning or its summary, a refusal, or a call's arguments."""
     if not isinstance(delta, str) or ".audio.delta" in name:
         return NOTHING, end, ""
     return (REASONING if "reasoning" in name else ANSWER) if delta else EMPTY, end, delta
+
+
+def _item_added(said: Said, value: Fields, end: int) -> None:
+    """A call begins with the name of its tool, which was generated too."""
+    item = fields_of(value.get("item"))
+    if not _is_call(item):
+        said.add(NOTHING, end)
+        return
+    name = str(item.get("name") or "")
+    said.call(_place(value))
+    said.add(ANSWER if name else NOTHING, end, name)
 
 
 def _item_done(said: Said, value: Fields, told: set[object], end: int) -> None:
@@ -66,7 +101,20 @@ def _item_done(said: Said, value: Fields, told: set[object], end: int) -> None:
         said.add(NOTHING, end)
     else:
         kind, text = _item(item)
+        if _is_call(item):
+            said.call(_place(value), spelled(item.get("arguments") or ""))
         said.add(kind, end, text)
+
+
+def _is_call(item: Fields) -> bool:
+    """Whether an item calls a tool of the client's; others the server runs itself."""
+    return item.get("type") == "function_call"
+
+
+def _place(value: Fields) -> object:
+    """What tells an event's item apart from others."""
+    index, item = value.get("output_index"), value.get("item_id") or fields_of(value.get("item")).get("id")
+    return index if isinstance(index, int) else str(item)
 
 
 def _item(item: Fields) -> tuple[int, str]:
@@ -86,12 +134,11 @@ def _item(item: Fields) -> tuple[int, str]:
 def _end(said: Said, response: Fields, end: int) -> None:
     """Take the response as a whole: how it ended, what it counted, and its output where no event brought any."""
     status = str(response.get("status") or "completed")
-    kind, text = NOTHING, ""
-    if not any(kind > EMPTY for kind in said.kinds):
-        for item in entries_of(response.get("output")):
-            found, words = _item(item)
-            kind, text = max(kind, found), text + words
-    said.add(kind, end, text)
+    items = entries_of(response.get("output")) if not any(kind > EMPTY for kind in said.kinds) else []
+    for number, item in enumerate(items):
+        if _is_call(item):
+            said.call(number, spelled(item.get("arguments") or ""))
+    said.add_parts([_item(item) for item in items], end)
     said.done_at = end
     _count(said, fields_of(response.get("usage")))
     why = fields_of(response.get("incomplete_details")).get("reason")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
+
+from pacemark.dialects.calls import Call, spelled
 
 NOTHING, EMPTY, REASONING, ANSWER = range(4)
 """What an event carried: no output at all, an empty delta, reasoning, text (or tool arguments) for the reader."""
@@ -23,6 +26,8 @@ class Said:
         self.ends: list[int] = []
         """Offset just past the event, in the body."""
         self.texts: list[str] = []
+        self.apart: dict[int, str] = {}
+        """Of events that hold reasoning too: what of their text is the answer."""
         self.running: list[tuple[int, int]] = []
         """(event, completion tokens so far) of each event that carried output and a count beside it."""
         self.prompt_tokens: int | None = None
@@ -43,6 +48,8 @@ class Said:
         self.decode_ms: float | None = None
         self.filtered = False
         """A content filter annotated its events."""
+        self.calls: dict[object, Call] = {}
+        """Tools that it calls, in the order in which they begin, by what their pieces are told apart by."""
         self.error = ""
         self.detail = ""
 
@@ -51,6 +58,29 @@ class Said:
         self.kinds.append(kind)
         self.ends.append(end)
         self.texts.append(text)
+
+    def add_parts(self, parts: Sequence[tuple[int, str]], end: int) -> None:
+        """One more event, of several parts, each with its kind."""
+        kinds = [kind for kind, _ in parts]
+        if ANSWER in kinds and REASONING in kinds:
+            self.apart[len(self.kinds)] = "".join(text for kind, text in parts if kind == ANSWER)
+        self.add(max(kinds, default=NOTHING), end, "".join(text for _, text in parts))
+
+    def answer(self) -> str:
+        """The text of the answer, without its reasoning."""
+        texts = zip(self.kinds, self.texts, strict=True)
+        return "".join(self.apart.get(n, text) for n, (kind, text) in enumerate(texts) if kind == ANSWER)
+
+    def call(self, key: object, arguments: str = "") -> None:
+        """A piece of the call `key`, in the event that is added next."""
+        event = len(self.kinds)
+        call = self.calls.setdefault(key, Call(event))
+        call.ended = event
+        call.parts.append(arguments)
+
+    def whole_call(self, arguments: Any) -> None:
+        """A call that comes in one piece, in the event that is added next."""
+        self.call(len(self.calls), spelled({} if arguments is None else arguments))
 
     def fail(self, error: str, detail: str) -> None:
         """The answer is no success; the first failure said is kept."""

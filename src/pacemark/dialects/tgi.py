@@ -13,6 +13,11 @@ def body(text: str) -> dict[str, Any]:
     return {"inputs": text, "parameters": {"details": True}}
 
 
+def schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The field that asks for JSON of this schema."""
+    return {"parameters": {"grammar": {"type": "json", "value": schema}}}
+
+
 def read(body: bytes, streamed: bool) -> Said:
     """What an answer of status 200 said. Failures that it reveals are its `error`; nothing is raised."""
     said = Said()

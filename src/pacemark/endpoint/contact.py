@@ -17,7 +17,16 @@ from time import monotonic
 import msgspec
 
 from pacemark.dialects.bodies import with_system
-from pacemark.dialects.dialect import DIALECTS, Options, best_options, fill, first_options, next_options, template
+from pacemark.dialects.dialect import (
+    DIALECTS,
+    Options,
+    best_options,
+    fill,
+    first_options,
+    further,
+    next_options,
+    template,
+)
 from pacemark.dialects.documents import QUERY_WORDS
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
@@ -166,7 +175,8 @@ def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, pro
 
 def _form(way: Way, workload: Workload, options: Options, *, bare: bool = False) -> bytes:
     """The body of every request, with holes; `bare`: without its system prompt."""
-    form = template(DIALECTS[way.target.api], way.target.model, options, workload.extra)
+    dialect = DIALECTS[way.target.api]
+    form = template(dialect, way.target.model, options, further(dialect, workload))
     if bare or not workload.system_prompt:
         return form
     return with_system(form, text_of("--system-prompt", Path(workload.system_prompt)), way.target.api)

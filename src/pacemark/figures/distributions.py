@@ -34,6 +34,12 @@ def distribution(known: Floats, estimates: dict[str, Estimate]) -> Distribution:
     return Distribution(estimates["mean"].figure, **points)
 
 
+def spread_of(values: Floats) -> Distribution:
+    """Figures of the values (n,) that are there."""
+    known = finite(values)
+    return distribution(known, estimates_of(known))
+
+
 def basis(known: Floats, estimates: dict[str, Estimate]) -> Basis:
     """What the figures of the `known` values (n,) stand on."""
     if not len(known):
@@ -114,10 +120,9 @@ def experience(trace: Trace, good: Mask, tpot: Distribution, ttft: Distribution)
     judged = streamed.copy()
     judged[np.flatnonzero(streamed)[_FLUIDITY_SAMPLE:]] = False
     fluid = metrics.fluidity(trace, judged, 1.25 * ttft.p50.value, 1.25 * pace.value) if pace.value else np.zeros(0)
-    stalls, idle = finite(metrics.longest_stall_ms(trace)[good]), finite(metrics.reading_idle_ms(trace)[good])
     return Experience(
-        longest_stall_ms=distribution(stalls, estimates_of(stalls)),
-        reading_idle_ms=distribution(idle, estimates_of(idle)),
+        longest_stall_ms=spread_of(metrics.longest_stall_ms(trace)[good]),
+        reading_idle_ms=spread_of(metrics.reading_idle_ms(trace)[good]),
         fluidity=as_share(stats.mean_interval(fluid).figure),
         tokens_per_s_per_user=per_user,
         words_per_minute=scaled(per_user, 60 * _WORDS_PER_TOKEN),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.budget import Budget
-from pacemark.figures import metrics, quantiles, rates, stats
+from pacemark.figures import content, metrics, quantiles, rates, stats
 from pacemark.figures.client import client
 from pacemark.figures.connections import connections
 from pacemark.figures.distributions import basis, between_events, distribution, estimates_of, experience, finite, views
@@ -159,6 +159,9 @@ def figures_of(
         traffic=traffic_of(trace, good) or msgspec.UNSET,
         connections=connections(trace, good),
         served=by_model(trace, good) or msgspec.UNSET,
+        reasoning=content.reasoning(trace, good) or msgspec.UNSET,
+        tool_calls=content.tool_calls(trace, good) or msgspec.UNSET,
+        json_answers=content.json_answers(trace, good) or msgspec.UNSET,
     )
     return level, gaps
 

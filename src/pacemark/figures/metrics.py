@@ -78,6 +78,22 @@ def ttfa_ms(trace: Trace) -> Float:
     return _since_start(trace, trace.answer_ns, trace.answer_ns != ABSENT)
 
 
+def call_ms(trace: Trace) -> Float:
+    """Time to the first event of the first tool call (n,)."""
+    return _since_start(trace, trace.call_ns, trace.call_ns != ABSENT)
+
+
+def complete_call_ms(trace: Trace) -> Float:
+    """Time to the event that made the first tool call whole (n,)."""
+    return _since_start(trace, trace.called_ns, trace.called_ns != ABSENT)
+
+
+def reasoning_ms(trace: Trace) -> Float:
+    """From the first token of reasoning to the first of the answer (n,); NaN where either was not to be seen."""
+    shown = ((trace.disclosed == "verbatim") | (trace.disclosed == "summary")) & (trace.answer_ns != ABSENT)
+    return np.where(succeeded(trace) & shown, (trace.answer_ns - _first(trace, trace.hi_ns)) / 1e6, np.nan)
+
+
 def latency_ms(trace: Trace) -> Float:
     """From t0 to the last event with output (n,); the usage event and [DONE] come after it and do not count."""
     return _since_start(trace, _last(trace, trace.hi_ns), np.ones(len(trace), dtype=bool))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pacemark.figures import metrics
 from pacemark.figures.caching import cached_of, counted_share
-from pacemark.figures.distributions import distribution, estimates_of, finite
-from pacemark.summary import Cached, Distribution, Level, Sizes, Traffic, Turns
+from pacemark.figures.distributions import spread_of
+from pacemark.summary import Cached, Level, Sizes, Traffic, Turns
 from pacemark.trace import UNTOLD, Sight, Trace
 
 __all__ = ["traffic_of", "with_counters"]
@@ -45,17 +45,12 @@ def _turns(trace: Trace, good: NDArray[np.bool_]) -> list[Turns]:
         Turns(
             which,
             int(of.sum()),
-            _spread(ttft[of]),
-            _spread(latency[of]),
+            spread_of(ttft[of]),
+            spread_of(latency[of]),
             _sizes(trace.input_tokens[of & trace.tokens_from_usage & (trace.input_tokens > 0)]).mean,
         )
         for which, of in parts
     ]
-
-
-def _spread(values: NDArray[np.float64]) -> Distribution:
-    known = finite(values)
-    return distribution(known, estimates_of(known))
 
 
 def _sizes(tokens: NDArray[np.int64]) -> Sizes:

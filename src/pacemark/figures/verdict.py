@@ -13,6 +13,7 @@ import numpy as np
 
 from pacemark.figures import caching, client
 from pacemark.figures.connections import uneven_connections
+from pacemark.figures.content import formed
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.remedy import LEAST_REQUESTS, longer
 from pacemark.pace import Rate
@@ -241,7 +242,7 @@ FILTERED = 1.5
 def short_answers(e: Evidence) -> Finding | None:
     """Answers shorter than asked for make less work than the workload says; what is hidden is work as well."""
     generated = e.trace.output_tokens + e.trace.hidden_tokens
-    short = e.good & (generated < e.trace.asked_tokens)
+    short = e.good & ~formed(e.trace) & (generated < e.trace.asked_tokens)
     share = short.sum() / max(1, e.good.sum())
     if share <= 0.02:
         return None
@@ -304,7 +305,7 @@ FEW_TOKENS = 16
 
 def in_one_piece(e: Evidence) -> Finding | None:
     """Streaming in name only: nothing is known of when the first token was ready."""
-    streamed = e.good & (e.trace.first_event_ns >= 0) & (e.trace.output_tokens > 1)
+    streamed = e.good & (e.trace.first_event_ns >= 0) & (e.trace.output_tokens > 1) & (e.trace.calls == 0)
     share = float((e.trace.in_one_piece & streamed).sum()) / max(1, int(streamed.sum()))
     if share <= OFF:
         return None

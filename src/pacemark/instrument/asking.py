@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from pacemark.dialects.bodies import Bodies
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.dialects.said import ANSWER, Said
+from pacemark.dialects.said import Said
 from pacemark.dialects.sse import is_event_stream
 from pacemark.instrument.answer import Answer
 from pacemark.instrument.commands import Asking
@@ -89,8 +89,7 @@ class Asker:
         said = self._read(answer.body, streamed)
         if said.error:
             return None
-        text = "".join(text for text, carried in zip(said.texts, said.kinds, strict=True) if carried == ANSWER)
-        return Heard(text, _known(said.prompt_tokens), _known(said.completion_tokens))
+        return Heard(said.answer(), _known(said.prompt_tokens), _known(said.completion_tokens))
 
 
 def _known(count: int | None) -> int:

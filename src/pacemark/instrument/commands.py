@@ -104,6 +104,8 @@ class Reading(msgspec.Struct, frozen=True):
     api: str = "chat"
     tokenizer: str = ""
     """Path of the tokenizer.json that counts output where the server does not; empty for none."""
+    json_answers: bool = False
+    """Answers are to be JSON, and it is looked whether they are."""
 
 
 class RawBatch(msgspec.Struct, frozen=True, array_like=True):

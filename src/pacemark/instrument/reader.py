@@ -60,7 +60,8 @@ def read(raw: socket.socket, results: socket.socket) -> None:
 
 def understood(batch: RawBatch, reading: Reading, count_tokens: Callable[[str], int] | None = None) -> Batch:
     """The meaning of a batch."""
-    return Batch([understand(raw, reading.api, count_tokens) for raw in batch.exchanges], batch.beat)
+    how = reading.api, count_tokens, reading.json_answers
+    return Batch([understand(raw, *how) for raw in batch.exchanges], batch.beat)
 
 
 def _told(results: socket.socket) -> Reading | None:

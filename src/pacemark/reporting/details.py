@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pacemark.reporting.content import content_in_words
 from pacemark.reporting.page import in_the_pages_words
 from pacemark.reporting.words import ended, errors, interval, plain, reasons, value
 from pacemark.summary import LATENCIES, STATISTICS, Distribution, Level, Spread, Summary, Timeline
@@ -53,6 +54,7 @@ def details(level: Level) -> RenderableType:
         said.append(f"Figures and intervals are those over {level.repeats} repetitions.")
     if level.requests.failed:
         said.append(f"Failed: {errors(level)}.")
+    said += content_in_words(level)
     if level.unread_events:
         said.append(f"{level.unread_events:,} events had no meaning and were passed over.")
     parts: list[RenderableType] = [Text(f"\n{head}", style="bold"), Text("\n".join(said + reasons(level)))]

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pacemark.reporting.answer import Statement, recommended
 from pacemark.reporting.answer import answer as statements
+from pacemark.reporting.content import content_in_words, uncalled
 from pacemark.reporting.progress import Progress
 from pacemark.reporting.reasons import loads_of, run_reasons
 from pacemark.reporting.server import agreement_in_words, server_in_words, where_time_goes
@@ -193,8 +194,8 @@ def _notes(summary: Summary) -> list[str]:
     """What the rows have no room for; what holds for several levels is said once."""
     levels, said = summary.levels, run_reasons(summary)
     if len(levels) == 1:
-        said += traffic_in_words(levels[0]) + server_in_words(levels[0])
-    said += [line for line in (where_time_goes(summary), agreement_in_words(summary)) if line]
+        said += traffic_in_words(levels[0]) + content_in_words(levels[0]) + server_in_words(levels[0])
+    said += [line for line in (uncalled(summary), where_time_goes(summary), agreement_in_words(summary)) if line]
     if not summary.find and any(level.ended_by == "max_duration" for level in levels):
         cut = [level for level in levels if level.ended_by == "max_duration"]
         said.append(f"{loads_of(cut, levels)}: --max-duration came before the intervals were as tight as asked for")

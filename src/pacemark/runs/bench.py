@@ -115,7 +115,7 @@ class Bench:
         )
         # Last, for whatever was refused above would leave the processes behind.
         tokenizer = count_tokens.path if count_tokens is not None else ""
-        self._workers = Processes(settings.workers, Reading(target.api, tokenizer))
+        self._workers = Processes(settings.workers, Reading(target.api, tokenizer, bool(workload.response_format)))
         self._workers.send(setup)
 
     def __enter__(self) -> Bench:

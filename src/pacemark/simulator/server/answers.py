@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "CompletionAnswer",
     "EmbeddingAnswer",
     "Plan",
+    "Framed",
     "Told",
     "ToolAnswer",
     "Usage",
@@ -75,6 +77,25 @@ def event(body: Any) -> bytes:
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
+class Framed:
+    """So many tokens as a JSON object: the first opens it, the last closes it, those between are words in it."""
+
+    def __init__(self, tokens: int, words: Callable[[int], bytes]) -> None:
+        """`words` gives the next ones, JSON-escaped."""
+        self._tokens = self._left = tokens
+        self._words = words
+
+    def take(self, count: int) -> str:
+        """The text of the next `count` tokens."""
+        words, opening, closing = count, "", ""
+        if self._left == self._tokens:
+            opening, words = '{"text":"', words - 1
+        self._left -= count
+        if not self._left:
+            closing, words = '"}', words - 1
+        return opening + (self._words(words).decode() if words > 0 else "") + closing
+
+
 class Answer:
     """Writes one answer; each token's text is a word of `words.WORDS`."""
 
@@ -88,6 +109,8 @@ class Answer:
         self.id = f"{self.id_prefix}-{plan.number:024x}"
         self._next = plan.number * 31
         self._head, self._tail = self._cut(self._piece("\x00"))
+        formed = plan.ask.json or plan.ask.tool
+        self._framed = Framed(plan.output - min(plan.reasoning, plan.output), self._text) if formed else None
 
     def opening(self) -> bytes:
         """Events that come before any token."""
@@ -95,7 +118,7 @@ class Answer:
 
     def token(self, count: int) -> bytes:
         """The event that carries the next `count` tokens."""
-        return self._head + self._text(count) + self._tail
+        return self._head + self._words(count) + self._tail
 
     def closing(self, reason: str, usage: Usage) -> bytes:
         """Events after the last token."""
@@ -133,6 +156,10 @@ class Answer:
             return words.ENCODED[start % size]
         return b"".join([words.ENCODED[i % size] for i in range(start, start + count)])
 
+    def _words(self, count: int) -> bytes:
+        """The next tokens of the answer proper, JSON-escaped; where it must be JSON they are."""
+        return self._text(count) if self._framed is None else msgspec.json.encode(self._framed.take(count))[1:-1]
+
     def _piece(self, text: str) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -163,7 +190,7 @@ class ChatAnswer(Answer):
     def token(self, count: int) -> bytes:
         """Text, or reasoning and then text where the event holds the last of it."""
         if not self._reasoning:
-            return self._head + self._text(count) + self._tail
+            return super().token(count)
         thoughts = min(count, self._reasoning)
         self._reasoning -= thoughts
         head, tail = self._thought
@@ -187,32 +214,23 @@ class ChatAnswer(Answer):
         message: dict[str, Any] = {"role": "assistant", "content": None}
         if self._reasoning:
             message |= self._thinking(self._text(self._reasoning).decode())
-        if text := self._text(self.plan.output - self._reasoning).decode():
-            message["content"] = text
+        if count := self.plan.output - self._reasoning:
+            message["content"] = self._text(count).decode() if self._framed is None else self._framed.take(count)
         return {"index": 0, "message": message, "finish_reason": reason}
 
 
 class ToolAnswer(ChatAnswer):
-    """Calls a function: the first token opens its arguments, the last one closes them, words come between."""
+    """Calls a function; its arguments are JSON."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(msgspec.structs.replace(plan, reasoning=0))
-        self._left = plan.output
+        self._arguments = Framed(plan.output, self._text).take
+        self._first = True
 
     def token(self, count: int) -> bytes:
         """A piece of the arguments; the first event also names the function."""
-        first = self._left == self.plan.output
+        first, self._first = self._first, False
         return self._chunk([self._delta({"tool_calls": [self._call(self._arguments(count), first)]})])
-
-    def _arguments(self, count: int) -> str:
-        words = count
-        opening = closing = ""
-        if self._left == self.plan.output:
-            opening, words = '{"text":"', words - 1
-        self._left -= count
-        if not self._left:
-            closing, words = '"}', words - 1
-        return opening + (self._text(words).decode() if words > 0 else "") + closing
 
     def _call(self, arguments: str, first: bool) -> dict[str, Any]:
         call: dict[str, Any] = {"index": 0, "function": {"arguments": arguments}}
@@ -271,8 +289,16 @@ class EmbeddingAnswer(Answer):
 class Told(ChatAnswer):
     """A chat in the words of another API: each of its events is one piece, and reasoning and text may be kept apart."""
 
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._unnamed = bool(plan.ask.tool)
+        """The name of the tool, which is generated too, is yet to come."""
+
     def token(self, count: int) -> bytes:
-        """As `ChatAnswer`, with `turn` where the reasoning is over."""
+        """As `ChatAnswer`, with `turn` where the reasoning is over, and before the first token of a call."""
+        if self._unnamed:
+            self._unnamed = False
+            return self.turn() + super().token(count)
         before = self._reasoning
         if not before or count < before:
             return super().token(count)
@@ -287,7 +313,14 @@ class Told(ChatAnswer):
         """The whole reasoning and the whole text."""
         first, thoughts, size = self.plan.number * 31, min(self.plan.reasoning, self.plan.output), len(words.WORDS)
         said = [words.WORDS[i % size] for i in range(first, first + self.plan.output)]
-        return "".join(said[:thoughts]), "".join(said[thoughts:])
+        text = said[thoughts:]
+        if self._framed is not None:
+            return "".join(said[:thoughts]), f'{{"text":"{"".join(text[: max(0, len(text) - 2)])}"}}'
+        return "".join(said[:thoughts]), "".join(text)
+
+    def call_id(self) -> str:
+        """What a call is named by."""
+        return f"call_{self.plan.number:024x}"
 
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         return delta

@@ -23,6 +23,7 @@ __all__ = [
     "read_completion",
     "read_embeddings",
     "read_task",
+    "to_call",
 ]
 
 
@@ -70,6 +71,10 @@ class _Tool(msgspec.Struct):
     function: _Function
 
 
+class _Form(msgspec.Struct):
+    type: str = "text"
+
+
 class Sampling(msgspec.Struct):
     """How long an answer is wanted, and whether as a stream, in OpenAI's words."""
 
@@ -87,6 +92,7 @@ class _Chat(Sampling):
     messages: list[Message] = []
     tools: list[_Tool] = []
     tool_choice: Literal["none", "auto", "required"] | _Tool = "auto"
+    response_format: _Form | None = None
 
 
 class _Completion(Sampling):
@@ -117,6 +123,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     tool: str = ""
     """Name of the function that the answer must call, or empty."""
+    json: bool = False
+    """The answer must be JSON."""
     texts: list[str] = []
     """Embeddings: what to embed, one vector each."""
     dimensions: int = 0
@@ -136,14 +144,18 @@ def read_chat(request: Request, *, strict: bool = False) -> Ask:
     if not body.messages:
         raise Refusal(400, "messages: at least one message is needed")
     tokens, counted = conversation(body.messages)
-    tool = ""
-    if isinstance(body.tool_choice, _Tool):
-        tool = body.tool_choice.function.name
-    elif body.tool_choice == "required":
-        tool = body.tools[0].function.name if body.tools else ""
-    if (tool or body.tool_choice == "required") and tool not in [t.function.name for t in body.tools]:
+    named = body.tool_choice.function.name if isinstance(body.tool_choice, _Tool) else ""
+    tool = to_call([tool.function.name for tool in body.tools], named, required=body.tool_choice == "required")
+    form = body.response_format
+    return asked("chat", body, tokens, counted, tool=tool, json=form is not None and form.type.startswith("json"))
+
+
+def to_call(tools: Sequence[str], named: str, *, required: bool) -> str:
+    """The tool to call: the one that is named, or where one is required the first; empty for none. Raises Refusal."""
+    tool = named or (next(iter(tools), "") if required else "")
+    if (tool or required) and tool not in tools:
         raise Refusal(400, f"tool_choice: no function {tool!r} among the tools")
-    return asked("chat", body, tokens, counted, tool)
+    return tool
 
 
 def conversation(messages: Sequence[Message]) -> tuple[list[str], int]:
@@ -227,7 +239,13 @@ def _prompts(given: str | list[str | int | list[int]]) -> list[list[str]]:
 
 
 def asked(
-    task: Literal["chat", "completions"], body: Sampling, tokens: list[str], prompt_tokens: int, tool: str = ""
+    task: Literal["chat", "completions"],
+    body: Sampling,
+    tokens: list[str],
+    prompt_tokens: int,
+    *,
+    tool: str = "",
+    json: bool = False,
 ) -> Ask:
     """What `body` asks for with a prompt of these tokens. Raises Refusal."""
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
@@ -250,4 +268,5 @@ def asked(
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         tool=tool,
+        json=json and not tool,
     )

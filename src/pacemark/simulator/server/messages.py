@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from pacemark.simulator.server.answers import Told, Usage, event
-from pacemark.simulator.server.asks import Ask, Message, Refusal, Sampling, asked, body_of, conversation, plainly
+from pacemark.simulator.server.asks import (
+    Ask,
+    Message,
+    Refusal,
+    Sampling,
+    asked,
+    body_of,
+    conversation,
+    plainly,
+    to_call,
+)
 from pacemark.simulator.server.http import Request
 
 __all__ = ["MessageAnswer", "message_error", "read_message"]
 
 
+class _Tool(msgspec.Struct):
+    name: str
+
+
+class _Choice(msgspec.Struct):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str = ""
+
+
+class _Form(msgspec.Struct):
+    type: str
+
+
+class _Output(msgspec.Struct):
+    format: _Form | None = None
+
+
 class _Messages(Sampling):
     messages: list[Message] = msgspec.field(default_factory=list)
     system: str = ""
+    tools: list[_Tool] = msgspec.field(default_factory=list)
+    tool_choice: _Choice | None = None
+    output_config: _Output | None = None
 
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens"}
@@ -38,7 +68,10 @@ def read_message(request: Request, *, strict: bool = False) -> Ask:
     if not body.messages:
         raise Refusal(400, "messages: at least one message is required")
     system = [Message("system", body.system)] if body.system else []
-    return asked("chat", body, *conversation([*system, *body.messages]))
+    choice = body.tool_choice or _Choice("auto")
+    tool = to_call([tool.name for tool in body.tools], choice.name, required=choice.type == "any")
+    form = body.output_config is not None and body.output_config.format is not None
+    return asked("chat", body, *conversation([*system, *body.messages]), tool=tool, json=form)
 
 
 def message_error(refusal: Refusal) -> dict[str, Any]:
@@ -59,20 +92,28 @@ class MessageAnswer(Told):
         """The message as it begins, and its first block; what the cache held is known later."""
         usage = {"input_tokens": self.plan.ask.prompt_tokens, "output_tokens": 1}
         begun = {"type": "message_start", "message": self._message([], None, usage)}
-        block = (
-            self._start(0, {"type": "thinking", "thinking": "", "signature": ""}) if self._reasoning else self.turn()
-        )
+        thinking = {"type": "thinking", "thinking": "", "signature": ""}
+        block = b"" if self._unnamed else self._start(0, thinking) if self._reasoning else self.turn()
         return self._chunk([begun, {"type": "ping"}]) + block
 
     def turn(self) -> bytes:
         """The text begins."""
         stop = [{"type": "content_block_stop", "index": 0}] if self._at else []
-        return self._chunk(stop) + self._start(self._at, {"type": "text", "text": ""})
+        return self._chunk(stop) + self._start(self._at, self._block("", {}))
+
+    def _block(self, text: str, arguments: Any) -> dict[str, Any]:
+        """The block of the answer proper: text, or the call of a tool."""
+        if self.plan.ask.tool:
+            return {"type": "tool_use", "id": self.call_id(), "name": self.plan.ask.tool, "input": arguments}
+        return {"type": "text", "text": text}
+
+    def _reason(self, reason: str) -> str:
+        return "tool_use" if self.plan.ask.tool else _REASONS[reason]
 
     def closing(self, reason: str, usage: Usage) -> bytes:
         """The end of the last block, the counts, and the end of the message."""
         counts = self._counts(usage)
-        delta = {"stop_reason": _REASONS[reason], "stop_sequence": None}
+        delta = {"stop_reason": self._reason(reason), "stop_sequence": None}
         return self._chunk(
             [
                 {"type": "content_block_stop", "index": self._at},
@@ -85,7 +126,8 @@ class MessageAnswer(Told):
         """The message without streaming."""
         thought, text = self.spoken()
         thinking = [{"type": "thinking", "thinking": thought, "signature": "c2lnbmVk"}] if thought else []
-        return self._message([*thinking, {"type": "text", "text": text}], _REASONS[reason], self._counts(usage))
+        block = self._block(text, msgspec.json.decode(text) if self.plan.ask.tool else None)
+        return self._message([*thinking, block], self._reason(reason), self._counts(usage))
 
     @property
     def _at(self) -> int:
@@ -95,7 +137,8 @@ class MessageAnswer(Told):
         return self._chunk([{"type": "content_block_start", "index": index, "content_block": block}])
 
     def _piece(self, text: str) -> dict[str, Any]:
-        delta = {"type": "text_delta", "text": text}
+        called = {"type": "input_json_delta", "partial_json": text}
+        delta = called if self.plan.ask.tool else {"type": "text_delta", "text": text}
         return {"type": "content_block_delta", "index": self._at, "delta": delta}
 
     def _thinking(self, text: str) -> dict[str, Any]:

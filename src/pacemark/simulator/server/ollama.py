@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.simulator.server.answers import Told, Usage
+from pacemark.simulator.server.answers import Plan, Told, Usage
 from pacemark.simulator.server.asks import Ask, Message, Refusal, Sampling, asked, body_of, conversation
 from pacemark.simulator.server.http import Request
 
@@ -18,11 +18,21 @@ class _Options(msgspec.Struct):
     num_predict: int | None = None
 
 
+class _Function(msgspec.Struct):
+    name: str
+
+
+class _Tool(msgspec.Struct):
+    function: _Function
+
+
 class _Asked(Sampling):
     stream: bool | None = True
     options: _Options | None = None
     messages: list[Message] = msgspec.field(default_factory=list)
     prompt: str = ""
+    tools: list[_Tool] = msgspec.field(default_factory=list)
+    format: str | dict[str, Any] = ""
 
 
 def _read(request: Request) -> _Asked:
@@ -34,17 +44,19 @@ def _read(request: Request) -> _Asked:
 
 
 def read_ollama(request: Request, *, strict: bool = False) -> Ask:
-    """Understand a request to chat. Raises Refusal."""
+    """Understand a request to chat; nothing says whether a tool is to be called, so one that is offered is. Raises
+    Refusal."""
     body = _read(request)
     if not body.messages:
         raise Refusal(400, "messages is required")
-    return asked("chat", body, *conversation(body.messages))
+    tool = next((tool.function.name for tool in body.tools), "")
+    return asked("chat", body, *conversation(body.messages), tool=tool, json=bool(body.format))
 
 
 def read_ollama_generate(request: Request, *, strict: bool = False) -> Ask:
     """Understand a request to generate, which the model's template wraps as a chat's one message. Raises Refusal."""
     body = _read(request)
-    return asked("chat", body, *conversation([Message("user", body.prompt)]))
+    return asked("chat", body, *conversation([Message("user", body.prompt)]), json=bool(body.format))
 
 
 def ollama_error(refusal: Refusal) -> dict[str, Any]:
@@ -58,9 +70,25 @@ def ollama_models(model: str) -> dict[str, Any]:
 
 
 class OllamaAnswer(Told):
-    """Chat; the last line has counts and times."""
+    """Chat; the last line has counts and times. A call comes whole, once it is."""
 
     content_type = "application/x-ndjson"
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._left = plan.output
+
+    def token(self, count: int) -> bytes:
+        """A line, but of a call none before the last token."""
+        self._left -= count
+        if not self.plan.ask.tool:
+            return super().token(count)
+        return b"" if self._left else self._chunk([self._called()])
+
+    def _called(self) -> dict[str, Any]:
+        function = {"name": self.plan.ask.tool, "arguments": msgspec.json.decode(self.spoken()[1])}
+        message = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+        return self._named() | {"message": message, "done": False}
 
     def opening(self) -> bytes:
         """Nothing."""
@@ -72,7 +100,8 @@ class OllamaAnswer(Told):
 
     def whole(self, reason: str, usage: Usage) -> dict[str, Any]:
         """The answer without streaming."""
-        return self._line(*self.spoken()) | self._done(reason, usage)
+        said = self._called() if self.plan.ask.tool else self._line(*self.spoken())
+        return said | self._done(reason, usage)
 
     def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
         return b"".join(msgspec.json.encode(piece) + b"\n" for piece in choices)

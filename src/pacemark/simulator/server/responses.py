@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from pacemark.simulator.server.answers import Told, Usage, event
-from pacemark.simulator.server.asks import Ask, Message, Refusal, Sampling, asked, body_of, conversation, plainly
+from pacemark.simulator.server.asks import (
+    Ask,
+    Message,
+    Refusal,
+    Sampling,
+    asked,
+    body_of,
+    conversation,
+    plainly,
+    to_call,
+)
 from pacemark.simulator.server.http import Request
 
 __all__ = ["ResponseAnswer", "read_response"]
+
+
+class _Function(msgspec.Struct):
+    name: str = ""
+    type: str = "function"
+
+
+class _Text(msgspec.Struct):
+    format: _Function | None = None
 
 
 class _Responses(Sampling):
     input: str | list[Message] = ""
     instructions: str | None = None
     max_output_tokens: int | None = None
+    tools: list[_Function] = msgspec.field(default_factory=list)
+    tool_choice: Literal["none", "auto", "required"] | _Function = "auto"
+    text: _Text | None = None
 
 
 def read_response(request: Request, *, strict: bool = False) -> Ask:
@@ -26,7 +50,11 @@ def read_response(request: Request, *, strict: bool = False) -> Ask:
     if not messages:
         raise Refusal(400, "input: must not be empty")
     system = [Message("system", body.instructions)] if body.instructions else []
-    return asked("chat", body, *conversation([*system, *messages]))
+    named = body.tool_choice.name if isinstance(body.tool_choice, _Function) else ""
+    tool = to_call([tool.name for tool in body.tools], named, required=body.tool_choice == "required")
+    form = body.text.format if body.text is not None else None
+    json = form is not None and form.type.startswith("json")
+    return asked("chat", body, *conversation([*system, *messages]), tool=tool, json=json)
 
 
 class ResponseAnswer(Told):
@@ -41,12 +69,14 @@ class ResponseAnswer(Told):
         """The response as it begins."""
         begun = self._response("in_progress", [], None)
         names = ("response.created", "response.in_progress")
-        return self._chunk([{"type": name, "response": begun} for name in names]) + (
-            self._added(0, {"type": "reasoning", "summary": [], "content": []}) if self._reasoning else self.turn()
-        )
+        thinking = {"type": "reasoning", "summary": [], "content": []}
+        item = b"" if self._unnamed else self._added(0, thinking) if self._reasoning else self.turn()
+        return self._chunk([{"type": name, "response": begun} for name in names]) + item
 
     def turn(self) -> bytes:
-        """The message begins."""
+        """The message begins, or the call of a function."""
+        if self.plan.ask.tool:
+            return self._added(self._at, self._call(""))
         place = {"item_id": self._item(self._at), "output_index": self._at, "content_index": 0}
         part = {"type": "output_text", "text": "", "annotations": []}
         return self._added(self._at, {"type": "message", "role": "assistant", "content": []}) + self._chunk(
@@ -57,6 +87,10 @@ class ResponseAnswer(Told):
         """Each item as a whole, and the response."""
         items = self._output()
         done = [{"type": "response.output_item.done", "output_index": n, "item": x} for n, x in enumerate(items)]
+        if self.plan.ask.tool:
+            place = {"item_id": self._item(0), "output_index": 0}
+            whole = {"type": "response.function_call_arguments.done", "arguments": self.spoken()[1]}
+            done.insert(0, whole | {"name": self.plan.ask.tool} | place)
         status = "completed" if reason == "stop" else "incomplete"
         last = {"type": f"response.{status}", "response": self._response(status, items, usage)}
         return self._chunk([*done, last])
@@ -78,8 +112,10 @@ class ResponseAnswer(Told):
         return self._chunk([{"type": "response.output_item.added", "output_index": index, "item": item}])
 
     def _piece(self, text: str) -> dict[str, Any]:
-        place = {"item_id": self._item(self._at), "output_index": self._at, "content_index": 0}
-        return {"type": "response.output_text.delta", "delta": text} | place
+        place = {"item_id": self._item(self._at), "output_index": self._at}
+        if self.plan.ask.tool:
+            return {"type": "response.function_call_arguments.delta", "delta": text} | place
+        return {"type": "response.output_text.delta", "delta": text, "content_index": 0} | place
 
     def _thinking(self, text: str) -> dict[str, Any]:
         place = {"item_id": self._item(0), "output_index": 0, "content_index": 0}
@@ -87,11 +123,17 @@ class ResponseAnswer(Told):
 
     def _output(self) -> list[dict[str, Any]]:
         thought, text = self.spoken()
+        if self.plan.ask.tool:
+            return [self._call(text) | {"id": self._item(0), "status": "completed"}]
         content = [{"type": "output_text", "text": text, "annotations": []}]
         message = {"type": "message", "role": "assistant", "status": "completed", "content": content}
         reasoning = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": thought}]}
         items: list[dict[str, Any]] = [*([reasoning] if thought else []), message]
         return [item | {"id": self._item(n)} for n, item in enumerate(items)]
+
+    def _call(self, arguments: str) -> dict[str, Any]:
+        named = {"call_id": self.call_id(), "name": self.plan.ask.tool}
+        return {"type": "function_call", "arguments": arguments} | named
 
     def _response(self, status: str, output: list[dict[str, Any]], usage: Usage | None) -> dict[str, Any]:
         counts = usage and {
