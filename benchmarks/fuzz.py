@@ -1,15 +1,17 @@
 """Coverage-guided fuzzing of everything that reads what somebody else wrote (`make fuzz`).
 
-    python benchmarks/fuzz.py [PARSER ...] [--seconds 60] [--corpus DIR]
+    python benchmarks/fuzz.py [PARSER ...] [--seconds 60] [--inputs N] [--corpus DIR]
 
-Each parser has a process of its own, which libFuzzer (through atheris) drives for so long; an input that crashes it,
-takes longer than ten seconds or needs more than 2 GB ends it, and is kept in DIR. Prints a line for each: inputs,
-inputs/s, what its memory grew by from the end of the first second on, and how it ended.
+Each parser has a process of its own, one after the other, which libFuzzer (through atheris) drives for so long, or
+until it has had so many inputs; an input that crashes it, takes longer than ten seconds or needs more than 2 GB ends
+it, and is kept in DIR. Files are written to memory where the system has such a folder. Prints a line for each: inputs,
+inputs/s, the most memory it had, what that grew by after the first quarter of its inputs, and how it ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -19,32 +21,40 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 DONE = re.compile(r"Done (\d+) runs? in (\d+) second")
+MEMORY = Path("/dev/shm")
 PULSE = re.compile(r"#(\d+)\s.*rss: (\d+)Mb")
 
 
-def fuzzed(name: str, seconds: int, corpus: Path) -> bool:
+def fuzzed(name: str, seconds: int, inputs: int, corpus: Path) -> bool:
     """Fuzz one parser and print what came of it; whether it stood."""
     seeds = corpus / name
     seeds.mkdir(parents=True, exist_ok=True)
     limits = [
         f"-max_total_time={seconds}",
+        f"-runs={inputs or -1}",
         "-timeout=10",
         "-rss_limit_mb=2048",
         "-max_len=8192",
         "-print_final_stats=1",
     ]
     command = [sys.executable, __file__, "--inside", name, *limits, f"-artifact_prefix={seeds}-", str(seeds)]
-    said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds + 120).stderr
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:
+        env = os.environ | {"TMPDIR": scratch}
+        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds + 120, env=env)
+    said = ran.stderr
     pulses = [(int(n), int(mb)) for n, mb in PULSE.findall(said)]
     done = DONE.search(said)
     runs = int(done[1]) if done else max((n for n, _ in pulses), default=0)
-    sizes = [mb for _, mb in pulses[len(pulses) // 4 :]] or [0]
+    sizes = [mb for n, mb in pulses if n >= runs // 4] or [0]
+    most = max((mb for _, mb in pulses), default=0)
     ended = "stood" if done else "FAILED: " + next((x for x in said.splitlines() if "ERROR" in x or "Error" in x), "?")
+    per_s = runs // max(1, int(done[2])) if done else 0
     print(
-        f"{name:16} {runs:10,} inputs {runs // max(1, seconds):7,}/s  {sizes[-1] - sizes[0]:+5} MB  {ended}", flush=True
+        f"{name:16} {runs:10,} inputs {per_s:7,}/s  {most:5} MB at most, {sizes[-1] - sizes[0]:+4} MB  {ended}",
+        flush=True,
     )
     if not done:
-        print(said[said.find("=== Uncaught Python exception") :].partition("==ERROR")[0][:3000])
+        print(said[said.find("=== Uncaught Python exception") :].partition("==ERROR")[0][:3000], flush=True)
     return done is not None
 
 
@@ -53,9 +63,10 @@ def inside(name: str, words: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["pacemark"]):
-        from support.parsers import PARSERS
+        from support import parsers
 
-        parser = PARSERS[name]
+        parsers.sparing = 16
+        parser = parsers.PARSERS[name]
         parser.read(parser.seeds[0])  # what is imported late counts too
     for n, seed in enumerate(parser.seeds):
         (Path(words[-1]) / f"seed{n}").write_bytes(seed)
@@ -70,11 +81,13 @@ def main() -> None:
 
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("parsers", nargs="*", default=list(PARSERS), metavar="PARSER")
-    words.add_argument("--seconds", type=int, default=60)
+    words.add_argument("--seconds", type=int, help="for each parser; 60, or an hour with --inputs")
+    words.add_argument("--inputs", type=int, default=0, help="for each parser; without it as many as fit")
     words.add_argument("--corpus", type=Path)
     given = words.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        stood = [fuzzed(name, given.seconds, given.corpus or Path(folder)) for name in given.parsers]
+        corpus, seconds = given.corpus or Path(folder), given.seconds or (3600 if given.inputs else 60)
+        stood = [fuzzed(name, seconds, given.inputs, corpus) for name in given.parsers]
     sys.exit(0 if all(stood) else 1)
 
 

@@ -263,17 +263,15 @@ class Trace:
 
     def taken(self, rows: Int64) -> Trace:
         """The requests `rows`, in that order, with their events."""
-        counts = np.diff(self.offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        events = np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-        hi_ns = self.hi_ns[events]
+        starts, counts = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
+        hi_ns = pieces_of(self.hi_ns, starts, counts)
         return replace(
             self,
             **{name: getattr(self, name)[rows] for name in PER_REQUEST},
-            offsets=offsets,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             hi_ns=hi_ns,
-            lo_ns=hi_ns if self.exact else self.lo_ns[events],
-            tokens=self.tokens[events],
+            lo_ns=hi_ns if self.exact else pieces_of(self.lo_ns, starts, counts),
+            tokens=pieces_of(self.tokens, starts, counts),
         )
 
     def origins(self) -> frozenset[int]:
@@ -308,6 +306,25 @@ class Trace:
         )
 
 
+def pieces_of(column: NDArray[Any], starts: Int64, counts: Int64) -> NDArray[Any]:
+    """The pieces of `column` that begin at `starts` (n,) and are `counts` (n,) long, one after the other.
+
+    Indices take more room than what they point to, so they are there for `_AT_ONCE` values or one piece at a time.
+    """
+    ends = np.cumsum(counts)
+    found = np.empty(int(counts.sum()), column.dtype)
+    first, done = 0, 0
+    while first < len(counts):
+        last = max(first + 1, int(np.searchsorted(ends, done + _AT_ONCE, side="right")))
+        lengths = counts[first:last]
+        end = int(ends[last - 1])
+        offsets = np.repeat(starts[first:last] - ends[first:last] + lengths, lengths)
+        found[done:end] = column[offsets + np.arange(done, end)]
+        first, done = last, end
+    return found
+
+
+_AT_ONCE = 1 << 18
 _ELSE = ("offsets", "hi_ns", "lo_ns", "tokens", "open_loop", "exact", "lag_ns", "refusals", "known_origins")
 PER_REQUEST = tuple(f.name for f in fields(Trace) if f.name not in _ELSE)
 """The columns of a trace that have one entry per request."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tracemalloc
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pacemark import trace
+from pacemark.runs.joining import Joining
 from pacemark.runs.ledger import DETAIL_LETTERS, Ledger, Page
 from pacemark.trace import Exchange, Trace, trace_of
 from support.servers import MS, exchange
@@ -38,6 +44,47 @@ def test_looks_in_between_change_nothing(rows: list[tuple[int, list[int]]], ever
     same(page.trace(), trace_of(exchanges, open_loop=True))
     assert page.completed == sum(not x.error for x in exchanges)
     assert page.failed == page.kinds["http_500"] == len(exchanges) - page.completed
+
+
+def test_columns_are_joined_in_the_room_of_one_column_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_AT_ONCE", 1 << 12)
+    page, events = Page(), 400 * 500
+    tracemalloc.start()
+    try:
+        for n in range(400):  # as they end: not in the order sent
+            page.add(made(n, (n * 7) % 400, list(range(500, 1000))))
+            if n % 50 == 49:
+                page._put_into_columns()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        assert len(page.trace().hi_ns) == events
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert before > 12 * events
+    assert peak - before < 10 * events  # the times once more, and no other
+
+
+@pytest.mark.parametrize("after", range(0, 40, 3))
+def test_what_interrupts_the_joining_loses_nothing(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanges = [made(n, (n * 7) % 40, [50, 60 + n]) for n in range(40)]
+    page = Page()
+    for one in exchanges:
+        page.add(one)
+        page._put_into_columns()
+    in_order, calls = Joining._in_order, iter(range(99))
+
+    def interrupted(self: Joining, *column: Any) -> Any:
+        if next(calls) == after:
+            raise KeyboardInterrupt
+        return in_order(self, *column)
+
+    monkeypatch.setattr(Joining, "_in_order", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        page.trace()
+    monkeypatch.undo()
+    page.add(late := made(40, 41, [55]))
+    same(page.trace(), trace_of([*exchanges, late]))
 
 
 def test_longer_error_names_are_not_cut() -> None:

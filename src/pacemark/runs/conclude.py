@@ -138,7 +138,7 @@ def _summed_up(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
     for level, load, window, ended_by, died in folder.levels():
         trace = replace(folder.trace(level, open_loop=isinstance(load, Rate)), known_origins=known)
         known = trace.origins()
-        seen = next(looks for session, looks in sights if level in session)
+        seen = next((looks for session, looks in sights if level in session), [])
         if record.ended is None and ended_by == "interrupted":  # killed, perhaps before the window's planned end
             window = Window(window.start_ns, min(window.end_ns, _known_until(trace, settings.workers)))
         results.append(

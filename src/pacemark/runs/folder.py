@@ -140,7 +140,7 @@ class RunFolder:
         folder = cls(path, held(path))
         try:
             folder._write_on()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # SQLite names what is in it, and that need not be UTF-8
             folder.close()
             raise BadInput(f"{folder.path}/run.db cannot be written: {error}") from None
         return folder
@@ -153,10 +153,11 @@ class RunFolder:
             raise BadInput(f"{path} is no whole run: there is no run.db in it")
         folder = cls(path)
         try:
-            folder._db.execute("SELECT count(*) FROM level").fetchone()
-        except sqlite3.Error as error:
+            with legible(path / "run.db"):
+                folder._db.execute("SELECT count(*) FROM level").fetchone()
+        except BadInput:
             folder.close()
-            raise BadInput(f"{path}/run.db cannot be read: {error}") from None
+            raise
         return folder
 
     # --- writing

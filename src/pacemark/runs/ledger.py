@@ -19,6 +19,7 @@ from pacemark.figures.health import Health, health_of
 from pacemark.figures.level import LevelResult
 from pacemark.instrument.commands import PROBE_LEVEL
 from pacemark.runs.folder import RunFolder
+from pacemark.runs.joining import Joining
 from pacemark.trace import ABSENT, Beat, Exchange, Sight, Trace, Watch, trace_of
 
 METRICS_S = 5.0
@@ -57,7 +58,7 @@ class Page:
         """Requests that began after `count_from` and have ended."""
         self._from_ns: int | None = None
         self._new: list[Exchange] = []
-        self._parts = [trace_of([], open_loop)]
+        self._parts: list[Trace | Joining] = [trace_of([], open_loop)]
         self._open_loop = open_loop
 
     def count_from(self, start_ns: int) -> None:
@@ -90,9 +91,12 @@ class Page:
     def trace(self) -> Trace:
         """The columns of all that came so far, in the order sent. Only what is new is put into columns."""
         self._put_into_columns()
-        if len(self._parts) > 1:
-            self._parts = [Trace.joined(self._parts).in_order()]
-        return self._parts[0]
+        if len(self._parts) == 1 and isinstance(whole := self._parts[0], Trace):
+            return whole
+        joining = Joining(self._parts)
+        self._parts = [joining]  # at one stroke: what interrupts this must find each request once
+        self._parts = [whole := joining.trace()]
+        return whole
 
     def _put_into_columns(self) -> None:
         if self._new:
