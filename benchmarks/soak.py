@@ -1,6 +1,6 @@
 """A long run, and whether anything grows in it (`make soak`).
 
-    python benchmarks/soak.py [--minutes 30] [--streams 256] [--rate 200]
+    python benchmarks/soak.py [--minutes 30] [--streams 256] [--rate 200] [--itl-ms 10]
 
 For half of the time the embedded endpoint is asked by so many streams, for half of it by so many requests/s, with
 lengths that change. Every second it looks at the coordinating process, at the worker and at its reader: memory,
@@ -80,12 +80,13 @@ def main() -> None:
     words.add_argument("--minutes", type=float, default=30.0)
     words.add_argument("--streams", type=int, default=256)
     words.add_argument("--rate", type=float, default=200.0)
+    words.add_argument("--itl-ms", type=float, default=10.0, help="of the embedded endpoint")
     given = words.parse_args()
     loads = {
         f"{given.streams} streams": ("--concurrency", str(given.streams)),
         f"{given.rate:g} requests/s": ("--rate", str(given.rate)),
     }
-    with serving("fixed", ttft_ms=50, itl_ms=10) as served, tempfile.TemporaryDirectory() as folder:
+    with serving("fixed", ttft_ms=50, itl_ms=given.itl_ms) as served, tempfile.TemporaryDirectory() as folder:
         for number, (what, load) in enumerate(loads.items()):
             out = Path(folder) / str(number)
             looks = soaked(served.url, load, given.minutes * 30, out)
