@@ -1,4 +1,4 @@
-"""Runs that are killed at a random moment, and what that costs.
+"""Runs that are killed at a random moment of their levels, and what that costs.
 
     python benchmarks/kill.py [--kills 100] [--seed 1]
 
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import pacemark
 from pacemark.api import Run
+from pacemark.runs.folder import RunFolder
 from pacemark.simulator import serving
 from support.processes import alive, family
 
@@ -73,13 +74,30 @@ def on_record(path: Path, at_ns: int) -> tuple[float | None, int]:
     return None if last is None or not open_level else (at_ns - last) / 1e9, missing
 
 
-def once(url: str, rng: random.Random, who: str) -> tuple[float | None, int, Run | None]:
+def level_begun(out: Path) -> bool:
+    """Whether the run below `out` has begun a level."""
+    for path in out.glob("*/run.db"):
+        with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
+            return bool(db.execute("SELECT count(*) FROM level").fetchone()[0])
+    return False
+
+
+def lasted_s(run: Run) -> float:
+    """From the first request of the first level to the end of the last one."""
+    with contextlib.closing(RunFolder.open(run.path)) as folder:
+        begun_ns, ended_ns = folder.sessions()[0].span() or (0, 0)
+    return (ended_ns - begun_ns) / 1e9
+
+
+def once(url: str, rng: random.Random, who: str, within_s: float) -> tuple[float | None, int, Run | None]:
     """One kill: what it lost, what is missing, and the run as it was resumed; None where none had been begun."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "runs"
         process = begun(url, out)
+        while process.poll() is None and not level_begun(out):
+            time.sleep(0.02)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(1.5, 7.0))
+            process.wait(rng.uniform(0.0, within_s))
         at_ns = killed(process, who)
         paths = [path.parent for path in out.glob("*/run.json")]
         if not paths:
@@ -108,7 +126,7 @@ def main() -> None:
         )
         for number in range(given.kills):
             who = WHO[number % 3]
-            lost, missing, run = once(served.url, rng, who)
+            lost, missing, run = once(served.url, rng, who, lasted_s(whole))
             if run is not None:
                 resumed += 1
                 pairs = zip(run.levels, whole.levels, strict=True)

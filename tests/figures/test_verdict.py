@@ -85,6 +85,7 @@ def test_a_good_level_is_valid_without_reasons() -> None:
         ({"health": Health(worker_wait_share=(0.0, 0.2))}, "client_starved", "suspect"),
         ({"health": Health(worker_wait_share=(0.5, 0.0))}, "client_starved", "invalid"),
         ({"health": Health(throttled_share=0.06)}, "client_throttled", "suspect"),
+        ({"health": Health(stall_ns=3000 * MS)}, "client_stalled", "suspect"),
         ({"health": Health(worker_cpu_share=(0.1, 0.95))}, "client_busy", "suspect"),
         ({"health": Health(lag_ns=np.full(100, 60 * MS, np.int32))}, "client_lag", "suspect"),
         ({"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(110.0)}, "little", "suspect"),
@@ -98,6 +99,7 @@ def test_what_was_noted_elsewhere_is_said(fields: dict[str, Any], code: str, sta
     "fields",
     [
         {"health": Health(worker_wait_share=(0.1,), worker_cpu_share=(0.8,), lag_ns=np.full(100, 2 * MS, np.int32))},
+        {"health": Health(stall_ns=400 * MS)},
         {"output": Figure(100.0, 99.0, 101.0), "by_cycle": Figure(103.0)},
         {"output": Figure(100.0, 85.0, 115.0), "by_cycle": Figure(110.0)},
         {"output": Figure(), "by_cycle": Figure(110.0)},
@@ -110,6 +112,13 @@ def test_what_was_noted_elsewhere_is_said(fields: dict[str, Any], code: str, sta
 )
 def test_what_is_within_bounds_is_not_mentioned(fields: dict[str, Any]) -> None:
     assert found(evidence(GOOD, **fields)) == {}
+
+
+def test_a_client_that_was_suspended_does_not_blame_the_server_for_what_piled_up() -> None:
+    pooled = {"itl": Distribution(p99=Figure(20.0, 18.0, 400.0)), "gaps": 1000}
+    for away_ms, whose in ((0, "find what buffers"), (3000, "this client read late")):
+        said = {f.code: f.message for f in checked(evidence(GOOD, **pooled, health=Health(stall_ns=away_ms * MS)))}
+        assert whose in said["coalesced"]
 
 
 def test_a_dead_worker_is_named() -> None:
@@ -178,7 +187,8 @@ def test_every_reason_says_what_to_do() -> None:
     ]
     said = {r.code: r.message for verdict in judged for r in verdict.reasons}
     watched = {
-        "endpoint_changed", "endpoint_unseen", "endpoint_may_burst", "client_throttled", "uneven_connections", *TOLD,
+        "endpoint_changed", "endpoint_unseen", "endpoint_may_burst", "client_throttled", "client_stalled",
+        "uneven_connections", *TOLD,
     }  # fmt: skip
     assert said.keys() >= {check.__name__ for check in verdict.CHECKS} - watched | {"no_interval"}
     assert all(f.code in verdict.NOTES for e in EVERY for f in checked(evidence(GOOD, **e)) if f.status == "note")

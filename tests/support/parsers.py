@@ -278,6 +278,7 @@ RUNS = [
     *(b"\x04" + bytes([0, n, 8, 0]) + b"abc" for n in range(26)),
     *(b"\x04" + bytes([1, n, 1, 1]) + b"\"[{1" for n in range(7)),
     b"\x03\xff\xff\x18\x28\xe4\x28\xdb\x7d\xff",  # a schema that is not UTF-8
+    b"\x04\0\x15\x08aabbc",  # a thousand million events, says a column
     b"\x04\1\0\0\2" + b"\x7f" * 8,  # a level of a number beyond all sessions
 ]  # fmt: skip
 

@@ -90,6 +90,25 @@ def client_throttled(e: Evidence) -> Finding | None:
     )
 
 
+STOOD_STILL_MS = 500.0
+"""A client that was away for so long, and for a hundredth of the window, did not offer the load."""
+
+
+def stood_still_ms(e: Evidence) -> float:
+    """How long a worker did nothing at a stretch, where that is too long to pass over; else 0."""
+    away_ms = e.health.stall_ns / 1e6
+    return away_ms if away_ms > max(STOOD_STILL_MS, 10 * e.window.seconds) else 0.0
+
+
+def client_stalled(e: Evidence) -> Finding | None:
+    """A client that stood still asked for nothing, and what it had asked for piled up."""
+    away_ms = stood_still_ms(e)
+    if not away_ms:
+        return None
+    text = f"this client stood still for {away_ms / 1e3:.1f} s (suspended, stopped, or out of memory), and asked for "
+    return Finding("suspect", "client_stalled", f"{text}nothing then; repeat the level on a machine that runs on")
+
+
 def client_busy(e: Evidence) -> Finding | None:
     """A worker near one whole core queues its own reads."""
     share = max(e.health.worker_cpu_share, default=0.0)
@@ -124,6 +143,7 @@ def coalesced(e: Evidence) -> Finding | None:
         return None
     text = f"events arrived together, so ITL p99 is only known to lie between {least:.1f} and {most:.1f} ms: "
     late_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6 if len(e.health.lag_ns) else 0.0
+    late_ms = max(late_ms, stood_still_ms(e))
     if late_ms > 0.5 * (most - least):
         return Finding("suspect", "coalesced", f"{text}this client read late; {keep_up(e.health.idle_share)}")
     return Finding("suspect", "coalesced", f"{text}the server or a proxy sends several at once; find what buffers")

@@ -399,6 +399,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     caching.rows_again,
     client.client_starved,
     client.client_throttled,
+    client.client_stalled,
     client.client_busy,
     client.client_lag,
     client.coalesced,

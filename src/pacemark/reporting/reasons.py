@@ -138,6 +138,7 @@ _SAID: dict[str, str | Callable[[Sequence[Level]], str]] = {
     "short_answers": "answers stopped early: the server does not heed ignore_eos",
     "client_starved": "this client had no core to itself; load from a machine with free cores",
     "client_throttled": "the container's CPU quota stopped this client; give it more CPU",
+    "client_stalled": "this client stood still for a while; repeat it on a machine that runs on",
     "client_busy": _helped("a worker of this client was busy all the time"),
     "client_lag": _helped("this client read late"),
     "coalesced": "events arrived together, so ITL p99 is only known within bounds",

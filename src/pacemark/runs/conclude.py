@@ -166,7 +166,8 @@ def _known_until(trace: Trace, workers: int) -> int:
     sooner than the one before it.
     """
     sent_ns: dict[int, int] = dict(zip(trace.index.tolist(), trace.sent_ns.tolist(), strict=True))
-    missing = (next(n for n in itertools.count(worker, workers) if n not in sent_ns) for worker in range(workers))
+    numbers = range(min(workers, len(sent_ns) + 1))  # of more workers than requests one has none
+    missing = (next(n for n in itertools.count(worker, workers) if n not in sent_ns) for worker in numbers)
     return min(sent_ns.get(n - workers, 0) for n in missing)
 
 

@@ -53,6 +53,8 @@ _REQUEST = ", ".join(
     [*(f"{name} {_TYPES[kind]}" for name, kind in _COLUMNS), "events INTEGER", *(f"{name} BLOB" for name in _PACKED)]
 )
 _NAMES = [*(name for name, _ in _COLUMNS), "events", *_PACKED]
+_EVENTS = "length(hi_ns) / 8"
+"""How many events a request has. The column `events` says so too, to whoever reads the database, but its times do."""
 _INSERT = f"INSERT INTO request ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"
 _BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects throttled_ns".split()
 COMMIT_S = 0.5
@@ -320,7 +322,7 @@ class RunFolder:
         order = np.argsort(column["sent_ns"], kind="stable")
         failed = np.flatnonzero(column["error=''"] == 0)
         column = {name: values[order] for name, values in column.items()}
-        counts, output = column["events"], column["output_tokens"]
+        counts, output = column[_EVENTS], column["output_tokens"]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
@@ -355,7 +357,7 @@ class RunFolder:
         """
         stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
         kind = np.float64 if fractions else np.int64  # a double holds no time in ns
-        asked = ["events", "error=''", "tokens_source='usage'"]
+        asked = [_EVENTS, "error=''", "tokens_source='usage'"]
         fields = [
             n
             for n in PER_REQUEST
