@@ -115,7 +115,7 @@ def test_what_is_within_bounds_is_not_mentioned(fields: dict[str, Any]) -> None:
 
 
 def test_a_client_that_was_suspended_does_not_blame_the_server_for_what_piled_up() -> None:
-    pooled = {"itl": Distribution(p99=Figure(20.0, 18.0, 400.0)), "gaps": 1000}
+    pooled: dict[str, Any] = {"itl": Distribution(p99=Figure(20.0, 18.0, 400.0)), "gaps": 1000}
     for away_ms, whose in ((0, "find what buffers"), (3000, "this client read late")):
         said = {f.code: f.message for f in checked(evidence(GOOD, **pooled, health=Health(stall_ns=away_ms * MS)))}
         assert whose in said["coalesced"]
