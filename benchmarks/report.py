@@ -1,59 +1,84 @@
-"""How long the report of a run takes to write, from its summary to the file: `python benchmarks/report.py`.
+"""How long the report of a stored run takes, and how large it is: `python benchmarks/report.py`.
 
-A sweep in virtual time gives the run. The first report makes the script that draws, unless one is kept; what draws is
-loaded beforehand, as a run does while its last requests end.
+The runs are made up (benchmarks/events.py): ten levels of 32 tokens a request, 100,000 requests in all and then a
+million. Each is read, summed up and drawn in a process of its own, as `pacemark report RUN` does it. Beside it stand,
+from the same minutes, what sqlite3 alone takes to hand out the same rows, and the size of a report of 500 requests:
+most of that is the script that draws.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from pacemark.answers.curve import operating_points
-from pacemark.answers.fit import fits
+from events import answered
 from pacemark.pace import Concurrency
-from pacemark.reporting import warmup
-from pacemark.runs.simulated import virtual_measure
-from pacemark.summary import Level, Summary
+from pacemark.runs.folder import RunFolder
+from pacemark.trace import Window
 
-LOADS = (1, 2, 4, 8, 16, 32, 64)
+LEVELS, TOKENS = 10, 32
 
 
-def measured(requests: int) -> Summary:
-    """A run of seven levels and about so many requests."""
-    levels: list[Level] = []
-    seconds = 1.0
-    while sum(level.requests.completed for level in levels) < requests:
-        measure = virtual_measure("demo", duration_s=seconds)
-        levels, seconds = [measure(Concurrency(n)).level for n in LOADS], 1.5 * seconds
-    return Summary(target={}, workload={}, levels=levels, operating_points=operating_points(levels), fits=fits(levels))
+def write(path: Path, requests: int) -> Path:
+    """A run of so many requests in all, in levels of 1 to 512 streams; returns its folder."""
+    loads = [Concurrency(2**n) for n in range(LEVELS)]
+    record = {
+        "schema": "pacemark/run/1",
+        "target": {"url": "http://127.0.0.1:8000/v1", "model": "made-up", "api": "chat"},
+        "workload": {"input_tokens": 256, "output_tokens": TOKENS, "seed": 1},
+        "settings": {"duration_s": 60.0, "workers": 1},
+        "loads": [{"kind": "concurrency", "value": load.value} for load in loads],
+        "interrupted": False,
+        "failure": None,
+    }
+    folder = RunFolder.create(path, "report", record)
+    for level, load in enumerate(loads):
+        sent = []
+        for exchange in answered(requests // LEVELS, TOKENS, level, load.value):
+            if not sent:
+                folder.begin_level(level, load, exchange.sent_ns)
+            sent.append(exchange.sent_ns)
+            folder.add(exchange)
+            folder.commit()
+        folder.set_window(level, Window(sent[len(sent) // 10], sent[-1]), "duration")
+    folder.close()
+    return folder.path
+
+
+def read_s(folder: Path) -> float:
+    """Seconds that reading every row takes."""
+    begun = time.monotonic()
+    database = sqlite3.connect(f"file:{folder / 'run.db'}?mode=ro", uri=True)
+    for _ in database.execute("SELECT * FROM request"):
+        pass
+    database.close()
+    return time.monotonic() - begun
+
+
+def report_s(folder: Path) -> float:
+    """Seconds that the command takes, from its start to its end."""
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "pacemark.cli", "report", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - begun
 
 
 def main() -> None:
-    """Print the seconds of each report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=500)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    summary = measured(options.requests)
-    print(f"{sum(level.requests.completed for level in summary.levels)} requests, {len(summary.levels)} levels")
-    begun = time.perf_counter()
-    warmup._started()
-    print(f"loading what draws: {time.perf_counter() - begun:.2f} s")
-    from pacemark.reporting.html import write_html
-
-    took, cpu = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.repeats):
-            begun, busy = time.perf_counter(), time.process_time()
-            write_html(summary, Path(folder) / "report.html")
-            took.append(time.perf_counter() - begun)
-            cpu.append(time.process_time() - busy)
-    print(f"CPU of a report, on up to two cores: {statistics.median(cpu):.2f} s")
-    print("a report, s:", " ".join(f"{s:.2f}" for s in took), f"(median {statistics.median(took):.2f})")
+    """Print a line for each run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, nargs="+", default=[500, 100_000, 1_000_000])
+    print("requests in ten levels    run.db  rows read    report  report.html")
+    for requests in parser.parse_args().requests:
+        with tempfile.TemporaryDirectory() as out:
+            folder = write(Path(out), requests)
+            alone, took = read_s(folder), report_s(folder)
+            stored, page = ((folder / name).stat().st_size / 1e6 for name in ("run.db", "report.html"))
+        print(f"{requests:22,} {stored:6,.0f} MB {alone:8.1f} s {took:7.1f} s {page:9.2f} MB", flush=True)
 
 
 if __name__ == "__main__":

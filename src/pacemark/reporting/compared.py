@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pacemark.answers.comparison import Compared, ComparedLevel, Comparison, Outcome, Side
+from pacemark.reporting.markdown import cell
 from pacemark.reporting.words import plain, value
 from pacemark.summary import Figure
 
@@ -50,15 +51,15 @@ def comparison(compared: Compared, *, everything: bool = False) -> RenderableTyp
 
 def markdown(compared: Compared, *, everything: bool = False) -> str:
     """The same as Markdown, for a pull request or a job's summary."""
-    lines = [f"- {_escaped(line)}" for line in [*_gate(compared), *_summary(compared, everything)]]
-    lines += [f"- they differ in {_escaped(str(d))}" for d in compared.differences]
-    lines += [f"- left out: {_escaped(line)}" for line in compared.left_out]
+    lines = [f"- {cell(line)}" for line in [*_gate(compared), *_summary(compared, everything)]]
+    lines += [f"- they differ in {cell(str(d))}" for d in compared.differences]
+    lines += [f"- left out: {cell(line)}" for line in compared.left_out]
     rows = [(level, *row) for level in compared.levels for row in _rows(level, everything)]
     if rows:
         lines += ["", "| load | metric | A | B | B / A (95%) | verdict |", "| --- | --- | ---: | ---: | ---: | --- |"]
     for level, name, x in rows:
         cells = (plain(level.asked or level.load), name, value(x.a), value(x.b), _change(x.ratio), x.verdict)
-        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+        lines.append(f"| {' | '.join(map(cell, cells))} |")
     return "\n".join(lines)
 
 
@@ -114,10 +115,6 @@ def _html_table(compared: Compared, everything: bool) -> str:
             rows.append(f'<tr><td style="text-align: left">{escape(name)}</td>{inner}</tr>')
     heads = "".join(f"<th>{head}</th>" for head in ("Metric", "A", "B", "B / A (95%)", "Verdict"))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-
-
-def _escaped(text: str) -> str:
-    return plain(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _gate(compared: Compared) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pacemark.reporting.words import errors, load_axis, load_cell, plain, title, value
 from pacemark.summary import Level, Summary
 
@@ -11,8 +13,8 @@ _MARKS = {"met": "✓ ", "missed": "✗ ", "open": "? "}
 
 
 def cell(text: object) -> str:
-    """`text` as it may stand in a table's cell, whoever wrote it."""
-    return plain(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """`text` as it may stand in a table's cell, whoever wrote it: without markup, links and code."""
+    return re.sub(r"([\\|\[`])", r"\\\1", plain(text)).replace("<", "&lt;")
 
 
 def run_in_markdown(summary: Summary, said: str) -> str:
@@ -21,8 +23,8 @@ def run_in_markdown(summary: Summary, said: str) -> str:
     lines = [f"### pacemark: {cell(title(summary))}", "", cell(said), ""]
     lines += [f"| {' | '.join((*head, 'verdict'))} |", f"|{' ---: |' * len(head)} --- |"]
     lines += [f"| {' | '.join(map(cell, _row(level)))} |" for level in summary.levels]
-    started, version = summary.run.get("started", ""), summary.run.get("version", "")
-    return "\n".join([*lines, "", f"Latencies in ms. pacemark {version}, {started}.".replace(" , ", " "), ""])
+    started, version = summary.run.get("started", ""), summary.run.get("versions", {}).get("pacemark", "")
+    return "\n".join([*lines, "", f"Latencies in ms. {cell(f'pacemark {version}, {started}')}.", ""])
 
 
 def _row(level: Level) -> list[str]:

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from pacemark.pace import Rate
+from pacemark.reporting.words import plain
 from pacemark.summary import LATENCIES, RATES, STATISTICS, Figure, Level, Summary
 
 __all__ = ["openmetrics"]
@@ -50,7 +51,7 @@ def _about(summary: Summary, level: Level) -> dict[str, str]:
     asked = level.asked
     lengths = {name: getattr(asked, name) if asked else summary.workload.get(name) for name in _ABOUT[2:]}
     load = f"{'rate' if isinstance(level.load, Rate) else 'concurrency'} {level.load.value:g}"
-    return {"model": str(summary.target.get("model") or ""), "load": load} | {n: str(v) for n, v in lengths.items()}
+    return {"model": plain(summary.target.get("model") or ""), "load": load} | {n: str(v) for n, v in lengths.items()}
 
 
 def _set(gauge: Gauge, about: dict[str, str], figure: Figure, unit: float = 1.0) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pacemark.answers.versus import COST, FIGURES, SAME, Contest, LoadContest, Pair, Paired, wins
+from pacemark.reporting.markdown import cell
 from pacemark.reporting.words import plain
 from pacemark.units import number
 
@@ -144,11 +145,11 @@ def contest_table(contest: Contest) -> RenderableType:
 
 def contest_markdown(contest: Contest) -> str:
     """The same as Markdown."""
-    lines = [f"- {_escaped(line)}" for line in verdict_lines(contest)]
+    lines = [f"- {cell(line)}" for line in verdict_lines(contest)]
     heads = ["load", *_heads(contest)]
     lines += ["", f"| {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * (len(heads) - 2)}"]
     for load, name, cells in _rows(contest):
-        lines.append(f"| {' | '.join(map(_escaped, [str(load.load), name, *cells]))} |")
+        lines.append(f"| {' | '.join(map(cell, [str(load.load), name, *cells]))} |")
     return "\n".join(lines)
 
 
@@ -169,12 +170,8 @@ def contest_html(contest: Contest) -> str:
     heads = "".join(f"<th>{escape(head)}</th>" for head in ["Load", *_heads(contest)])
     rows = "".join(
         f"<tr><td>{escape(str(load.load))}</td><td>{escape(name)}</td>"
-        + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells)
+        + "".join(f'<td style="{_CELL}">{escape(text)}</td>' for text in cells)
         + "</tr>"
         for load, name, cells in _rows(contest)
     )
     return f"<div>{said}<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-
-
-def _escaped(text: str) -> str:
-    return plain(text).replace("|", "\\|").replace("<", "&lt;")
