@@ -29,10 +29,12 @@ from pacemark.trace import ABSENT, Exchange, Window
 STREAMS = 512
 
 
-def answered(requests: int, events: int, level: int = 0, streams: int = STREAMS) -> Iterator[Exchange]:
-    """Requests of a closed loop, in the order in which they end."""
+def answered(
+    requests: int, events: int, level: int = 0, streams: int = STREAMS, begin: int | None = None
+) -> Iterator[Exchange]:
+    """Requests of a closed loop that begins at `begin` (ns), in the order in which they end."""
     rng = np.random.default_rng(level)
-    begin = (1 + level) * 10**15
+    begin = (1 + level) * 10**15 if begin is None else begin
     for index in range(requests):
         turn, stream = divmod(index, streams)
         sent_ns = begin + turn * (250_000_000 + 21_000_000 * events) + stream * 1_000_000

@@ -9,6 +9,7 @@ most of that is the script that draws.
 from __future__ import annotations
 
 import argparse
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -37,14 +38,16 @@ def write(path: Path, requests: int) -> Path:
         "failure": None,
     }
     folder = RunFolder.create(path, "report", record)
+    end_ns = 10**15
     for level, load in enumerate(loads):
-        sent = []
-        for exchange in answered(requests // LEVELS, TOKENS, level, load.value):
+        sent: list[int] = []
+        for exchange in answered(requests // LEVELS, TOKENS, level, load.value, end_ns):
             if not sent:
                 folder.begin_level(level, load, exchange.sent_ns)
             sent.append(exchange.sent_ns)
             folder.add(exchange)
             folder.commit()
+            end_ns = max(end_ns, exchange.ended_ns)
         folder.set_window(level, Window(sent[len(sent) // 10], sent[-1]), "duration")
     folder.close()
     return folder.path
@@ -60,25 +63,26 @@ def read_s(folder: Path) -> float:
     return time.monotonic() - begun
 
 
-def report_s(folder: Path) -> float:
-    """Seconds that the command takes, from its start to its end."""
-    begun = time.monotonic()
+def report_s(folder: Path) -> tuple[float, float]:
+    """Seconds that the command takes from its start to its end, and seconds of CPU."""
+    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "pacemark.cli", "report", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - begun
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - begun, spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
     """Print a line for each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, nargs="+", default=[500, 100_000, 1_000_000])
-    print("requests in ten levels    run.db  rows read    report  report.html")
+    print("requests in ten levels    run.db  rows read    report     of CPU  report.html")
     for requests in parser.parse_args().requests:
         with tempfile.TemporaryDirectory() as out:
             folder = write(Path(out), requests)
-            alone, took = read_s(folder), report_s(folder)
+            alone, (took, cpu) = read_s(folder), report_s(folder)
             stored, page = ((folder / name).stat().st_size / 1e6 for name in ("run.db", "report.html"))
-        print(f"{requests:22,} {stored:6,.0f} MB {alone:8.1f} s {took:7.1f} s {page:9.2f} MB", flush=True)
+        print(f"{requests:22,} {stored:6,.0f} MB {alone:8.1f} s {took:7.1f} s {cpu:8.1f} s {page:9.2f} MB", flush=True)
 
 
 if __name__ == "__main__":

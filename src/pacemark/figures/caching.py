@@ -22,10 +22,10 @@ def ready(trace: Trace) -> _Mask:
     """
     known = np.isin(trace.origin, list(trace.known_origins))
     begun = np.diff(trace.offsets) > 0
-    first_ns = dict.fromkeys(trace.origin[begun].tolist(), np.iinfo(np.int64).max)
-    for origin, at in zip(trace.origin[begun].tolist(), trace.hi_ns[trace.offsets[:-1][begun]].tolist(), strict=True):
-        first_ns[origin] = min(first_ns[origin], at)
-    since = np.asarray([first_ns.get(origin, np.iinfo(np.int64).max) for origin in trace.origin.tolist()], np.int64)
+    origins, which = np.unique(trace.origin, return_inverse=True)
+    first_ns = np.full(len(origins), np.iinfo(np.int64).max)
+    np.minimum.at(first_ns, which[begun], trace.hi_ns[trace.offsets[:-1][begun]])
+    since = first_ns[which]
     return np.asarray((trace.origin < 0) | (trace.turn > 0) | known | (since < trace.sent_ns), dtype=np.bool_)
 
 

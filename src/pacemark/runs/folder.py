@@ -86,6 +86,8 @@ class RunFolder:
         self._run: dict[str, Any] = {}
         self._lock = lock
         self._first_level = 0
+        self._spans: tuple[int, dict[int, tuple[int, int]]] | None = None
+        """After how many changes it was read, and for each level its first and last request."""
 
     @classmethod
     def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
@@ -318,28 +320,19 @@ class RunFolder:
 
     def trace(self, level: int, *, open_loop: bool = False) -> Trace:
         """A level's requests, read straight into columns, without an object for each."""
-        column: dict[str, Any] = self._numbers(level, fractions=True) | self._numbers(level)
+        column = self._columns(level)
         order = np.argsort(column["sent_ns"], kind="stable")
-        failed = np.flatnonzero(column["error=''"] == 0)
         column = {name: values[order] for name, values in column.items()}
         counts, output = column[_EVENTS], column["output_tokens"]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
-        error, refusals = self._errors(level, place[failed], len(order))
         tokens = np.repeat((output / np.maximum(1, counts)).astype(np.float32), counts)
         hi_ns, bounds_ns, lag_ns = self._events(level, offsets[place], tokens)
-        known: dict[str, Any] = {name: column[name].astype(TYPES[name]) for name in PER_REQUEST if name in column}
-        words: dict[str, Any] = {
-            name: self._words(level, name)[order]
-            for name in PER_REQUEST
-            if TYPES.get(name) is np.str_ and name != "error"
-        }
+        known: dict[str, Any] = {n: column[n].astype(TYPES[n], copy=False) for n in PER_REQUEST if n in column}
         return Trace(
             **known,
-            **words,
-            error=error,
-            tokens_from_usage=column["tokens_source='usage'"] == 1,
+            tokens_from_usage=column["tokens_source"] == "usage",
             offsets=offsets,
             hi_ns=hi_ns,
             lo_ns=hi_ns if bounds_ns is None else bounds_ns,
@@ -347,57 +340,54 @@ class RunFolder:
             open_loop=open_loop,
             exact=bounds_ns is None,
             lag_ns=lag_ns,
-            refusals=tuple(refusals),
+            refusals=tuple(self._refusals(level)) if (known["error"] == "http_429").any() else (),
         )
 
-    def _numbers(self, level: int, *, fractions: bool = False) -> dict[str, NDArray[Any]]:
-        """The columns of a level that are numbers, in the order in which the requests ended.
+    def _columns(self, level: int) -> dict[str, NDArray[Any]]:
+        """The plain columns of a level and how many events each has, in the order in which the requests ended.
 
         What a run did not store yet when it was written has the field's own default.
         """
         stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
-        kind = np.float64 if fractions else np.int64  # a double holds no time in ns
-        asked = [_EVENTS, "error=''", "tokens_source='usage'"]
-        fields = [
-            n
-            for n in PER_REQUEST
-            if n in _FIELDS and _FIELDS[n].type is not str and (_FIELDS[n].type is float) == fractions
-        ]
-        asked += [name for name in fields if _column(name) in stored]
-        found = self._db.execute(
-            f"SELECT {', '.join(map(_column, asked))} FROM request WHERE level = ? ORDER BY rowid", (level,)
-        )
-        blocks = [np.asarray(block, kind).T for block in iter(lambda: found.fetchmany(_BLOCK), [])]
-        plain = np.concatenate([np.zeros((len(asked), 0), kind), *blocks], axis=1)
-        column = dict(zip(asked, plain, strict=True))
-        missing = {n: np.full(plain.shape[1], _FIELDS[n].default) for n in fields if n not in column}
-        return column | missing
+        wanted = [name for name in (*PER_REQUEST, "tokens_source") if name in _FIELDS]
+        kinds: dict[str, type] = {_EVENTS: int} | {n: _FIELDS[n].type for n in wanted if _column(n) in stored}
+        words: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind is str}
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in kinds}
+        found = self._rows(level, ", ".join(map(_column, kinds)))
+        for block in iter(lambda: found.fetchmany(_BLOCK), []):
+            for (name, kind), values in zip(kinds.items(), zip(*block, strict=True), strict=True):
+                known = words.get(name)
+                codes = values if known is None else [known.setdefault(word, len(known)) for word in values]
+                parts[name].append(np.asarray(codes, np.float64 if kind is float else np.int64))
+        count = sum(map(len, parts[_EVENTS]))
+        column = {name: np.concatenate(part or [np.zeros(0, np.int64)]) for name, part in parts.items()}
+        column |= {name: np.asarray(list(known), np.str_)[column[name]] for name, known in words.items()}
+        return column | {n: np.full(count, _FIELDS[n].default) for n in wanted if n not in column}
 
-    def _words(self, level: int, name: str) -> NDArray[np.str_]:
-        """A column of words, in the order in which the requests ended."""
-        stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
-        what = name if name in stored else "''"
-        rows = self._db.execute(f"SELECT {what} FROM request WHERE level = ? ORDER BY rowid", (level,))
-        return np.asarray([word for (word,) in rows], dtype=np.str_)
+    def _rows(self, level: int, columns: str, more: str = "") -> sqlite3.Cursor:
+        """The requests of a level, in the order in which they ended. They lie together, so that the first and the last
+        are looked for once, and not the whole file read for every level."""
+        changes = self._db.total_changes
+        if self._spans is None or self._spans[0] != changes:
+            spans = self._db.execute("SELECT level, min(rowid), max(rowid) FROM request GROUP BY level")
+            self._spans = (changes, {number: (first, last) for number, first, last in spans})
+        asked = f"SELECT {columns} FROM request WHERE rowid BETWEEN ? AND ? AND level = ? {more} ORDER BY rowid"
+        return self._db.execute(asked, (*self._spans[1].get(level, (1, 0)), level))
 
-    def _errors(self, level: int, places: Int64, count: int) -> tuple[NDArray[np.str_], list[str]]:
-        """The errors of a level's requests, in the order sent, and what was said with each 429."""
-        asked = "SELECT error, detail FROM request WHERE level = ? AND error != '' ORDER BY rowid"
-        said = self._db.execute(asked, (level,)).fetchall()
-        error = np.full(count, "", dtype=f"<U{max((len(kind) for kind, _ in said), default=1)}")
-        error[places] = [kind for kind, _ in said]
-        return error, [detail for kind, detail in said if kind == "http_429"]
+    def _refusals(self, level: int) -> list[str]:
+        """What was said with each 429."""
+        return [detail for (detail,) in self._rows(level, "detail", "AND error = 'http_429'")]
 
     def _events(
         self, level: int, starts: Int64, tokens: NDArray[np.float32]
     ) -> tuple[Int64, Int64 | None, NDArray[np.int32]]:
         """Event times of a level and the lag of its reads; `starts` says where the events of each row go. Uneven
         `tokens` are put in their place. The earlier bounds are None where every time is exact."""
-        asked = "SELECT hi_ns, lo_ns, tokens, lag_ns FROM request WHERE level = ? ORDER BY rowid"
+        rows = self._rows(level, "hi_ns, lo_ns, tokens, lag_ns")
         hi_ns, lags = np.empty(len(tokens), "<i8"), bytearray()
         lo_ns: Int64 | None = None
         into_hi = into_lo = hi_ns.view(np.uint8).data  # bytes into bytes: an array for each row takes longer
-        for start, (hi, lo, uneven, lag) in zip(starts.tolist(), self._db.execute(asked, (level,)), strict=False):
+        for start, (hi, lo, uneven, lag) in zip(starts.tolist(), rows, strict=False):
             begin, end = 8 * start, 8 * start + len(hi)
             into_hi[begin:end] = hi
             if lo is not None and lo_ns is None:
