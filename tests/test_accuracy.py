@@ -33,6 +33,7 @@ from pacemark.scenario import Settings
 from pacemark.simulator import Served, serving, simulate
 from pacemark.trace import Exchange, Window, trace_of
 from pacemark.workload.words import Workload, estimated
+from support.processes import workers_of
 from support.waiting import in_three_tries
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quiet")]
@@ -172,7 +173,7 @@ class _Outbox:
 def test_a_starved_client_says_so() -> None:
     """The same load twice: with a core, and with a core that four busy loops fight for."""
     with bench("fixed", Workload(32, 32, 5), 3.0, ttft_ms=50.0, itl_ms=10.0) as (ready, _):
-        worker = ready._workers.workers[0].pid
+        worker = workers_of(ready)[0].pid
         core = min(os.sched_getaffinity(0))
         alone = ready.measure(Concurrency(48)).level.verdict
         os.sched_setaffinity(worker, {core})

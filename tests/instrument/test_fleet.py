@@ -19,7 +19,7 @@ from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.workload.words import Workload
-from support.processes import SETUP, alive, receive
+from support.processes import SETUP, alive, receive, workers_of
 from support.servers import listening, streamed
 from support.waiting import wait_for
 
@@ -147,7 +147,7 @@ class Killer:
     def __call__(self, status: Status) -> None:
         assert time.monotonic() < self.end, f"the level hangs in its {status.phase}"
         if self.bench and not self.killed and status.phase == self.phase and status.in_flight:
-            victim = self.bench._workers.workers[1]
+            victim = workers_of(self.bench)[1]
             self.killed = victim.pid
             os.kill(victim.pid, signal.SIGKILL)
 

@@ -23,7 +23,7 @@ from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings
 from pacemark.trace import ABSENT, Beat, RawExchange
 from pacemark.workload.words import Workload
-from support.processes import SETUP, alive, receive
+from support.processes import SETUP, alive, receive, workers_of
 from support.servers import exchange, listening, streamed
 from support.waiting import wait_for
 
@@ -193,7 +193,7 @@ def test_a_reader_killed_within_a_level_makes_it_invalid() -> None:
             def kill(status: object) -> None:
                 if not killed:
                     killed.append(time.monotonic())
-                    os.kill(children(bench._workers.workers[0].pid)[0], signal.SIGKILL)
+                    os.kill(children(workers_of(bench)[0].pid)[0], signal.SIGKILL)
 
             bench._observe = kill
             with pytest.raises(RunFailed, match=r"its reader .* ended: signal 9"):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pacemark.instrument.commands import Batch, Setup
-from pacemark.instrument.fleet import Processes
+from pacemark.instrument.fleet import Processes, Worker
+from pacemark.runs.bench import Bench
 from support.servers import address
 from support.waiting import wait_for
 
@@ -18,6 +19,12 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def workers_of(bench: Bench) -> list[Worker]:
+    """The worker processes of a bench on this machine."""
+    assert isinstance(bench._workers, Processes)
+    return bench._workers.workers
 
 
 def family(pid: int) -> list[int]:

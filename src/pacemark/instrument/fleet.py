@@ -8,13 +8,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol
 
 import msgspec
 
 from pacemark import beside
+from pacemark.endpoint.target import Target
 from pacemark.errors import RunFailed
 from pacemark.instrument.commands import (
     Batch,
@@ -41,6 +42,8 @@ class Fleet(Protocol):
 
     died: list[str]
     """A line for every worker that ended without being told to."""
+    lead_ns: int
+    """How long after it is sent a command has surely reached every worker."""
 
     @property
     def beats(self) -> list[Beat]:
@@ -54,6 +57,13 @@ class Fleet(Protocol):
 
     def finish(self, drain: bool, grace_s: float) -> Iterator[Batch]:
         """Let workers end; yields what they still send."""
+
+    def close(self) -> None:
+        """End whatever still runs, and give back what was taken."""
+
+
+Hire = Callable[[Target, Setup, Reading], Fleet]
+"""Gives a fleet that is set up: `Setup.workers` workers on each machine, all asking one target."""
 
 
 class Worker:
@@ -134,8 +144,14 @@ class Worker:
 class Processes:
     """A `Fleet` of this machine: worker processes. A context manager; leaving it ends every process."""
 
-    def __init__(self, count: int, reading: Reading = Reading()) -> None:  # noqa: B008
-        self.workers = [Worker(n, reading) for n in range(count)]
+    lead_ns = 2_000_000
+
+    def __init__(self, count: int, reading: Reading = Reading(), part: tuple[int, int] = (0, 1)) -> None:  # noqa: B008
+        """`part`: which machine this is, of how many with `count` workers each. They are numbered in turn, so that a
+        few streams spread over all machines."""
+        node, nodes = part
+        self._all = count * nodes
+        self.workers = [Worker(number, reading) for number in range(node, self._all, nodes)]
         self._selector = selectors.DefaultSelector()
         for worker in self.workers:
             self._selector.register(worker.results, selectors.EVENT_READ, worker)
@@ -147,6 +163,10 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """See `Fleet`."""
         for worker in self.workers:
             worker.close()
         self._selector.close()
@@ -157,12 +177,12 @@ class Processes:
             self._refuse_too_many(command.load)
         for worker in self.workers[: 1 if isinstance(command, Probe) else None]:
             if isinstance(command, Setup):
-                worker.send(msgspec.structs.replace(command, worker=worker.number, workers=len(self.workers)))
+                worker.send(msgspec.structs.replace(command, worker=worker.number, workers=self._all))
             else:
                 worker.send(command)
 
     def _refuse_too_many(self, load: Concurrency) -> None:
-        needed = -(-load.value // len(self.workers)) + SPARE_FILES
+        needed = -(-load.value // self._all) + SPARE_FILES
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if limit != resource.RLIM_INFINITY and needed > limit:
             raise RunFailed(
@@ -198,3 +218,10 @@ class Processes:
     def beats(self) -> list[Beat]:
         """See `Fleet`."""
         return [w.last for w in self.workers if w.last is not None and not w.ended]
+
+
+def hired_here(target: Target, setup: Setup, reading: Reading) -> Fleet:
+    """A `Hire` of this machine alone."""
+    fleet = Processes(setup.workers, reading)
+    fleet.send(setup)
+    return fleet

@@ -33,7 +33,7 @@ from pacemark.instrument.commands import (
     Setup,
     expected_in_flight,
 )
-from pacemark.instrument.fleet import Processes
+from pacemark.instrument.fleet import Hire, hired_here
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
@@ -77,9 +77,10 @@ class Bench:
         observe: Callable[[Status], None] = lambda status: None,
         source: Source | None = None,
         rows: Rows | None = None,
+        hire: Hire = hired_here,
     ) -> None:
         """`source` tells of the endpoint while the run goes on, and renews the headers that open it. `rows` are what is
-        asked; without them it is made up."""
+        asked; without them it is made up. `hire` gives the workers."""
         self.target = target
         self.workload = workload
         self.settings = settings
@@ -115,8 +116,7 @@ class Bench:
         )
         # Last, for whatever was refused above would leave the processes behind.
         tokenizer = count_tokens.path if count_tokens is not None else ""
-        self._workers = Processes(settings.workers, Reading(target.api, tokenizer, bool(workload.response_format)))
-        self._workers.send(setup)
+        self._workers = hire(target, setup, Reading(target.api, tokenizer, bool(workload.response_format)))
 
     def __enter__(self) -> Bench:
         if self._watcher is not None:
@@ -126,7 +126,7 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         if self._watcher is not None:
             self._watcher.stop()
-        self._workers.__exit__(None, None, None)
+        self._workers.close()
 
     @property
     def folder(self) -> RunFolder | None:
@@ -308,7 +308,7 @@ class Bench:
             spread_s /= 2
         # A schedule must not begin before its connections are open; a stream opens its own as it starts.
         connecting = expected_in_flight(load, spread_s) if isinstance(load, Rate) else 0
-        start_ns = begun_ns + 2_000_000 + connecting * CONNECTING_NS
+        start_ns = begun_ns + self._workers.lead_ns + connecting * CONNECTING_NS
         if isinstance(load, Rate) and load.speed:
             start_ns += FIRST_ROWS_NS
         self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9), most))
