@@ -127,6 +127,11 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "workers": (Annotated[str, _flag("--workers", metavar="auto|N", help="Worker processes.")], "auto"),
+    "nodes": (
+        Annotated[int | None, _flag(metavar="N", help="Load from N machines of a Ray cluster, not from this one.")],
+        None,
+    ),
+    "ray": (Annotated[str, _flag(metavar="auto|ADDRESS", help="That cluster; auto: the one around us.")], "auto"),
     "timeout": (Annotated[str, _flag(metavar="TIME", help="Give a request up after this long.")], "600s"),
     "stall_timeout": (
         Annotated[
@@ -218,7 +223,7 @@ READING = "key unit block_tokens spans"
 FILE = f"data once trace speed jitter sample {READING}"
 SPEND = "max_requests max_tokens max_cost max_error_share price_per_hour price_per_million ask_above yes"
 """When a run is to be stopped, and what it may cost."""
-_HOW = "stall_timeout workers seed out label fresh_connections max_in_flight"
+_HOW = "stall_timeout workers nodes ray seed out label fresh_connections max_in_flight"
 RUNNING = f"{PLACE} metrics metrics_map {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND} live mlflow json"
 """What every command takes that puts load on an endpoint."""
 SEARCH = "within most"

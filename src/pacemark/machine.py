@@ -19,7 +19,10 @@ STREAMS_PER_WORKER = 512
 
 
 def make_room(target: str, streams: Sequence[int], rates: Sequence[float], given: Mapping[str, Any]) -> None:
-    """Refuse what this machine cannot hold. How many streams a rate makes nobody knows before, unless it is told."""
+    """Refuse what this machine cannot hold. How many streams a rate makes nobody knows before, unless it is told. Of
+    other machines (`nodes`) each refuses by itself."""
+    if given.get("nodes"):
+        return
     workers = int(given["workers"]) if given["workers"].isdecimal() else None
     capped = given["max_in_flight"] if max(rates) > 0 else 0
     if (most := max(*streams, capped)) > 0:  # the embedded endpoint holds them all in one process

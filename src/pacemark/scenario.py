@@ -7,6 +7,7 @@ are not part of it, and a key is named by the variable that holds it.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import msgspec
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.errors import BadInput
-from pacemark.machine import workers_for
+from pacemark.machine import STREAMS_PER_WORKER, workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
 from pacemark.traffic import Recording as Recording
@@ -49,6 +50,10 @@ class Words(TrafficWords, total=False):
     """Limits to count goodput against: `ttft p95 < 500ms, tpot p95 < 50ms`."""
     stream: bool
     workers: int | str
+    nodes: int | None
+    """Load from so many machines of a Ray cluster, `workers` on each; None: from this machine alone."""
+    ray: str
+    """The address of that cluster; `auto` is the one that this machine is part of."""
     timeout: float | str
     stall_timeout: float | str | None
     """Longest time between two events of an answer, in seconds; None: as long as `timeout` allows."""
@@ -109,6 +114,11 @@ class Settings(msgspec.Struct, frozen=True):
     budget: Budget | None = None
     """Limits that goodput is counted against. As JSON: its text, empty for none."""
     workers: int = 1
+    """On each machine."""
+    nodes: int = 0
+    """Machines of a Ray cluster that carry the load; 0: this one alone."""
+    ray: str = "auto"
+    """The address of that cluster."""
     stream: bool = True
     timeout_s: float = 600.0
     fresh_connections: bool = False
@@ -284,7 +294,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
     longest = _cells(words)[-1] if isinstance(goal, Grid) else None
     workload = workload_of(words, longest)
-    stall, most = words.get("stall_timeout"), words.get("requests")
+    stall, most, nodes = words.get("stall_timeout"), words.get("requests"), _nodes(target, words)
     settings = Settings(
         duration_s=lasting("--duration", words.get("duration", 20.0)),
         max_duration_s=lasting("--max-duration", words.get("max_duration", 120.0)),
@@ -292,7 +302,9 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         timed=(most is None and not _by_rows(words)) or "duration" in words,
         precision=share("--precision", words.get("precision")),
         budget=parse_budget(text) if (text := words.get("budget", "")) else None,
-        workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)]),
+        workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)], nodes),
+        nodes=nodes,
+        ray=words.get("ray", "auto"),
         stream=words.get("stream", True),
         timeout_s=lasting("--timeout", words.get("timeout", 600.0)),
         fresh_connections=words.get("fresh_connections", False),
@@ -361,12 +373,25 @@ def _cells(words: Words) -> tuple[Asked, ...]:
     return tuple(Asked(i, o) for i in each[0] for o in each[1])
 
 
-def _workers(value: int | str, loads: Sequence[Load]) -> int:
-    """As many as the load needs, and no more than leave a core to the rest of the machine."""
+def _nodes(target: str, words: Words) -> int:
+    """Machines to load from; 0 for this one alone. Raises BadInput."""
+    nodes = words.get("nodes")
+    if nodes is None:
+        if words.get("ray", "auto") != "auto":
+            raise BadInput("--ray says which cluster: say with --nodes how many of its machines to load from")
+        return 0
+    if target.startswith("sim:"):
+        raise BadInput(f"{target} runs on this machine alone, so --nodes has nothing to load: give the URL of a server")
+    return at_least("--nodes", nodes, 1)
+
+
+def _workers(value: int | str, loads: Sequence[Load], nodes: int) -> int:
+    """As many as the load needs, and no more than leave a core to the rest of the machine; on each of `nodes` machines,
+    of which it is not known yet how many cores they have."""
     if value == "auto":
         # In open loop nobody knows the streams beforehand; answers of five seconds are taken for granted.
         streams = max((load.value * (1 if isinstance(load, Concurrency) else 5) for load in loads), default=1)
-        return workers_for(streams)
+        return max(1, math.ceil(streams / nodes / STREAMS_PER_WORKER)) if nodes else workers_for(streams)
     try:
         return at_least("--workers", int(value), 1)
     except ValueError:

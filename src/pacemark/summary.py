@@ -18,6 +18,7 @@ from pacemark.laws import Fits as Fits
 from pacemark.laws import Scalability as Scalability
 from pacemark.laws import StepTime as StepTime
 from pacemark.metered import ByModel, Server, ServerMoment, ServerRun
+from pacemark.nodes import NodeLevel
 from pacemark.pace import Load, Rate
 from pacemark.quantities import STATISTICS as STATISTICS
 from pacemark.quantities import Basis as Basis
@@ -191,8 +192,7 @@ class Level(msgspec.Struct, frozen=True):
     experience: Experience = Experience()
     goodput: Goodput | None = None
     between_runs: dict[str, Between] | msgspec.UnsetType = msgspec.UNSET
-    """Of a load that was measured several times: how much the rates and the latencies (`ttft_ms.p95`) scatter between
-    the runs."""
+    """Of a load measured several times: how much the rates and latencies (`ttft_ms.p95`) scatter between the runs."""
     asked: Asked | None = None
     """In a length grid: the lengths of this level. Elsewhere all levels have those of `workload`."""
     budget: Held | msgspec.UnsetType = msgspec.UNSET
@@ -211,6 +211,8 @@ class Level(msgspec.Struct, frozen=True):
     json_answers: JsonAnswers | msgspec.UnsetType = msgspec.UNSET
     server: Server | msgspec.UnsetType = msgspec.UNSET
     """What the server told of itself, where its metrics were read."""
+    nodes: list[NodeLevel] | msgspec.UnsetType = msgspec.UNSET
+    """The machines that carried the load, where it was not one alone."""
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ __all__ = ["versus_command"]
 
 _TARGETS = "2 to 4 of them, each as for run."
 _EACH = "Model name; or one for each target, separated by commas."
-_NOT_HERE = {*SPEND.split(), "live", "mlflow"}
+_NOT_HERE = {*SPEND.split(), "live", "mlflow", "nodes", "ray"}
 _KEYS = "Environment variable that holds the API key; or one for each target, separated by commas."
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.nodes import NodePart
 from pacemark.summary import Spread
 from pacemark.trace import Beat, Trace
 
@@ -38,6 +39,8 @@ class Health:
     throttled_share: float = 0.0
     """Share of the time for which the CPU quota of the container stopped it: at most that, for the kernel counts the
     time once for each CPU that it stops."""
+    nodes: tuple[tuple[NodePart, Health], ...] = ()
+    """Of several machines each, with its own health, whose `lag_ns` is its p99 alone."""
 
 
 def spread_ms(values_ns: NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]) -> Spread:
@@ -53,9 +56,19 @@ def _idle(beats: Sequence[Beat]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def health_of(trace: Trace, beats: Sequence[Beat], died: Sequence[str] = ()) -> Health:
-    """Health of a level from its requests and the pulses its workers gave while it ran."""
-    return health_from(trace.lag_ns, trace.send_ns, int(trace.coalesced_reads.sum()), beats, died)
+def health_of(trace: Trace, beats: Sequence[Beat], died: Sequence[str] = (), parts: Sequence[NodePart] = ()) -> Health:
+    """Health of a level from its requests and the pulses its workers gave while it ran; `parts` are what its machines
+    were to it, where it had several."""
+    whole = health_from(trace.lag_ns, trace.send_ns, int(trace.coalesced_reads.sum()), beats, died)
+    return replace(whole, nodes=tuple((part, _of_node(part, len(parts), trace, beats)) for part in parts))
+
+
+def _of_node(part: NodePart, nodes: int, trace: Trace, beats: Sequence[Beat]) -> Health:
+    mine = trace.index % nodes == part.number
+    lags = np.asarray(part.lag_ns[1:2] if part.lag_ns is not None else (), np.int32)
+    coalesced = int(trace.coalesced_reads[mine].sum())
+    own = health_from(lags, trace.send_ns[mine], coalesced, [b for b in beats if b.worker % nodes == part.number])
+    return replace(own, clock="kernel" if 2 * part.stamped > part.reads else "user", reads=part.reads)
 
 
 def health_from(

@@ -22,6 +22,7 @@ from pacemark.figures.connections import connections
 from pacemark.figures.distributions import basis, between_events, distribution, estimates_of, experience, finite, views
 from pacemark.figures.evidence import Evidence
 from pacemark.figures.health import Health
+from pacemark.figures.nodes import by_node
 from pacemark.figures.rates import Stretch
 from pacemark.figures.split import by_model
 from pacemark.figures.steadiness import change_of, growth_of, settled
@@ -105,7 +106,8 @@ def sum_up(
         template_tokens=template_tokens,
         max_in_flight=max_in_flight,
     )
-    level = msgspec.structs.replace(level, verdict=judge(evidence), ended_by=ended_by)
+    machines = by_node(evidence) or msgspec.UNSET
+    level = msgspec.structs.replace(level, verdict=judge(evidence), ended_by=ended_by, nodes=machines)
     return LevelResult(load=load, level=level, trace=trace, window=window, health=health)
 
 

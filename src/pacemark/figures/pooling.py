@@ -17,6 +17,7 @@ from pacemark.figures import health, metrics, stats
 from pacemark.figures.distributions import as_share
 from pacemark.figures.estimate import CONFIDENCE, t_quantile
 from pacemark.figures.level import LevelResult, figures_of, started
+from pacemark.figures.nodes import nodes_of_all
 from pacemark.figures.rates import Stretch
 from pacemark.figures.verdict import COUNTS, NOTES, too_few
 from pacemark.summary import (
@@ -71,6 +72,7 @@ def pooled(results: Sequence[LevelResult], budget: Budget | None = None) -> Leve
         ended_by=_ended_by(levels),
         repeats=len(levels),
         between_runs=_between(levels),
+        nodes=nodes_of_all(levels) or msgspec.UNSET,
     )
 
 

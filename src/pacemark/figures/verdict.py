@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from pacemark.figures import caching, client
+from pacemark.figures import caching, client, nodes
 from pacemark.figures.connections import uneven_connections
 from pacemark.figures.content import formed
 from pacemark.figures.evidence import Evidence, Finding
@@ -32,6 +32,7 @@ NOTES = frozenset(
         "held_back",
         "uneven_connections",
         "cache",
+        "one_machine",
     }
 )
 """Codes of what is worth knowing of a level and casts no doubt on it."""
@@ -397,11 +398,9 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     caching.suspected_cache,
     caching.mixed_cache,
     caching.rows_again,
-    client.client_starved,
-    client.client_throttled,
-    client.client_stalled,
-    client.client_busy,
-    client.client_lag,
+    *nodes.NODE_CHECKS,
+    nodes.clocks,
+    nodes.slowed,
     client.coalesced,
     client.late_sends,
     client.underfilled,
@@ -409,6 +408,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     filter_batches,
     hidden_tokens,
     uneven_connections,
+    nodes.on_one_machine,
     caching.cache_told,
     endpoint_unseen,
     endpoint_may_burst,

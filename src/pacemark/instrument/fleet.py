@@ -29,6 +29,7 @@ from pacemark.instrument.commands import (
     decode_batch,
     framed,
 )
+from pacemark.nodes import NodeFacts, NodePart
 from pacemark.pace import Concurrency
 from pacemark.trace import Beat
 
@@ -57,6 +58,13 @@ class Fleet(Protocol):
 
     def finish(self, drain: bool, grace_s: float) -> Iterator[Batch]:
         """Let workers end; yields what they still send."""
+
+    @property
+    def nodes(self) -> list[NodeFacts]:
+        """The machines, in the order of their numbers; none where it is this one alone."""
+
+    def parts(self, level: int) -> list[NodePart]:
+        """What each machine was to a level that has begun; nothing where it is this one alone."""
 
     def close(self) -> None:
         """End whatever still runs, and give back what was taken."""
@@ -213,6 +221,15 @@ class Processes:
                 if worker.ended:
                     self._selector.unregister(worker.results)
                     waiting.discard(worker.number)
+
+    @property
+    def nodes(self) -> list[NodeFacts]:
+        """See `Fleet`."""
+        return []
+
+    def parts(self, level: int) -> list[NodePart]:
+        """See `Fleet`."""
+        return []
 
     @property
     def beats(self) -> list[Beat]:

@@ -53,7 +53,8 @@ def measured_against(where: str, baseline: Path, conditions: Sequence[Condition]
     if not levels:
         raise BadInput(f"{baseline} has no level that could be relied on, so nothing can be held against it")
     scenario = _order(where, record, levels, options)
-    if streams := max((x.load.value for x in levels if isinstance(x.load, Concurrency)), default=0):
+    streams = max((x.load.value for x in levels if isinstance(x.load, Concurrency)), default=0)
+    if streams and not scenario.settings.nodes:
         room_for(streams, 1 if where.startswith("sim:") else scenario.settings.workers)
 
     def drive(bench: Bench) -> None:

@@ -31,14 +31,14 @@ from pacemark.instrument.commands import (
     Probe,
     Reading,
     Setup,
-    expected_in_flight,
 )
 from pacemark.instrument.fleet import Hire, hired_here
+from pacemark.nodes import NodeFacts
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger
-from pacemark.runs.looks import Begun, RampEnd, WindowEnd, ran_out_ns
+from pacemark.runs.looks import Begun, RampEnd, WindowEnd, first_due_ns, ran_out_ns
 from pacemark.runs.priming import primed, refuse_conversation
 from pacemark.runs.recording import load_of
 from pacemark.runs.status import Teller
@@ -50,10 +50,6 @@ from pacemark.trace import Exchange, Sight, Window
 from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 
-CONNECTING_NS = 1_000_000
-"""Time allowed for each connection that an open loop opens beforehand; with a far endpoint 32 are opened at once."""
-FIRST_ROWS_NS = 300_000_000
-"""Time to read the first rows of a trace and make their prompts, which may all be due at once."""
 PREPARE_S = 120.0
 """Longest wait for an answer before the first level, unless the user is ready to wait for longer."""
 SAY_AFTER_S = 2.0
@@ -127,6 +123,11 @@ class Bench:
         if self._watcher is not None:
             self._watcher.stop()
         self._workers.close()
+
+    @property
+    def nodes(self) -> list[NodeFacts]:
+        """See `Fleet`."""
+        return self._workers.nodes
 
     @property
     def folder(self) -> RunFolder | None:
@@ -306,11 +307,7 @@ class Bench:
         if isinstance(load, Concurrency):
             # Half of it only: with it go the first answers, which are of uneven length (`LoadGenerator._stream`).
             spread_s /= 2
-        # A schedule must not begin before its connections are open; a stream opens its own as it starts.
-        connecting = expected_in_flight(load, spread_s) if isinstance(load, Rate) else 0
-        start_ns = begun_ns + self._workers.lead_ns + connecting * CONNECTING_NS
-        if isinstance(load, Rate) and load.speed:
-            start_ns += FIRST_ROWS_NS
+        start_ns = first_due_ns(load, spread_s, begun_ns + self._workers.lead_ns)
         self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9), most))
         asked = {"ignore_eos": self.options.ignore_eos, "fresh_connections": self.settings.fresh_connections}
         doubts = Doubts(load, page, usual_s=self._latency_s, **asked)
@@ -374,7 +371,8 @@ class Bench:
         return result
 
     def _sum_up(self, level: Begun, window: Window, ended_by: EndedBy) -> LevelResult:
-        health = level.page.health(self._workers.died)
+        parts = self._workers.parts(level.number)
+        health = level.page.health(self._workers.died, parts)
         result = sum_up(
             level.load,
             dataclasses.replace(level.page.trace(), known_origins=self._known),
@@ -390,6 +388,7 @@ class Bench:
         )
         if self.folder is not None:
             self.folder.set_window(level.number, window, ended_by, health.died)
+            self.folder.set_parts(level.number, parts)
             self.folder.commit(at_once=True)
         return result
 

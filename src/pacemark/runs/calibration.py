@@ -18,6 +18,7 @@ import numpy as np
 from pacemark.endpoint.target import target
 from pacemark.figures import metrics
 from pacemark.files import cache_folder
+from pacemark.nodes import NodeFacts
 from pacemark.pace import Concurrency, Load
 from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench
@@ -140,9 +141,16 @@ def remember(calibration: Calibration) -> Path:
     return path
 
 
-def warning(loads: Sequence[Load], tls: bool) -> str:
-    """One line where `loads` go beyond what this machine was calibrated for; else empty."""
+def warning(loads: Sequence[Load], tls: bool, nodes: Sequence[NodeFacts] = ()) -> str:
+    """One line where `loads` go beyond what this machine was calibrated for, or `nodes`, of which the smallest counts;
+    else empty."""
     most = max((load.value for load in loads if isinstance(load, Concurrency)), default=0)
+    if nodes:
+        least = min((node for node in nodes if node.calibrated), key=lambda node: node.calibrated[tls], default=None)
+        if least is None or most <= least.calibrated[tls] * len(nodes):
+            return ""
+        each = f"{most / len(nodes):,.0f} streams on each of {len(nodes)} nodes"
+        return f"{each} are more than the {least.calibrated[tls]} that {least.name} was calibrated for: see the verdict"
     try:
         known = msgspec.json.decode(_memory().read_bytes(), type=Calibration)
     except (OSError, msgspec.DecodeError):

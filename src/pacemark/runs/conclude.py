@@ -140,13 +140,14 @@ def _summed_up(folder: RunFolder, record: RunRecord) -> list[LevelResult]:
         known = trace.origins()
         seen = next((looks for session, looks in sights if level in session), [])
         if record.ended is None and ended_by == "interrupted":  # killed, perhaps before the window's planned end
-            window = Window(window.start_ns, min(window.end_ns, _known_until(trace, settings.workers)))
+            until_ns = _known_until(trace, settings.workers * max(1, settings.nodes))
+            window = Window(window.start_ns, min(window.end_ns, until_ns))
         results.append(
             sum_up(
                 load,
                 trace,
                 window,
-                health_of(trace, folder.beats(level), died),
+                health_of(trace, folder.beats(level), died, folder.parts(level)),
                 budget=settings.budget,
                 ended_by=ended_by,
                 watch=watch_from(trace.refusals, seen),

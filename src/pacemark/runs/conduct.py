@@ -24,6 +24,7 @@ from pacemark.endpoint.offered import only_model, unlisted
 from pacemark.endpoint.speaking import AUTO, recognised_api
 from pacemark.endpoint.target import Target, target
 from pacemark.errors import BadInput, Failed, RunFailed
+from pacemark.instrument.fleet import Hire, hired_here
 from pacemark.pace import Concurrency
 from pacemark.reporting import warmup
 from pacemark.reporting.observing import observing
@@ -38,7 +39,19 @@ from pacemark.runs.recording import in_one_line, paced, refuse_unsuited, rows_of
 from pacemark.runs.run import Run
 from pacemark.runs.serverside import scraping
 from pacemark.runs.stopping import Reached
-from pacemark.scenario import DOCUMENTS, Goal, Grid, Scenario, Search, Words, labelled, ordered, refuse_unknown, steps
+from pacemark.scenario import (
+    DOCUMENTS,
+    Goal,
+    Grid,
+    Scenario,
+    Search,
+    Settings,
+    Words,
+    labelled,
+    ordered,
+    refuse_unknown,
+    steps,
+)
 from pacemark.summary import Asked, Confirmation, Find, Spent
 from pacemark.traffic import given
 from pacemark.workload.row import Rows
@@ -222,9 +235,10 @@ def carried_out(
     Raises BadInput where the run is likely to cost more than goes unasked by `words`.
     """
     place, scenario, serving = opened
-    if beyond := beyond_calibration(scenario.loads, place.tls):
-        said.say(beyond)
     with _ready(place, scenario, serving, folder, observe, rows) as bench:
+        if beyond := beyond_calibration(scenario.loads, place.tls, bench.nodes):
+            said.say(beyond)
+        record = msgspec.structs.replace(record, nodes=bench.nodes)
         if serving is not None:
             _forewarn(serving, bench, scenario, said)
         elif scenario.access.model and (strange := unlisted(place)):
@@ -256,9 +270,10 @@ def _ready(
     count_tokens = counter_of(scenario.access.tokenizer)
     tags, marked = serving.tags(folder.path.name) if serving is not None else ({}, {})
     place = place.renewed(marked) if marked else place
+    hire = _hire(scenario.settings, observe)
     for extra in (tags, {}):
         workload = msgspec.structs.replace(scenario.workload, extra=extra | scenario.workload.extra)
-        with Bench(place, workload, scenario.settings, count_tokens, observe, serving, rows) as bench:
+        with Bench(place, workload, scenario.settings, count_tokens, observe, serving, rows, hire) as bench:
             bench.folder = folder
             try:
                 bench.prepare()
@@ -270,6 +285,15 @@ def _ready(
                 bench.read_metrics(scraper)
                 yield bench
             return
+
+
+def _hire(settings: Settings, observe: Callable[[Status], None]) -> Hire:
+    """Where the workers are to be."""
+    if not settings.nodes:
+        return hired_here
+    from pacemark.integrations.ray import hired_on
+
+    return hired_on(settings.nodes, settings.ray, lambda line: observe(told(line)))
 
 
 _AGAIN = "Ctrl-C again leaves at once, and `pacemark report` makes up for it"

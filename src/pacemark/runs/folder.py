@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from pacemark.errors import BadInput, RunFailed
 from pacemark.files import held, write_whole
 from pacemark.instrument.commands import PROBE_LEVEL
+from pacemark.nodes import NodePart
 from pacemark.pace import Load
+from pacemark.runs.parts import keep_parts, parts_of
 from pacemark.runs.session import Session, begin, sessions
 from pacemark.summary import EndedBy, Summary
 from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Scrape, Sight, Trace, Window
@@ -222,6 +224,10 @@ class RunFolder:
         row = [getattr(beat, name) for name in _BEAT]
         self._db.execute(f"INSERT INTO health ({', '.join(_BEAT)}) VALUES ({', '.join('?' * len(_BEAT))})", row)
 
+    def set_parts(self, level: int, parts: Sequence[NodePart]) -> None:
+        """Keep what each of several machines was to a level."""
+        keep_parts(self._db, level, parts)
+
     def add_sight(self, sight: Sight) -> None:
         """Keep one look at the endpoint."""
         row = (sight.now_ns, msgspec.json.encode(sight).decode())
@@ -313,6 +319,10 @@ class RunFolder:
         names = [name for name in _BEAT if name in there]  # older runs know less
         rows = self._db.execute(f"SELECT {', '.join(names)} FROM health WHERE level = ? ORDER BY now_ns", (level,))
         return [Beat(**dict(zip(names, row, strict=True)), oldest_ns=ABSENT, turned=0, idle=False) for row in rows]
+
+    def parts(self, level: int) -> list[NodePart]:
+        """What each of several machines was to a level."""
+        return parts_of(self._db, level)
 
     def sessions(self) -> list[Session]:
         """The parts of the run, in order."""

@@ -18,6 +18,7 @@ from pacemark.endpoint.watch import watch_from
 from pacemark.figures.health import Health, health_of
 from pacemark.figures.level import LevelResult
 from pacemark.instrument.commands import PROBE_LEVEL
+from pacemark.nodes import NodePart
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.joining import Joining
 from pacemark.trace import ABSENT, Beat, Exchange, Sight, Trace, Watch, trace_of
@@ -103,9 +104,9 @@ class Page:
             self._parts.append(trace_of(self._new, self._open_loop))
             self._new = []
 
-    def health(self, died: Sequence[str] = ()) -> Health:
-        """How well the client kept up so far."""
-        return health_of(self.trace(), self.beats, died)
+    def health(self, died: Sequence[str] = (), parts: Sequence[NodePart] = ()) -> Health:
+        """How well the client kept up so far; `parts` are those of several machines."""
+        return health_of(self.trace(), self.beats, died, parts)
 
     def watch(self, sights: Sequence[Sight]) -> Watch:
         """What is known of the endpoint, with the limits that its refusals named."""

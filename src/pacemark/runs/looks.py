@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pacemark.errors import RunFailed
 from pacemark.figures.level import Enough
+from pacemark.instrument.commands import expected_in_flight
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.ledger import Page
 from pacemark.runs.trouble import Doubts
@@ -16,8 +17,12 @@ from pacemark.scenario import Settings
 from pacemark.summary import EndedBy
 from pacemark.trace import ABSENT, Beat, Window
 
-__all__ = ["Begun", "RampEnd", "WindowEnd", "ran_out_ns"]
+__all__ = ["Begun", "RampEnd", "WindowEnd", "first_due_ns", "ran_out_ns"]
 
+CONNECTING_NS = 1_000_000
+"""Time allowed for each connection that an open loop opens beforehand; with a far endpoint 32 are opened at once."""
+FIRST_ROWS_NS = 300_000_000
+"""Time to read the first rows of a trace and make their prompts, which may all be due at once."""
 _EVERY_NS = 200_000_000
 _DAY_S = 86_400.0
 """The longest that a window can last that only its requests end."""
@@ -116,6 +121,15 @@ class WindowEnd:
             return self.end_ns
         now = monotonic_ns()
         return min(self.end_ns, self.start_ns + (now - self.start_ns) * self._requests // self._page.counted)
+
+
+def first_due_ns(load: Load, spread_s: float, now_ns: int) -> int:
+    """When the first request of a level is due that the workers are told of at `now_ns`. A schedule must not begin
+    before its connections are open; a stream opens its own as it starts. `spread_s` is what a request takes."""
+    if not isinstance(load, Rate):
+        return now_ns
+    rows_ns = FIRST_ROWS_NS if load.speed else 0
+    return now_ns + rows_ns + expected_in_flight(load, spread_s) * CONNECTING_NS
 
 
 def ran_out_ns(level: int, load: Load, beats: Sequence[Beat]) -> int:

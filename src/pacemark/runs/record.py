@@ -19,6 +19,7 @@ from pacemark.budget import parse as parse_budget
 from pacemark.cpu import cpus
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
+from pacemark.nodes import NodeFacts
 from pacemark.pace import Load
 from pacemark.scenario import Access, Goal, Grid, Levels, Scenario, Search, Settings, Workload
 from pacemark.summary import Asked
@@ -81,6 +82,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     allowance: Allowance | None = None
     """What it may spend."""
     resumed: list[Resumed] = []
+    nodes: list[NodeFacts] = []
+    """The machines that carried the load, where it was not this one alone."""
 
 
 def begun(
@@ -128,14 +131,9 @@ def written(record: RunRecord) -> dict[str, Any]:
         more["grid"] = msgspec.to_builtins(list(goal.cells))
     if isinstance(goal, Search):
         more["search"] = {k: v for k, v in msgspec.to_builtins(goal).items() if k != "goal"}
-    if record.labels:
-        more["labels"] = record.labels
-    if record.allowance is not None:
-        more["allowance"] = msgspec.to_builtins(record.allowance)
-    if record.file is not None:
-        more["file"] = msgspec.to_builtins(record.file)
-    if record.resumed:
-        more["resumed"] = msgspec.to_builtins(record.resumed)
+    for name in ("labels", "allowance", "file", "resumed", "nodes"):
+        if value := getattr(record, name):
+            more[name] = msgspec.to_builtins(value)
     if record.stopped is not None:
         more["stopped"] = record.stopped
     if record.endpoint is not None:

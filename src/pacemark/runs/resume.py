@@ -131,7 +131,7 @@ def _order(record: RunRecord, anew: Anew) -> Scenario:
     # What an earlier part of the run sent is known to the server; that says nothing of other runs.
     settings = msgspec.structs.replace(settings, seed_given=False)
     streams = max((load.value for load in order.loads if isinstance(load, Concurrency)), default=0)
-    if streams:
+    if streams and not settings.nodes:
         room_for(streams, 1 if target.startswith("sim:") else settings.workers)
     return msgspec.structs.replace(order, target=target, access=access, settings=settings)
 

@@ -45,6 +45,8 @@ def contested(
         with observing() as observe:
             return contested(where, loads, {**options, "observe": observe}, rounds=rounds, prices=prices)
     _refuse(where, rounds, prices)
+    if options.get("nodes"):
+        raise BadInput("versus measures from one machine: leave nodes out")
     names = LETTERS[: len(where)]
     given = options.get("seed")
     seed = secrets.randbits(32) if given is None else at_least("--seed", given, 0)

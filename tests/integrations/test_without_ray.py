@@ -1,0 +1,73 @@
+"""More than one machine, as far as it can be told without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pacemark
+from pacemark.errors import BadInput
+from pacemark.integrations import ray as on_ray
+from pacemark.nodes import NodeFacts
+from pacemark.pace import Concurrency
+from pacemark.runs.calibration import warning
+from support.cli_tools import assert_refused
+from support.inside import inside
+
+
+def test_nothing_of_ray_is_imported_unless_nodes_are_asked_for(tmp_path: Path) -> None:
+    """A run of its own, to the report; and the module that would use Ray."""
+    words = (
+        "import sys, pacemark, pacemark.cli, pacemark.integrations.ray\n"
+        f"pacemark.run('sim:fixed', concurrency=1, duration=1, output_tokens=4, out={str(tmp_path)!r})\n"
+        "found = [name for name in sys.modules if name.split('.')[0] == 'ray']\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sim:demo", "--nodes", "2"), "sim:demo runs on this machine alone, so --nodes has nothing to load"),
+        (("http://127.0.0.1:9/v1", "--model", "m", "--nodes", "2"), "127.0.0.1 is another machine on every node"),
+        (("http://localhost:9/v1", "--model", "m", "--nodes", "2"), "localhost is another machine on every node"),
+        (("http://llm:9/v1", "--model", "m", "--nodes", "0"), "--nodes 0"),
+        (("http://llm:9/v1", "--model", "m", "--ray", "10.0.0.1:6379"), "--ray says which cluster: say with --nodes"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_in_a_line(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    assert_refused(inside("run", *words, "--concurrency", "4", "--out", tmp_path), said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
+    monkeypatch.setattr(on_ray, "_LOOPBACK", True)
+    words = ("http://127.0.0.1:9", "--model", "m", "--concurrency", "4", "--nodes", "2", "--out", tmp_path)
+    assert_refused(inside("run", *words), "--nodes needs Ray: install pacemark with its extra `ray`")
+
+
+def test_rays_client_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(on_ray, "find_spec", lambda name: object())
+    monkeypatch.setattr(on_ray, "_LOOPBACK", True)
+    words = ("http://127.0.0.1:9", "--model", "m", "--concurrency", "4", "--nodes", "2", "--out", tmp_path)
+    assert_refused(inside("run", *words, "--ray", "ray://head:10001"), "Ray's client is too slow to measure through")
+
+
+def test_versus_stays_on_one_machine(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="versus measures from one machine"):
+        pacemark.versus(["sim:fixed", "sim:fixed"], concurrency=[1], nodes=2, out=tmp_path)
+
+
+def test_the_machine_that_was_calibrated_for_least_counts() -> None:
+    nodes = [NodeFacts("a", calibrated=[512, 256]), NodeFacts("b", calibrated=[300, 400]), NodeFacts("c")]
+    assert warning([Concurrency(900)], False, nodes) == ""
+    said = warning([Concurrency(901)], False, nodes)
+    assert said.startswith("300 streams on each of 3 nodes are more than the 300 that b was calibrated for")
+    assert "256 that a" in warning([Concurrency(900)], True, nodes)
+    assert warning([Concurrency(900)], True, [NodeFacts("c")]) == ""
