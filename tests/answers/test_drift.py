@@ -206,6 +206,21 @@ def test_an_unsteady_endpoint_is_told_and_seen_at_other_times(kind: str) -> None
     assert width(found) > width(steady)
 
 
+def test_no_load_is_said_to_meet_a_budget_only_when_two_times_say_so() -> None:
+    bench = Recorded(demo("jumps", by=-0.3, period_s=25.0))
+    found = find(bench, "tpot p95 < 8ms", rest=bench.rest)  # 8.9 ms at first, 6.2 ms later
+    assert found.scatter > 0
+    assert not found.resolved
+    assert known(found.answer).high is None or known(known(found.answer).high) >= 23
+    steady = Recorded(demo())
+    assert find(steady, "tpot p95 < 8ms", rest=steady.rest).answer is None
+    assert steady.rests == [30.0]
+    assert steady.results[-1].load == Concurrency(1)
+    hopeless = Recorded(demo())
+    assert find(hopeless, "tpot p95 < 3ms", rest=hopeless.rest).answer is None
+    assert not hopeless.rests
+
+
 def width(found: Find) -> float:
     answer = known(found.answer)
     return (answer.high if answer.high is not None else math.inf) - known(answer.low)

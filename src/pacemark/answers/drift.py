@@ -21,7 +21,7 @@ from pacemark.figures.level import LevelResult
 from pacemark.pace import Rate
 
 __all__ = [
-    "GLANCE", "GLANCE_S", "OCCASION_S", "RATE_S", "REST_S", "RETURNS", "STEADY", "VisitScatter", "Visit",
+    "GLANCE", "GLANCE_S", "NEARLY", "OCCASION_S", "RATE_S", "REST_S", "RETURNS", "STEADY", "VisitScatter", "Visit",
     "contradiction", "scatter_of", "visits_of", "worth_another",
 ]  # fmt: skip
 
@@ -37,6 +37,8 @@ REST_S = 30.0
 """Before each of them."""
 RATE_S = 60.0
 """How long a visit of a rate takes: a queue must have the time to build up."""
+NEARLY = 1.5
+"""A budget that the lowest load misses by less than this could be met when the endpoint is as fast as it can be."""
 _ALIKE = 3
 """So many occasions, a minute, share one effect: what changes over minutes is alike for them."""
 _HEREAFTER = 2**32

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.answers import drift
 from pacemark.answers.allowance import FEW, Allowance, added, cost_of_level, spent_on, will_have_spent
-from pacemark.answers.boundary import Belief, Reading, believe, most_met, offered, read, three_digits
+from pacemark.answers.axis import LoadAxis, LoadKind
+from pacemark.answers.boundary import Belief, Reading, believe, most_met, read
 from pacemark.answers.curve import no_longer_rises
 from pacemark.answers.drift import STEADY, Visit, VisitScatter, scatter_of, visits_of
 from pacemark.answers.step import Step
@@ -28,14 +28,12 @@ from pacemark.errors import RunFailed
 from pacemark.figures import metrics
 from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import Enough, LevelResult, Measure
-from pacemark.pace import Arrivals, Concurrency, Load, Rate, like, sought
+from pacemark.pace import Arrivals, Concurrency, Load, sought
 from pacemark.summary import Figure, Find, Probe, Spent
 from pacemark.trace import Trace, Window
 from pacemark.units import number
 
 __all__ = ["find"]
-
-LoadKind = Literal["concurrency", "rate", "speed"]
 
 RATE_LIMIT = "rate limit (429)"
 """What binds where the endpoint turned requests away rather than be slow with them."""
@@ -73,7 +71,7 @@ def find(
     """
     budget = parse(budget) if isinstance(budget, str) else budget
     search = _Search(
-        measure, budget, kind, arrivals, burstiness, precision, most, allowance or Allowance(), observe, rest
+        measure, budget, LoadAxis(kind, arrivals, burstiness, precision), most, allowance or Allowance(), observe, rest
     )
     for result in known:
         search.recall(result)
@@ -84,10 +82,7 @@ def find(
 class _Search:
     measure: Measure
     budget: Budget
-    kind: LoadKind
-    arrivals: Arrivals
-    burstiness: float
-    precision: float
+    axis: LoadAxis
     most: float
     allowance: Allowance
     observe: Callable[[Step], None]
@@ -130,9 +125,10 @@ class _Search:
         if scatter := self.scatter():
             shaken = self.shaken(scatter)
             met = any(r.holds for r in shaken)
-            before = "" if self.resolved and met else f"{self.why}; "
+            known = f"{self.why}; " if met else "no load was seen to meet it at all times; "
+            before = "" if self.resolved and met else known
             self.why = f"{before}{scatter.in_words(interval=met)}"
-            self.resolved = self.resolved and self.narrow(believe(shaken))
+            self.resolved = self.resolved and self.axis.narrow(believe(shaken))
         self.tell(None, self.why, None)
         return self.found()
 
@@ -196,7 +192,7 @@ class _Search:
             rare = max((3 / (1 - c.quantile) for c in conditions if c.quantile is not None), default=0.0)
             least = self.memory(x, trace, sample)
             certified = n >= (rare if reading.values.max() > 0.7 else 0.0)
-            begun = n >= least or self.kind == "concurrency"
+            begun = n >= least or self.axis.whole
             if reading.clear() and (reading.values.max() >= 1 or (certified and begun)):
                 return True
             # Some failed, more than may: so few cannot tell a hiccup from the boundary.
@@ -204,12 +200,12 @@ class _Search:
             if n < max(2 * FEW, least) or failing:
                 return False
             others = [r for r in self.readings.values() if r.load != x]
-            if others and self.narrow(believe([*others, reading])):
+            if others and self.axis.narrow(believe([*others, reading])):
                 return True
             # The level's last requests, still under way, will make it more precise yet.
             under_way = load.value if isinstance(load, Concurrency) else 0
             uncertain = self.uncertainty(reading) * math.sqrt(n / (n + under_way))
-            return n >= 20 * x + 600 or uncertain <= 0.35 * self.tolerance(x)
+            return n >= 20 * x + 600 or uncertain <= 0.35 * self.axis.tolerance(x)
 
         return enough
 
@@ -220,10 +216,10 @@ class _Search:
         loop begins empty: well below capacity that is forgotten after some turns of what is in flight, near capacity
         much later, and the later the burstier the arrivals are, in proportion to their variance.
         """
-        if self.kind == "concurrency":
+        if self.axis.whole:
             return CYCLES * x
         if any(r.within < 0.5 and r.load < 2.5 * x for r in self.readings.values()):
-            return NEAR_CAPACITY * max(1.0, self.burstiness**2)
+            return NEAR_CAPACITY * max(1.0, self.axis.burstiness**2)
         return 20 * float(metrics.in_flight(trace)[sample].mean())
 
     def uncertainty(self, reading: Reading) -> float:
@@ -259,14 +255,14 @@ class _Search:
         if not over:
             return self.climb(levels, belief)
         if len(levels) == 1:
-            return self.step(2), "concurrency 1 misses the budget; 2 can show whether that is a slow start"
-        middle = self.step(belief.middle)
-        low, high = (self.step(v) for v in belief.interval())
+            return self.axis.step(2), "concurrency 1 misses the budget; 2 can show whether that is a slow start"
+        middle = self.axis.step(belief.middle)
+        low, high = (self.axis.step(v) for v in belief.interval())
         if not within and high < 1:
             self.resolved, self.why = True, self.by_how_much()
             return None, ""
-        tolerance = self.tolerance(middle)
-        if self.narrow(belief) and middle >= levels[0].load:
+        tolerance = self.axis.tolerance(middle)
+        if self.axis.narrow(belief) and middle >= levels[0].load:
             if any(r.load == middle or abs(r.load - middle) <= 0.5 * tolerance for r in within):
                 self.resolved = True
                 self.why = "the interval is as narrow as was asked for"
@@ -280,9 +276,9 @@ class _Search:
         """A load inside the interval."""
         # The load for which it is least certain on which side of the boundary it lies. Where that is known already,
         # one between the boundary and the far end of the interval: the verdict there takes fewer requests.
-        x, why = self.split(belief), "the boundary is as likely below it as above"
+        x, why = self.axis.split(belief, self.readings), "the boundary is as likely below it as above"
         if x in self.readings:
-            x, why = self.halfway(belief, low, high), "to know how far it may be"
+            x, why = self.axis.halfway(belief, low, high, self.readings), "to know how far it may be"
         known = self.readings.get(x)
         if known is None:
             return x, why
@@ -290,30 +286,6 @@ class _Search:
             self.why = f"the {known.n} requests at {self.load(x)} vary too much to tell more"
             return None, ""
         return x, "to know it better"
-
-    def narrow(self, belief: Belief) -> bool:
-        """Whether the interval is as narrow as was asked for."""
-        low, middle, high = (self.step(belief.at(p)) for p in (0.025, 0.5, 0.975))
-        return max(high - middle, middle - low) <= 0.8 * self.tolerance(middle) + 0.2 * (self.kind == "concurrency")
-
-    def split(self, belief: Belief) -> float:
-        if self.kind != "concurrency":
-            return self.known_near(belief.middle)
-        middle = math.floor(belief.middle)
-        return max(1, min((middle, middle + 1), key=lambda x: abs(np.mean(belief.draws >= x) - 0.5)))
-
-    def halfway(self, belief: Belief, low: float, high: float) -> float:
-        """Between the middle and that end of the interval which is further from it."""
-        up = high - belief.middle > belief.middle - low
-        x = (belief.middle + (high if up else low)) / 2
-        if self.kind != "concurrency":
-            return self.known_near(x)
-        return math.ceil(x) if up else max(1, math.floor(x))
-
-    def known_near(self, x: float) -> float:
-        """A load that was measured and is as good as `x`, or `x` itself: rates have no grid."""
-        near = (known for known in self.readings if abs(known - x) <= 0.3 * self.tolerance(x))
-        return next(near, three_digits(x))
 
     def climb(self, levels: Sequence[Reading], belief: Belief) -> tuple[float | None, str]:
         top = levels[-1].load
@@ -323,9 +295,9 @@ class _Search:
         aim = belief.at(0.8)
         if aim < 2 * top:
             short = sum(r.load > 0.7 * top for r in levels) - 1  # times that the boundary was expected too soon
-            further = self.step(top * (1 + 0.025 * 2**short))
-            aim = max(self.step(aim), further, self.step(top + 1) if self.kind == "concurrency" else 0.0)
-            return min(aim, self.most), f"the boundary is expected at {number(self.step(belief.middle))}"
+            further = self.axis.step(top * (1 + 0.025 * 2**short))
+            aim = max(self.axis.step(aim), further, self.axis.step(top + 1) if self.axis.whole else 0.0)
+            return min(aim, self.most), f"the boundary is expected at {number(self.axis.step(belief.middle))}"
         flat = no_longer_rises([r.level for r in self.results])
         if flat and belief.middle > 16 * top:
             self.resolved = True
@@ -333,18 +305,8 @@ class _Search:
             return None, ""
         return min(2 * top, self.most), "the budget is met with room to spare"
 
-    def tolerance(self, x: float) -> float:
-        return max(1.0, self.precision * x) if self.kind == "concurrency" else self.precision * x
-
-    def step(self, x: float) -> float:
-        return offered(x, self.kind == "concurrency")
-
     def load(self, x: float) -> Load:
-        if self.results:
-            return like(self.results[0].load, x)
-        if self.kind == "speed":
-            return Rate(x, "trace", speed=x)  # how many a second that is nobody has measured yet
-        return Concurrency(int(x)) if self.kind == "concurrency" else Rate(x, self.arrivals, self.burstiness)
+        return self.axis.load(x, self.results[0].load if self.results else None)
 
     def forecast(self, x: float, *, least: bool = False) -> Spent:
         """What a level at `x` will cost; `least`: at the least."""
@@ -374,16 +336,26 @@ class _Search:
         """
         scatter, rest = self.scatter(), Spent(0, drift.REST_S)
         if not scatter:
+            if not self.rounds and self.nearly() and not self.allowance.exceeded(added(self.spent, rest)):
+                self.rounds, self.pause = 1, rest
+                return self.glance()[0], "no load meets the budget by little: to see whether it is so at another time"
             return self.glance() if not self.rounds and self.glance_due(drift.OCCASION_S, 4) else (None, "")
         belief = believe(self.shaken(scatter))
-        if self.rounds >= drift.RETURNS or (self.resolved and self.narrow(belief)):
+        if self.rounds >= drift.RETURNS or (self.resolved and self.axis.narrow(belief)):
             return None, ""
         x = drift.worth_another(scatter, self.readings.values(), belief.interval(0.68)[self.rounds % 2])
         if self.allowance.exceeded(added(added(self.spent, rest), self.forecast(x, least=True))):
             return None, ""
         self.rounds, self.pause = self.rounds + 1, rest
-        self.least = max(2.0 * FEW, x * (CYCLES if self.kind == "concurrency" else drift.RATE_S))
+        self.least = max(2.0 * FEW, x * (CYCLES if self.axis.whole else drift.RATE_S))
         return x, "the endpoint was not steady: to see it at another time"
+
+    def nearly(self) -> bool:
+        """Whether no load meets the budget, and the lowest misses it by no more than a bad minute can make of it."""
+        if not self.readings or any(r.holds for r in self.readings.values()):
+            return False
+        lowest = self.readings[min(self.readings)]
+        return lowest.n > 0 and lowest.values.max() < drift.NEARLY
 
     def scatter(self) -> VisitScatter:
         """How unsteady the endpoint was, as far as was seen."""
@@ -416,7 +388,7 @@ class _Search:
     def interval(self, belief: Belief) -> tuple[float, float | None]:
         """Where the boundary lies with 95% probability. What is not known of it is how far above twice the highest
         level it is."""
-        low, high = (self.step(v) for v in belief.interval())
+        low, high = (self.axis.step(v) for v in belief.interval())
         return low, high if high <= 2 * max(self.readings) else None
 
     def by_how_much(self) -> str:
@@ -425,20 +397,20 @@ class _Search:
 
     def found(self) -> Find:
         if not self.readings:
-            return Find(str(self.budget), self.kind, False, None, None, self.probes, self.spent, self.why)
+            return Find(str(self.budget), self.axis.kind, False, None, None, self.probes, self.spent, self.why)
         scatter = self.scatter()
         readings = self.shaken(scatter)
         belief = believe(readings)
         low, high = self.interval(belief)
         middle = belief.middle
-        none = (self.kind == "concurrency" and middle < 1) or not any(r.holds for r in readings)
+        none = (self.axis.whole and middle < 1) or not any(r.holds for r in readings)
         top = max(self.readings)
-        most = most_met(readings, min(self.step(middle), top), whole=self.kind == "concurrency")
+        most = most_met(readings, min(self.axis.step(middle), top), whole=self.axis.whole)
         answer = None if none else Figure(most, min(low, most), high)
         refused = turned_away(self.results, self.readings, middle, self.budget)
         return Find(
             budget=str(self.budget),
-            load=self.kind,
+            load=self.axis.kind,
             resolved=self.resolved,
             answer=answer,
             binds=RATE_LIMIT if refused else belief.binds[0],
