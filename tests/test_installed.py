@@ -96,9 +96,12 @@ NEW = ("numpy", "pandas", "databricks-sdk")
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("there", [OLD, NEW], ids=["numpy 1.26", "newest"])
-def test_the_notebook_installs_the_wheel_and_runs(wheel: Path, there: tuple[str, ...], tmp_path: Path) -> None:
-    """What Databricks Runtime 16.4 LTS has beside, then what is newest: the wheel leaves both as they are."""
+@pytest.mark.parametrize(("there", "then"), [(OLD, ["pandas==2.2.3"]), (NEW, [])], ids=["numpy 1.26", "newest"])
+def test_the_notebook_installs_the_wheel_and_runs(
+    wheel: Path, there: tuple[str, ...], then: list[str], tmp_path: Path
+) -> None:
+    """What Databricks Runtime 16.4 LTS and serverless 3 have beside, then what is newest: the wheel leaves it as it is.
+    Once installed it also runs with what pandas is `then`."""
     quietly(sys.executable, "-m", "venv", tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
     quietly(python, "-m", "pip", "install", "--quiet", "ipykernel", "nbclient", "nbformat", *there)
@@ -111,7 +114,16 @@ def test_the_notebook_installs_the_wheel_and_runs(wheel: Path, there: tuple[str,
     assert "pacemark" in set(now) - set(was)
     assert {k: now[k] for k in ("numpy", "pandas")} == {k: was[k] for k in ("numpy", "pandas")}
     quietly(python, "-m", "pip", "check", env=plain)
-    cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
+    ran_through(tmp_path / "done.ipynb")
+    for newer in then:
+        quietly(python, "-m", "pip", "install", "--quiet", newer, there[0], env=plain)
+        quietly(python, "-c", EXECUTE, NOTEBOOK, tmp_path / "again.ipynb", env=place, cwd=tmp_path, timeout_s=900)
+        ran_through(tmp_path / "again.ipynb")
+
+
+def ran_through(done: Path) -> None:
+    """The executed notebook has an answer, and no cell failed."""
+    cells = json.loads(done.read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     said = " ".join("".join("".join(output.get("text", [])) for output in outputs).split())
     assert "(budget search): concurrency" in said
@@ -183,10 +195,21 @@ def test_what_pip_is_asked_for(package: str, words: str) -> None:
 
 
 def test_no_text_tells_to_install_what_no_registry_has() -> None:
-    found = [
-        f"{p}: {line}"
-        for p in TEXTS
-        for line in p.read_text().splitlines()
-        if re.search(r"pip install ['\"]?pacemark", line)
-    ]
+    """By pip, uv, pipx or conda, whatever stands between; a git address or a file behind the name will do."""
+    told = re.compile(r"\b(?:install|uvx|tool run|pipx run|add)\b[^|;&`]*?\s['\"]?pacemark(?![\w./-])(?!\S* @ )")
+    assert all(map(told.search, ("pip install -U pacemark", "%pip install 'pacemark[mlflow]'", "uvx pacemark demo")))
+    assert not told.search("pip install 'pacemark[databricks] @ git+https://host/x/pacemark'")
+    found = [f"{p}: {line}" for p in TEXTS for line in p.read_text().splitlines() if told.search(line)]
     assert not found
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    table = (ROOT / "docs" / "databricks.md").read_text().partition("## How this is tested")[2]
+    named = re.findall(r"`([\w/]+\.py)?::([\w:]+)`", table)
+    assert len(named) > 40
+    file = ""
+    for path, name in named:
+        file = path or file
+        source = (ROOT / "tests" / file).read_text()
+        for part in name.split("::"):
+            assert re.search(rf"^ *(?:def|class) {part}\b", source, re.MULTILINE), (file, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,9 @@ def test_databricks_is_asked_by_sql_that_is_printed() -> None:
     ):
         assert part in told.stdout
     assert "<catalog>.<schema>.<prefix>_payload" in export_sql("chat-a", 7)
+    assert "'system.ai.claude-sonnet-4-5' IN (endpoint_name, service_name)" in export_sql(
+        "system.ai.claude-sonnet-4-5", 7
+    )
     for endpoint, days, table in (
         ("a'; DROP", 7, ""),
         ("", 7, ""),
@@ -143,3 +147,41 @@ def test_databricks_is_asked_by_sql_that_is_printed() -> None:
     ):
         with pytest.raises(BadInput):
             export_sql(endpoint, days, table)
+
+
+COLUMNS = {
+    "<prefix>_payload": "request_date databricks_request_id client_request_id request_time status_code "
+    "sampling_fraction execution_duration_ms request response served_entity_id logging_error_codes requester",
+    "endpoint_usage": "account_id workspace_id client_request_id databricks_request_id requester status_code "
+    "request_time input_token_count output_token_count input_character_count output_character_count usage_context "
+    "request_streaming served_entity_id",
+    "served_entities": "served_entity_id account_id workspace_id created_by endpoint_name endpoint_id "
+    "served_entity_name entity_type entity_name entity_version endpoint_config_version task change_time",
+    "usage": "account_id workspace_id request_id schema_version endpoint_id endpoint_name endpoint_tags "
+    "endpoint_metadata event_time latency_ms time_to_first_byte_ms destination_type destination_name destination_id "
+    "destination_model requester requester_type ip_address url user_agent api_type request_tags input_tokens "
+    "output_tokens total_tokens token_details response_content_type status_code routing_information invocation_id "
+    "invocation_metadata service_type service_id service_name service_tags",
+}
+"""Of the tables, as "Model Serving system tables reference", "Model usage for Unity AI Gateway services" and "Monitor
+served models using AI Gateway-enabled inference tables" (docs.databricks.com, 2026) have them."""
+
+
+def test_the_sql_asks_for_columns_that_are_documented() -> None:
+    """And for those by which a file is known for what it is."""
+    *queries, rest = re.sub(r"--.*|'[^']*'", " ", export_sql("chat-a", 7)).split(";")
+    assert not rest
+    for query, must in zip(
+        queries,
+        (
+            {"request", "status_code", "request_time"},
+            {"request_time", "input_token_count", "output_token_count"},
+            {"event_time", "input_tokens", "output_tokens"},
+        ),
+        strict=True,
+    ):
+        tables = re.findall(r"(?:FROM|JOIN)\s+\S*\.(\S+?)\)?(?=\s)", query)
+        known = set(" ".join(COLUMNS[table] for table in tables).split())
+        words = set(re.findall(r"\b[a-z]\w*\b(?!\s*[.(])", re.sub(r"(?:FROM|AS)\s+\S+", " ", query)))
+        assert words <= known, words - known
+        assert must <= words

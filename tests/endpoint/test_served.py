@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 import pacemark
+from pacemark.endpoint import watch
 from pacemark.endpoint.databricks import Serving, serving
 from pacemark.endpoint.description import endpoint_in
 from pacemark.endpoint.limits import UNSURE
 from pacemark.endpoint.signon import SignOn, signed_on
 from pacemark.errors import BadInput
 from pacemark.pace import Rate
+from pacemark.summary import Timeline
+from support.inside import inside
 from support.workspaces import NAME, QUICK, TARGET, no_settings, workspace
 
 pytestmark = [
@@ -58,6 +61,45 @@ class TestSizes:
         with workspace(monkeypatch, provisioned="model_units", burst_scaling=False):
             assert serving(NAME).endpoint.warnings(16) == []
             assert not serving(NAME).look().bursts
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_curve_of_the_burst_is_not_that_of_the_units(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    ) -> None:
+        """The same model units, free to burst and not: what the burst gives is not what was bought."""
+        monkeypatch.setattr(watch, "LOOK_S", 0.5)
+        scaling = {"max_replicas": 3, "cold_start_s": 0.2, "check_s": 0.2}
+        rates, sizes = [], []
+        for bursts in (True, False):
+            bought = {"provisioned": "model_units", "burst_scaling": bursts}
+            with workspace(monkeypatch, "demo", scaling=scaling, **bought):
+                run = pacemark.run(
+                    TARGET, concurrency=64, duration=4.0, out=tmp_path, **(QUICK | {"output_tokens": 32})
+                )
+            (level,) = run.levels
+            assert ("endpoint_may_burst" in {r.code for r in level.verdict.reasons}) == bursts
+            rates.append(level.output_tokens_per_s.value or 0.0)
+            timeline = run.summary.timeline
+            assert isinstance(timeline, Timeline)
+            sizes.append(max(seen.capacity or 0 for seen in timeline.endpoint))
+        assert sizes == [3, 1]
+        assert rates[0] > 1.3 * rates[1]
+        # Of 64 in parallel half wait for a place on the one replica, and the endpoint says for how long.
+        assert isinstance(timeline, Timeline)
+        assert max(seen.queue_ms or 0 for seen in timeline.endpoint) > 50
+        assert "What the endpoint exports, mean ms" in inside("show", run.path, "--detail").stdout
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_split_is_warned_of_and_taken_apart(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        with workspace(monkeypatch, split={"champion": 70, "challenger": 30}):
+            (line,) = [x for x in serving(NAME).endpoint.warnings(16) if "splits" in x]
+            run = pacemark.run(TARGET, concurrency=4, duration=2.0, out=tmp_path, **QUICK)
+        assert "champion 70%, challenger 30%: the figures are those of the mixture" in line
+        served = run.levels[0].served
+        assert isinstance(served, list)
+        counts = {part.model: part.requests for part in served}
+        assert counts["champion"] / sum(counts.values()) == pytest.approx(0.7, abs=0.03)
 
     def test_spill_over_and_fallback_are_warned_of(self) -> None:
         reserved, shared = {"max_provisioned_throughput": 9500}, {"foundation_model": {"name": "m"}}

@@ -103,6 +103,14 @@ class TestRouteOptimised:
         assert '"query_inference_endpoint"' in details
 
 
+def test_of_several_workspaces_behind_one_host_each_request_says_which() -> None:
+    config = SimpleNamespace(host="https://h", workspace_id="1234567890", authenticate=lambda: {"Authorization": "x"})
+    client: Any = SimpleNamespace(config=config)
+    assert SignOn(client).headers() == {"Authorization": "x", "X-Databricks-Workspace-Id": "1234567890"}
+    config.workspace_id = None
+    assert SignOn(client).headers() == {"Authorization": "x"}
+
+
 class TestDataPlane:
     def test_a_token_is_renewed_long_before_its_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         given: list[dict[str, Any]] = []
@@ -148,10 +156,31 @@ class TestGateway:
         assert run.summary.target["url"] == f"{served.root}/ai-gateway/mlflow/v1"
         assert run.summary.target["model"] == "my-service"
 
-    def test_the_whole_path_names_the_api(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with workspace(monkeypatch):
-            found = pacemark.check("databricks:/ai-gateway/openai/v1/embeddings", model="m", **QUICK)
-        assert found["target"]["api"] == "embeddings"
+    @pytest.mark.parametrize(
+        ("route", "given", "api", "url"),
+        [
+            ("mlflow/v1", "chat", "chat", "mlflow/v1"),
+            ("mlflow/v1", "responses", "responses", "mlflow/v1"),
+            ("openai/v1", "chat", "chat", "openai/v1"),
+            ("openai/v1/responses", "chat", "responses", "openai/v1"),
+            ("openai/v1/embeddings", "chat", "embeddings", "openai/v1"),
+            ("anthropic", "chat", "messages", "anthropic/v1"),
+            ("anthropic/v1", "messages", "messages", "anthropic/v1"),
+            ("anthropic/v1/messages", "chat", "messages", "anthropic/v1"),
+            ("gemini", "chat", "gemini", "gemini/v1beta"),
+            ("gemini/v1beta", "gemini", "gemini", "gemini/v1beta"),
+        ],
+    )
+    def test_each_family_of_routes_has_its_api(
+        self, monkeypatch: pytest.MonkeyPatch, route: str, given: str, api: str, url: str
+    ) -> None:
+        """By the whole path, by the family's name, or as the user says; each answers in its own words and counts."""
+        with workspace(monkeypatch) as served:
+            found = pacemark.check(f"databricks:/ai-gateway/{route}", model="a.b.c", api=given, **QUICK)
+        assert found["target"] == {"url": f"{served.root}/ai-gateway/{url}", "model": "a.b.c", "api": api}
+        assert found["output_tokens"] == (1 if api == "embeddings" else 8)
+        assert found["streams"] == (api != "embeddings")
+        assert found["input_tokens"] > 8
 
     @pytest.mark.parametrize(
         ("where", "model", "says"),

@@ -7,7 +7,9 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +108,18 @@ class TestForms:
         monkeypatch.setitem(sys.modules, "pyspark.sql", None)
         with pytest.raises(BadInput, match="needs pyspark"):
             of(sweep()).to_spark()
+
+    def test_the_session_is_found_from_whichever_thread_asks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`getActiveSession` is of the thread that made it; a widget's or a watcher's thread is another."""
+        session = SimpleNamespace(createDataFrame=lambda rows, schema: (rows, schema))
+        builder = SimpleNamespace(getOrCreate=lambda: session)
+        there = SimpleNamespace(builder=builder, getActiveSession=lambda: None)
+        monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
+        monkeypatch.setitem(sys.modules, "pyspark.sql", SimpleNamespace(SparkSession=there))
+        with ThreadPoolExecutor(1) as other:
+            rows, schema = other.submit(of(sweep()).to_spark).result()
+        assert schema.startswith("`run` string")
+        assert len(rows) == len(sweep().levels)
 
 
 class TestSpark:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,8 +21,10 @@ from pacemark.errors import BadInput
 from pacemark.runs.bench import Bench
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.usage import beside, beside_in_words
+from pacemark.version import __version__
 from support.inside import inside
 from support.needed import needed
+from support.servers import event
 from support.workspaces import NAME, QUICK, TARGET, no_settings, workspace
 
 pytestmark = [
@@ -147,3 +154,102 @@ class TestTags:
 
     def test_the_gateway_gets_them_as_a_header(self) -> None:
         assert json.loads(header_tags("x")["Databricks-Ai-Gateway-Request-Tags"]) == {"pacemark_run": "x"}
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_what_a_gateway_wrote_down_stands_beside_what_was_measured(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """A gateway that keeps its own usage table, by its own clock and tags, as real requests come to it."""
+        arrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
+        with gateway() as (root, rows):
+            monkeypatch.setenv("DATABRICKS_HOST", root)
+            monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-anything")
+            run = pacemark.run(
+                "databricks:/ai-gateway/mlflow/v1",
+                model="main.chat.bot",
+                concurrency=2,
+                duration=2.0,
+                out=tmp_path,
+                **QUICK,
+            )
+        assert {tuple(row["request_tags"].items()) for row in rows} == {(("pacemark_run", run.path.name),)}
+        assert {row["user_agent"].split()[0] for row in rows} == {f"pacemark/{__version__}"}
+        rows += [row | {"request_tags": {"team": "a"}, "output_tokens": 900} for row in rows]  # of somebody else
+        tags = arrow.map_(arrow.string(), arrow.string())
+        table = arrow.Table.from_pylist(
+            [row | {"request_tags": list(row["request_tags"].items())} for row in rows],
+            arrow.schema([(name, tags if name == "request_tags" else kind) for name, kind in kinds(arrow)]),
+        )
+        parquet.write_table(table, tmp_path / "usage.parquet")
+        shown = inside("report", run.path, "--join", tmp_path / "usage.parquet", "--json")
+        found = json.loads(shown.stdout)
+        (level,) = found["levels"]
+        assert (found["matched_by"], found["rows"]) == ("tag", len(rows) // 2)
+        assert abs(level["requests"] - level["measured_requests"]) <= 2
+        assert level["input_tokens"] == pytest.approx(level["measured_input_tokens"])
+        assert level["output_tokens"] == level["measured_output_tokens"] == 8
+        assert 20 <= level["first_byte_ms_p50"] <= level["ttft_ms_p50"]
+        assert 40 <= level["latency_ms_p50"] <= level["measured_latency_ms_p50"]
+
+
+def kinds(arrow: Any) -> list[tuple[str, Any]]:
+    """Columns of system.ai_gateway.usage."""
+    numbers = ("input_tokens", "output_tokens", "latency_ms", "time_to_first_byte_ms", "status_code")
+    words = ("user_agent", "destination_model", "request_tags")
+    at = ("event_time", arrow.timestamp("us", tz="UTC"))
+    return [at, *((name, arrow.int64()) for name in numbers), *((name, arrow.string()) for name in words)]
+
+
+@contextmanager
+def gateway() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A host with a chat route that takes 20 ms to its first byte and 20 ms more, and the rows of its usage table."""
+    rows: list[dict[str, Any]] = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            begun, at = time.monotonic(), datetime.datetime.now(datetime.UTC)
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            prompt, count = len(asked["messages"][0]["content"].split()), asked.get("max_tokens", 8)
+            piece = event({"choices": [{"delta": {"content": "word "}}]})
+            usage = {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
+            ending = (
+                event({"choices": [{"delta": {}, "finish_reason": "length"}], "usage": usage}) + b"data: [DONE]\n\n"
+            )
+            time.sleep(0.02)
+            first_ms = int((time.monotonic() - begun) * 1e3)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Content-Length", str(count * len(piece) + len(ending)))
+            self.end_headers()
+            self.wfile.write(piece)
+            time.sleep(0.02)
+            latency_ms = int((time.monotonic() - begun) * 1e3)
+            rows.append(
+                {
+                    "event_time": at, "input_tokens": prompt, "output_tokens": count, "latency_ms": latency_ms,
+                    "time_to_first_byte_ms": first_ms, "status_code": 200, "destination_model": asked["model"],
+                    "user_agent": self.headers["User-Agent"],
+                    "request_tags": json.loads(self.headers["Databricks-Ai-Gateway-Request-Tags"]),
+                }
+            )  # fmt: skip
+            self.wfile.write((count - 1) * piece + ending)
+
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", rows
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

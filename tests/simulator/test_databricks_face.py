@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 from databricks.sdk import WorkspaceClient
@@ -108,6 +109,12 @@ def test_the_sdk_exports_metrics(workspace: Served) -> None:
     assert found["request_latency_ms_count"] >= 1
     assert found["request_latency_ms_sum"] >= 3
     assert "provisioned_concurrent_requests_total" in found
+    queue, model, whole = (
+        found[f"{name}_ms_sum"] for name in ("model_queue_time", "model_prediction_latency", "request_latency")
+    )
+    assert queue + model == pytest.approx(whole)
+    assert model >= 3
+    assert found["model_queue_time_ms_count"] == found["request_latency_ms_count"]
 
 
 def test_what_is_not_there_is_the_sdks_not_found(workspace: Served) -> None:
@@ -315,3 +322,42 @@ def test_quotas_are_for_any_stretch_of_time() -> None:
     assert quota.wait_s(20 * s, 11) == 60.0
     assert quota.wait_s(60 * s, 4) == 0
     assert quota.wait_s(70 * s, 10) == 0
+
+
+def test_what_was_reserved_and_not_used_is_given_back() -> None:
+    """Ten tokens are reserved for each and two are used: of twenty a minute that is nine requests, not two."""
+    databricks = {"endpoint": ENDPOINT, "output_tokens_per_minute": 20}
+    with serving("fixed", ttft_ms=1, itl_ms=1, answer_tokens=[2.0, 0.0], databricks=databricks) as served:
+        answers = [ask(served, INVOKE, CHAT | {"max_tokens": 10}) for _ in range(7)]
+        assert [answer.status for answer in answers] == [200] * 6 + [429]
+        assert {answer.json["usage"]["completion_tokens"] for answer in answers[:6]} == {2}
+
+
+def test_split_traffic_says_who_answered() -> None:
+    databricks = {"endpoint": ENDPOINT, "split": {"champion": 70, "challenger": 30}}
+    with serving("fixed", ttft_ms=1, databricks=databricks) as served:
+        config = client(served, token="any").serving_endpoints.get(ENDPOINT).config
+        assert config
+        assert config.served_entities
+        assert [entity.name for entity in config.served_entities] == ["champion", "challenger"]
+        assert config.traffic_config
+        assert [r.traffic_percentage for r in config.traffic_config.routes or []] == [70, 30]
+        bodies = [CHAT | {"max_tokens": 1, "stream": n % 2 == 0} for n in range(40)]
+        names = [ask(served, INVOKE, body).headers["served-model-name"] for body in bodies]
+    assert names.count("champion") == pytest.approx(28, abs=1)
+    assert names.count("champion") + names.count("challenger") == 40
+
+
+def test_real_clients_at_the_gateways_routes(workspace: Served) -> None:
+    at = f"{workspace.root}/ai-gateway"
+    w = OpenAI(base_url=f"{at}/openai/v1", api_key="dapi-sesame", max_retries=0)
+    response = w.responses.create(model="a.b.c", input="hello there", max_output_tokens=5)
+    assert response.usage
+    assert response.usage.output_tokens == count(response.output_text) == 5
+    w.close()
+    headers = {"Authorization": "Bearer dapi-sesame"}
+    with anthropic.Anthropic(base_url=f"{at}/anthropic", api_key="unused", default_headers=headers) as a:
+        said = a.messages.create(model="a.b.c", max_tokens=5, messages=[{"role": "user", "content": "hello there"}])
+    assert said.usage.output_tokens == 5
+    assert ask(workspace, "/ai-gateway/anthropic/v1/chat/completions", CHAT, headers=headers).status == 404
+    assert ask(workspace, "/ai-gateway/none/v1/messages", CHAT, headers=headers).status == 404

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from pacemark.dialects.dialect import spoken
+from pacemark.dialects.dialect import DIALECTS, spoken
 from pacemark.endpoint.description import caller_in, chunk_in, endpoint_in, principals_in
 from pacemark.endpoint.served import Caller, Endpoint, exceeding
 from pacemark.endpoint.signon import DataPlane, Key, SignOn, signed_on
@@ -25,6 +25,8 @@ SCHEME = "databricks:"
 _OWN_URL_MS = 1_758_499_200_000
 """2025-09-22: route-optimised endpoints made since then are not served by the workspace's URL ("Query route-optimized
 serving endpoints", docs.databricks.com)."""
+_FAMILIES = {"anthropic": "messages", "gemini": "gemini"}
+"""Routes of the AI Gateway whose API follows from their family ("Query model services", docs.databricks.com)."""
 
 
 class Serving:
@@ -208,13 +210,16 @@ class Route:
         self._workspace = workspace
         self._path = path
         self._model = model
-        self.base = f"{workspace.host}{path}"
+        family, _, below = path.removeprefix("/ai-gateway/").partition("/")
+        self._api = _FAMILIES.get(family, "")
+        self.base = f"{workspace.host}{path}{DIALECTS[self._api].root if self._api and not below else ''}"
         self.endpoint = Endpoint(model, task="", ready=True, state="not told", version=None, entities=(), limits=())
 
     def target(self, plain: Target) -> Target:
-        """The route as a target, with what `plain` says besides."""
-        opening = self.headers() | {"User-Agent": self._workspace.agent}
-        return msgspec.structs.replace(plain, headers=plain.headers | opening, past=self._workspace.secrets)
+        """The route as a target, with what `plain` says besides; its family decides on the API where nobody does."""
+        api = self._api if self._api and plain.api == "chat" else plain.api
+        headers = dict(DIALECTS[api].headers) | plain.headers | self.headers() | {"User-Agent": self._workspace.agent}
+        return msgspec.structs.replace(plain, api=api, headers=headers, past=self._workspace.secrets)
 
     def tags(self, run: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Fields and headers by which a request says that it is of `run`."""

@@ -123,6 +123,7 @@ def _entity(raw: Mapping[str, Any], traffic: int | None) -> Entity:
     state, burst = _object(raw.get("state")), raw.get("burst_scaling_enabled")
     return Entity(
         version=_text(raw.get("entity_version")),
+        served_as=_text(raw.get("name")),
         name=next((name for x in (*fields, raw.get("name")) if (name := _text(x))), "unnamed"),
         kind=kind,
         traffic=traffic,

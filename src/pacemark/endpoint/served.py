@@ -48,6 +48,8 @@ class Entity(msgspec.Struct, frozen=True):
     kind: Billing
     version: str = ""
     """Of the model."""
+    served_as: str = ""
+    """Its name at the endpoint, which answers give as `served-model-name`."""
     traffic: int | None = None
     """Percent of the requests."""
     min_throughput: int | None = None
@@ -221,7 +223,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             yield f"{name} is paid per token and shares its capacity with others, so figures vary with their load too"
         for provider in sorted({e.provider for e in self.entities if e.kind == "external"}):
             yield f"{name} passes requests on to {provider or 'another provider'}: its limits and its prices apply too"
-        shares = [f"{e.name} {e.traffic}%" for e in self.entities if e.traffic]
+        shares = [f"{e.served_as or e.name} {e.traffic}%" for e in self.entities if e.traffic]
         if len(shares) > 1:
             yield f"{name} splits its traffic, {', '.join(shares)}: the figures are those of the mixture"
         if self.detour:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pacemark.answers.datafile import DataFile, LengthSpread
+from pacemark.endpoint.tags import TAG, request_id
 from pacemark.errors import BadInput
 from pacemark.reporting.words import plain
 from pacemark.units import duration, number
@@ -69,12 +70,16 @@ _TABLE = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
 _SQL = """-- To run in a notebook or the SQL editor; nothing was sent. Save a result as Parquet, CSV or JSON lines, or
 -- give the data frame itself to pacemark.data(spark.sql("...")).
 
+-- What pacemark itself asked is left out. Names are those of the documentation, November 2026.
+
 -- 1. Bodies, from the endpoint's inference table; of the answers only their usage. Tables that were made before
---    2026 may have timestamp_ms in place of request_time, and date in place of request_date.{where}
+--    2026 may have timestamp_ms in place of request_time, and date in place of request_date; those of model services
+--    have event_time, and request_tags as in 3.{where}
 SELECT request_time, databricks_request_id, status_code, sampling_fraction, request,
        concat('{{"usage":', get_json_object(response, '$.usage'), '}}') AS response
 FROM {table}
 WHERE request_date >= date_sub(current_date(), {days})
+  AND NOT coalesce(client_request_id, '') LIKE '{own}%'
 ORDER BY request_time;
 
 -- 2. Lengths and arrivals without bodies, of /serving-endpoints (system tables must be enabled, and be yours to read).
@@ -83,13 +88,15 @@ FROM system.serving.endpoint_usage
 WHERE served_entity_id IN
       (SELECT served_entity_id FROM system.serving.served_entities WHERE endpoint_name = '{endpoint}')
   AND request_time >= current_timestamp() - INTERVAL {days} DAYS
+  AND NOT coalesce(client_request_id, '') LIKE '{own}%'
 ORDER BY request_time;
 
--- 3. The same of /ai-gateway routes, with the time to the first byte.
+-- 3. The same of /ai-gateway routes, with the time to the first byte; a model service goes by its whole name.
 SELECT event_time, request_id, status_code, input_tokens, output_tokens, latency_ms, time_to_first_byte_ms
 FROM system.ai_gateway.usage
-WHERE endpoint_name = '{endpoint}'
+WHERE '{endpoint}' IN (endpoint_name, service_name)
   AND event_time >= current_timestamp() - INTERVAL {days} DAYS
+  AND try_element_at(request_tags, '{tag}') IS NULL
 ORDER BY event_time;"""
 
 
@@ -107,4 +114,4 @@ def export_sql(endpoint: str, days: int, table: str = "") -> str:
         raise BadInput(f"--days {days}: must be from 1 to 3,660")
     quoted = ".".join(f"`{part}`" for part in table.split(".")) if table else "<catalog>.<schema>.<prefix>_payload"
     where = "" if table else "\n--    Its name: --table fills it in; the endpoint's page shows it under AI Gateway."
-    return _SQL.format(endpoint=endpoint, days=days, table=quoted, where=where)
+    return _SQL.format(endpoint=endpoint, days=days, table=quoted, where=where, own=request_id(""), tag=TAG)

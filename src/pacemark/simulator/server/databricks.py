@@ -6,18 +6,22 @@ Paths and fields follow the public REST API reference (Serving endpoints; Founda
 
 from __future__ import annotations
 
+import itertools
+import re
 import secrets
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
+from pacemark.pace import GOLDEN
+from pacemark.simulator.engine.presets import Preset
 from pacemark.simulator.engine.replicas import Scaling
 from pacemark.simulator.server.access import Access
 from pacemark.simulator.server.agents import AGENTS, AgentAnswer, ResponsesAnswer, read_agent, refuse_fields
 from pacemark.simulator.server.answers import Answer, ChatAnswer, Plan, Usage, answer
 from pacemark.simulator.server.asks import Ask, Refusal, read_chat, read_completion, read_embeddings, read_task
+from pacemark.simulator.server.faces import face_of
 from pacemark.simulator.server.http import Connection, Request, response
 from pacemark.simulator.server.limits import Quota
 from pacemark.simulator.server.prometheus import gauge, written
@@ -28,6 +32,13 @@ __all__ = ["Databricks", "Workspace"]
 _DIRECT = "/1234567890/serving-endpoints/"
 """Where a route-optimised endpoint is asked itself; the service has a host of its own for it."""
 _GATEWAY = "/ai-gateway/"
+_FAMILIES = {
+    "mlflow": "/v1/(?:chat/completions|embeddings|responses)",
+    "openai": "/v1/(?:chat/completions|embeddings|responses)",
+    "anthropic": "/v1/messages",
+    "gemini": "/v1beta/models/.*",
+}
+"""The paths below each family of the AI Gateway's routes ("Query model services", 2026)."""
 PATHS = ("/serving-endpoints", "/api/", "/oidc/", "/.well-known/", _DIRECT, _GATEWAY)
 """What belongs to this face."""
 
@@ -46,7 +57,10 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens per second, as the provisioned range states it."""
     model_units: int = 50
     burst_scaling: bool = True
-    """Whether it may go beyond its model units, as those do that are not told otherwise. The engine does not."""
+    """Whether it may go beyond its model units, as those do that are not told otherwise: the replicas that `scaling`
+    adds to the first are the burst."""
+    split: dict[str, int] = {}
+    """Percent of the requests by the name of a served entity, all of one model; empty: one serves all."""
     throughput_chunk: int = 950
     """Tokens per second that throughput is sold in."""
     client_id: str = ""
@@ -72,6 +86,14 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     """Rate limits of the workspace, as pay per token has them. Output counts as `max_tokens` asks for it."""
     minute_s: float = 60.0
     """Length of a minute in these limits; an hour has sixty."""
+
+    def unburst(self, preset: Preset) -> Preset:
+        """The preset without replicas beyond what was bought, where its model units may not burst."""
+        if preset.scaling is None or self.provisioned != "model_units" or self.burst_scaling:
+            return preset
+        bought = max(1, preset.scaling.min_replicas)
+        scaling = msgspec.structs.replace(preset.scaling, max_replicas=bought)
+        return msgspec.structs.replace(preset, scaling=scaling)
 
     def quotas(self) -> list[Quota]:
         """The limits that it sets."""
@@ -149,6 +171,7 @@ class Databricks:
         self._base = base
         self._started_ms = int(time.time() * 1000)
         self._id = secrets.token_hex(16)
+        self._asked = itertools.count(1)
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answer one request."""
@@ -161,7 +184,7 @@ class Databricks:
                 return
             self._check(request)
             if request.path.startswith(_GATEWAY) and generating:
-                self._service.serve(connection, request, self._gateway(request.path), _answer, name=None)
+                self._gateway(connection, request)
             elif generating:
                 self._generate(connection, request)
             else:
@@ -195,14 +218,15 @@ class Databricks:
         if self._workspace.route_optimized and not direct:
             raise Refusal(400, f"{endpoint} is route-optimised: use its endpoint_url")
         self._allow("Query", ("CAN_MANAGE", "CAN_QUERY"))
+        headers = (f"served-model-name: {self._served_by()}",)
         if self._workspace.deployment != "DEPLOYMENT_READY":
             raise Refusal(503, f"The endpoint {endpoint} is not ready.")
         try:
             if rest in readers:
-                self._service.serve(connection, request, readers[rest], _answer, name=endpoint)
+                self._service.serve(connection, request, readers[rest], _answer, name=endpoint, headers=headers)
             elif rest == f"{endpoint}/invocations":
                 make = _MAKERS.get(self._workspace.task, _answer)
-                self._service.serve(connection, request, self._read_task, make, name=None)
+                self._service.serve(connection, request, self._read_task, make, name=None, headers=headers)
             else:
                 raise self._unknown(rest.removesuffix("/invocations"))
         except Refusal as refusal:
@@ -210,13 +234,25 @@ class Databricks:
                 raise self._unknown("named as the model") from None
             raise
 
-    def _gateway(self, path: str) -> Callable[..., Ask]:
-        """What reads a request to the AI Gateway."""
-        family, _, rest = path.removeprefix(_GATEWAY).partition("/v1/")
-        readers = {"chat/completions": read_chat, "embeddings": read_embeddings}
-        if family not in ("mlflow", "openai") or rest not in readers:
-            raise Refusal(404, f"No API found for 'POST {path}'")
-        return readers[rest]
+    def _gateway(self, connection: Connection, request: Request) -> None:
+        """Answer a request to the AI Gateway: each family of routes has the API of its name."""
+        family, slash, rest = request.path.removeprefix(_GATEWAY).partition("/")
+        face = face_of(slash + rest)
+        if face is None or not re.fullmatch(_FAMILIES.get(family, "(?!)"), slash + rest):
+            raise Refusal(404, f"No API found for 'POST {request.path}'")
+        make = _answer if family == "mlflow" and face.make is answer else face.make
+        below = msgspec.structs.replace(request, path=slash + rest)
+        self._service.serve(connection, below, face.read, make, name=None)
+
+    def _entities(self) -> list[str]:
+        """The names of what is served."""
+        return list(self._workspace.split) or [self._workspace.entity.rpartition(".")[2]]
+
+    def _served_by(self) -> str:
+        """Which of them answers the next request; their shares hold for any stretch of requests, but for one or two."""
+        at, names, split = 100 * (next(self._asked) * GOLDEN % 1.0), self._entities(), self._workspace.split
+        edges = itertools.accumulate(split.get(name, 100) for name in names)
+        return next((name for name, edge in zip(names, edges, strict=True) if at < edge), names[-1])
 
     def _read_task(self, request: Request, *, strict: bool = False) -> Ask:
         """Any request to a chat endpoint, which is the default and answers all; to others those of their task."""
@@ -262,10 +298,8 @@ class Databricks:
         workspace, preset = self._workspace, self._service.preset
         occupancy = self._service.live.model.occupancy(time.monotonic_ns())
         scaling = preset.scaling or Scaling(min_replicas=preset.replicas, max_replicas=preset.replicas)
-        name = workspace.entity.rpartition(".")[2]
         message = "" if occupancy.replicas else ("Scaling from zero" if occupancy.starting else "Scaled to zero")
         entity: dict[str, Any] = {
-            "name": name,
             "entity_name": workspace.entity,
             "entity_version": "1",
             "creator": "somebody@example.com",
@@ -286,6 +320,8 @@ class Databricks:
             entity["foundation_model"] = {"name": workspace.entity, "display_name": preset.model}
         rates = [("calls", workspace.calls_per_minute), ("tokens", workspace.tokens_per_minute)]
         limits = [{kind: n, "key": "endpoint", "renewal_period": "minute"} for kind, n in rates if n is not None]
+        shares = workspace.split or {self._entities()[0]: 100}
+        routes = [{"served_model_name": name, "traffic_percentage": share} for name, share in shares.items()]
         ready = "READY" if workspace.deployment == "DEPLOYMENT_READY" else "NOT_READY"
         return {
             "name": workspace.endpoint,
@@ -296,8 +332,8 @@ class Databricks:
             "state": {"ready": ready, "config_update": workspace.config_update},
             **({"ai_gateway": {"rate_limits": limits}} if limits else {}),
             "config": {
-                "served_entities": [entity],
-                "traffic_config": {"routes": [{"served_model_name": name, "traffic_percentage": 100}]},
+                "served_entities": [{"name": name} | entity for name in shares],
+                "traffic_config": {"routes": routes},
                 "config_version": 1,
             },
             **({"task": workspace.task} if workspace.task else {}),
@@ -325,7 +361,13 @@ class Databricks:
             "gpu_memory_usage_percentage": round(100 * occupancy.kv_used, 3),
         }
         gauges = [gauge(name, "", labels, value) for name, value in values.items()]
-        return written([*gauges, meter.latency_s.scaled(1000).family("request_latency_ms", "", labels)])
+        times = {
+            "request_latency_ms": meter.latency_s,
+            "model_queue_time_ms": meter.queue_s,
+            "model_prediction_latency_ms": meter.inference_s,
+        }
+        histograms = [seconds.scaled(1000).family(name, "", labels) for name, seconds in times.items()]
+        return written([*gauges, *histograms])
 
     def _sign_on(self, request: Request) -> bytes:
         match request.method, request.path:

@@ -38,7 +38,7 @@ class Delivery:
 
     def whole(self, body: bytes) -> None:
         """An answer that is not streamed."""
-        self.connection.send(response(200, body))
+        self.connection.send(response(200, body, *self.headers))
         self.connection.done()
 
     def abandon(self) -> None:

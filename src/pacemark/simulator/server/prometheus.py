@@ -66,6 +66,7 @@ class Meter:
         self.queue_s = Histogram(_LATENCY_S)
         self.prefill_s = Histogram(_LATENCY_S)
         self.decode_s = Histogram(_LATENCY_S)
+        self.inference_s = Histogram(_LATENCY_S)
         self.recent: deque[tuple[int, int]] = deque()
         """(monotonic ns, HTTP status) of the answers of the last minute."""
 
@@ -95,6 +96,7 @@ class Meter:
         self.queue_s.add((began - arrived) / 1e9)
         self.prefill_s.add((first - began) / 1e9)
         self.decode_s.add((last - first) / 1e9)
+        self.inference_s.add((last - began) / 1e9)
         if output > 1:
             self.tpot_s.add((last - first) / 1e9 / (output - 1))
 
@@ -149,6 +151,7 @@ def _families(meter: Meter, occupancy: Occupancy, preset: Preset) -> Iterator[Me
     yield meter.queue_s.family("vllm:request_queue_time_seconds", "Arrival to its place in the batch.", labels)
     yield meter.prefill_s.family("vllm:request_prefill_time_seconds", "From there to its first token.", labels)
     yield meter.decode_s.family("vllm:request_decode_time_seconds", "First to last token.", labels)
+    yield meter.inference_s.family("vllm:request_inference_time_seconds", "Both together.", labels)
 
 
 def _counts(meter: Meter, occupancy: Occupancy, preset: Preset) -> Iterator[tuple[str, str, int]]:

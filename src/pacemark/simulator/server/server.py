@@ -76,12 +76,11 @@ class _Server:
     async def serve(self) -> None:
         options, self._loop = self._options, asyncio.get_running_loop()
         self._faults = Faults(options.faults, options.seed, self._schedule)
-        quotas = options.databricks.quotas() if options.databricks else []
-        limits = Limits(options.requests_per_s, options.burst, options.parallel, quotas)
-        self._service = Service(
-            options.preset, self._loop, limits, self._faults, seed=options.seed, strict=options.strict
-        )
         workspace = options.databricks
+        quotas = workspace.quotas() if workspace else []
+        limits = Limits(options.requests_per_s, options.burst, options.parallel, quotas)
+        preset = workspace.unburst(options.preset) if workspace else options.preset
+        self._service = Service(preset, self._loop, limits, self._faults, seed=options.seed, strict=options.strict)
         access = Access(
             _secret(options.api_key_env),
             workspace.client_id if workspace else "",

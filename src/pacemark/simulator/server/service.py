@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
@@ -108,8 +108,12 @@ class Service:
         make: Callable[[Plan], Answer],
         *,
         name: str | None,
+        headers: Sequence[str] = (),
     ) -> None:
-        """Answer a request for output; `name` is what it must call the model, None: nothing. Raises Refusal."""
+        """Answer a request for output, with these headers; `name` is what it must call the model, None: nothing.
+
+        Raises Refusal.
+        """
         fault = self._faults.choose(request.arrived_ns)
         self._limits.admit(request.arrived_ns, len(self._open))
         if fault and fault.kind in REPLACING:
@@ -142,6 +146,7 @@ class Service:
             raise Refusal(400, str(error), code="context_length_exceeded") from None
         delivery = spoiled(connection, fault) if fault else Delivery(connection)
         delivery.content_type = answer.content_type
+        delivery.headers = (*delivery.headers, *headers)
         self._open[id] = _Open(ask, answer, delivery, request.arrived_ns, output, natural)
 
         def lost() -> None:

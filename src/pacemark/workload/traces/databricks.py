@@ -143,7 +143,8 @@ def _asked(request: Any, number: int) -> Row | Left:
 def _usage(response: Any) -> Mapping[str, Any]:
     """The usage that an answer tells: of an object, or of the last of its pieces that has one; else empty.
 
-    How a streamed answer is stored is not documented, so what cannot be understood tells nothing.
+    The pieces of a streamed answer are stored together ("Configure AI Gateway on model serving endpoints"), in which
+    form is not documented, so what cannot be understood tells nothing.
     """
     if isinstance(response, str) and response.lstrip().startswith("data:"):
         pieces = [line[5:].strip() for line in response.splitlines() if line.startswith("data:") and '"usage"' in line]
