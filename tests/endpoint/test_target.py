@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.endpoint.offered import models_in, only_model, unlisted
+from pacemark.endpoint.offered import context_in, context_of, models_in, only_model, unlisted
 from pacemark.endpoint.proxy import proxy_for
 from pacemark.endpoint.target import Target, redirected, resolve, target
 from pacemark.errors import BadInput
@@ -483,6 +483,28 @@ def test_a_model_that_is_not_listed_is_said(listed: object, model: str, said: st
 )
 def test_lists_of_models_as_servers_give_them(listed: object, names: list[str]) -> None:
     assert models_in(listed) == names
+
+
+@pytest.mark.parametrize(
+    ("listed", "tokens"),
+    [
+        ({"data": [{"id": "m", "max_model_len": 8192}]}, 8192),  # vLLM, SGLang
+        ({"data": [{"id": "other", "context_length": 1}, {"id": "m", "context_length": 4096}]}, 4096),  # OpenRouter
+        ({"data": [{"id": "m.gguf", "meta": {"n_ctx": 2048, "n_ctx_train": 9999}}]}, 2048),  # llama.cpp, its only one
+        (
+            {"data": [{"id": "m", "meta": {"n_ctx_train": 9999}}]},
+            None,
+        ),  # what it was trained for is more than it may get
+        ({"data": [{"id": "a", "max_model_len": 1}, {"id": "b", "max_model_len": 2}]}, None),
+        ({"data": [{"id": "m", "max_model_len": "8192", "context_window": True}]}, None),
+        ({"data": [{"id": "m", "max_model_len": 0, "meta": 3}]}, None),
+        (None, None),
+    ],
+)
+def test_the_context_of_a_model_as_lists_tell_it(listed: object, tokens: int | None) -> None:
+    assert context_in(listed, "m") == tokens
+    with listening(serve_models(answer(json.dumps(listed).encode(), "Connection: close"), [])) as port:
+        assert context_of(Target(f"http://127.0.0.1:{port}/v1", model="m")) == tokens
 
 
 def test_the_list_is_asked_for_with_query_and_host() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pacemark as face
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
@@ -21,6 +22,7 @@ from pacemark.pace import Rate
 from pacemark.runs.bench import Bench
 from pacemark.runs.recording import load_of, rows_of
 from pacemark.scenario import Levels, Recording, Scenario, Settings, Workload
+from pacemark.simulator import serving
 from pacemark.summary import Cached, Traffic
 from pacemark.workload.files import read_trace
 from pacemark.workload.replay import Blocks, mark_shared, timed
@@ -281,6 +283,29 @@ def test_traces_that_cannot_be_sent_are_refused(tmp_path: Path, values: Any, sai
     path = written(tmp_path / "a.jsonl", values)
     with pytest.raises(BadInput, match=said):
         rows_of(order(path), None)
+
+
+def lengths(path: Path, *tokens: int) -> Path:
+    return written(path, [{"timestamp": 100 * n, "input_length": x, "output_length": 4} for n, x in enumerate(tokens)])
+
+
+def test_rows_longer_than_the_models_context_are_counted_before_anything_is_sent(tmp_path: Path) -> None:
+    """An engine for 256 tokens tells so in its list of models; what it then refuses was told in one line."""
+    path, out = lengths(tmp_path / "a.jsonl", 40, 300, 40, 400, 40, 40), tmp_path / "runs"
+    with serving("demo", kv_blocks=16) as served:
+        with pytest.warns(UserWarning, match="longer") as said:
+            run = face.run(served.url, trace=path, out=out, workers=1)
+        (line,) = [str(x.message) for x in said if "longer" in str(x.message)]
+        assert line.startswith(
+            "2 of 6 rows, row 2 first, are longer than the 256 tokens that the model takes, prompt and answer together "
+            "(the longest has 404): it will refuse them, and they count as failed"
+        )
+        assert (run.levels[0].requests.completed, run.levels[0].errors) == (4, {"http_400": 2})
+        assert line in run.notices
+        with pytest.raises(BadInput, match=r"3 of 3 rows, row 1 first, .*: it would refuse every one"):
+            face.run(served.url, trace=lengths(path, 300, 400, 500), out=out, workers=1)
+        assert len(list(out.iterdir())) == 1  # of the refused one nothing is left
+        assert not face.run(served.url, trace=lengths(path, 40, 252), out=out, workers=1).notices
 
 
 @pytest.mark.parametrize(

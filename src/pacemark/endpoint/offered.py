@@ -16,6 +16,8 @@ from pacemark.endpoint.proxy import proxy_for
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
 
+_CONTEXTS = ("max_model_len", "context_length", "max_context_length", "context_window")
+"""What lists of models call it: vLLM and SGLang; OpenRouter and Together; Mistral and LM Studio; Groq (2026)."""
 _MOST_BYTES = 4 << 20
 """Of an answer that is looked at here; a longer one is none."""
 
@@ -120,15 +122,35 @@ def models_in(listed: Any, adapters: bool = False) -> list[str]:
 
     Entries with a parent are `adapters` of another, and are left out where it is listed; `*` is no model.
     """
+    parents = {name: fields.get("parent") for name, fields in _entries(listed).items()}
+    return [name for name, parent in parents.items() if adapters or not (isinstance(parent, str) and parent in parents)]
+
+
+def context_in(listed: Any, model: str) -> int | None:
+    """Tokens that `model` takes, prompt and answer together, as the list of models tells; None where it does not."""
+    entries = _entries(listed)
+    fields = entries.get(model) or (next(iter(entries.values())) if len(entries) == 1 else {})
+    meta = fields.get("meta")
+    told = [fields.get(name) for name in _CONTEXTS] + [meta.get("n_ctx") if isinstance(meta, dict) else None]
+    return next((tokens for tokens in told if type(tokens) is int and tokens > 0), None)
+
+
+def context_of(target: Target) -> int | None:
+    """The same of a target, which is asked for its list."""
+    return context_in(_listed(target, timeout_s=3.0), target.model)
+
+
+def _entries(listed: Any) -> dict[str, dict[str, Any]]:
+    """What a list of models says of each, by its name; the first of several of one name."""
     entries = listed
     if isinstance(listed, dict):
         entries = listed.get("data") or listed.get("models")
     if isinstance(entries, dict):  # by name
         entries = list(entries)
-    named: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {}
     for entry in entries if isinstance(entries, list) else []:
         fields = entry if isinstance(entry, dict) else {"id": entry}
         name = next((v for k in ("id", "name", "model") if isinstance(v := fields.get(k), str)), "")
         if name and "*" not in name:
-            named.setdefault(name.removeprefix("models/"), fields.get("parent"))  # Gemini's names are paths
-    return [name for name, parent in named.items() if adapters or not (isinstance(parent, str) and parent in named)]
+            found.setdefault(name.removeprefix("models/"), fields)  # Gemini's names are paths
+    return found

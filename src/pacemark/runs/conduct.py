@@ -20,7 +20,7 @@ from pacemark.answers.step import Step
 from pacemark.dialects.dialect import DIALECTS
 from pacemark.endpoint.databricks import SCHEME, Route, Serving, exceeding
 from pacemark.endpoint.databricks import serving as open_serving
-from pacemark.endpoint.offered import only_model, unlisted
+from pacemark.endpoint.offered import context_of, only_model, unlisted
 from pacemark.endpoint.speaking import AUTO, recognised_api
 from pacemark.endpoint.target import Target, target
 from pacemark.errors import BadInput, Failed, RunFailed
@@ -35,7 +35,7 @@ from pacemark.runs.conclude import concluded
 from pacemark.runs.cost import say_cost
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import Learned, RunRecord, begun, written
-from pacemark.runs.recording import in_one_line, paced, refuse_unsuited, rows_of
+from pacemark.runs.recording import in_one_line, paced, refuse_unsuited, rows_of, too_long
 from pacemark.runs.run import Run
 from pacemark.runs.serverside import scraping
 from pacemark.runs.stopping import Reached
@@ -235,6 +235,8 @@ def carried_out(
     Raises BadInput where the run is likely to cost more than goes unasked by `words`.
     """
     place, scenario, serving = opened
+    if rows is not None and serving is None and (beyond := too_long(rows, context_of(place))):
+        said.say(beyond)
     with _ready(place, scenario, serving, folder, observe, rows) as bench:
         if beyond := beyond_calibration(scenario.loads, place.tls, bench.nodes):
             said.say(beyond)

@@ -16,7 +16,7 @@ from pacemark.workload.files import Suits, read, read_trace
 from pacemark.workload.replay import mark_shared, timed
 from pacemark.workload.row import FileFound, Row, Rows
 
-__all__ = ["in_one_line", "load_of", "paced", "refuse_unsuited", "rows_of"]
+__all__ = ["in_one_line", "load_of", "paced", "refuse_unsuited", "rows_of", "too_long"]
 
 
 def rows_of(order: Scenario, source: Any) -> Rows | None:
@@ -98,6 +98,25 @@ def refuse_unsuited(rows: Rows, api: str) -> None:
             suits(row)
         except BadInput as error:
             raise BadInput(f"row {row.number}: {error}") from None
+
+
+def too_long(rows: Rows, context: int | None) -> str:
+    """What to say where a model that takes `context` tokens, prompt and answer together, will refuse rows for their
+    recorded lengths; empty where it takes all, or where either is not known. Raises BadInput where it takes none."""
+    if context is None or rows.found.input_tokens is None:
+        return ""
+    lengths = ((row.number, (row.input_tokens or 0) + (row.output_tokens or 1)) for row in rows)
+    beyond = [(number, tokens) for number, tokens in lengths if tokens > context]
+    if not beyond:
+        return ""
+    longest = max(tokens for _, tokens in beyond)
+    told = (
+        f"{len(beyond):,} of {len(rows):,} rows, row {beyond[0][0]:,} first, are longer than the {context:,} tokens "
+        f"that the model takes, prompt and answer together (the longest has {longest:,})"
+    )
+    if len(beyond) == len(rows):
+        raise BadInput(f"{told}: it would refuse every one")
+    return f"{told}: it will refuse them, and they count as failed; for figures without them take them out of the file"
 
 
 def _anything(row: Row) -> None:
