@@ -169,6 +169,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
         Annotated[bool, _flag("--fresh-connections", help="Open a new connection for every request.")],
         False,
     ),
+    "keep_bodies": (
+        Annotated[bool, _flag("--keep-bodies", help="Keep what is sent and answered too, in bodies.db.")],
+        False,
+    ),
     "max_in_flight": (
         Annotated[int, _flag(help="Open loop: never more requests in flight than this (0: no limit).")],
         0,
@@ -223,7 +227,7 @@ READING = "key unit block_tokens spans"
 FILE = f"data once trace speed jitter sample {READING}"
 SPEND = "max_requests max_tokens max_cost max_error_share price_per_hour price_per_million ask_above yes"
 """When a run is to be stopped, and what it may cost."""
-_HOW = "stall_timeout workers nodes ray seed out label fresh_connections max_in_flight"
+_HOW = "stall_timeout workers nodes ray seed out label keep_bodies fresh_connections max_in_flight"
 RUNNING = f"{PLACE} metrics metrics_map {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND} live mlflow json"
 """What every command takes that puts load on an endpoint."""
 SEARCH = "within most"

@@ -72,6 +72,8 @@ class Words(TrafficWords, total=False):
     metrics_map: str
     """Names of metrics that are not known: `running=my_running, kv_used=my_cache*0.01`."""
     fresh_connections: bool
+    keep_bodies: bool
+    """Keep what was sent and answered, word for word, in `bodies.db` of the run folder."""
     max_in_flight: int
     labels: Mapping[str, str] | Sequence[str]
     """What to remember of the server or the occasion, such as `gpu=h100`; kept with the run."""
@@ -122,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True):
     stream: bool = True
     timeout_s: float = 600.0
     fresh_connections: bool = False
+    keep_bodies: bool = False
     max_in_flight: int = 0
     seed_given: bool = False
     """The seed was not drawn for this run, so that an earlier one may have sent the same prompts."""
@@ -308,6 +311,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         stream=words.get("stream", True),
         timeout_s=lasting("--timeout", words.get("timeout", 600.0)),
         fresh_connections=words.get("fresh_connections", False),
+        keep_bodies=words.get("keep_bodies", False),
         max_in_flight=at_least("--max-in-flight", words.get("max_in_flight", 0), 0),
         seed_given=seed is not None,
         wait_s=seconds("--wait", words.get("wait", 0.0)),

@@ -90,6 +90,8 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     """Number of the connection that it went over, over all workers; ABSENT where none was got."""
     served_by: str = ""
     """The answer's `served-model-name`, which Databricks gives where traffic is split."""
+    sent: bytes = b""
+    """The whole request, secrets included, where its body is to be kept; else empty."""
 
 
 class Exchange(msgspec.Struct, frozen=True):

@@ -35,6 +35,7 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     max_in_flight: int = 0
     stall_timeout_s: float = 0.0
     """See `Patience`."""
+    keep_bodies: bool = False
 
 
 class Asking(msgspec.Struct, frozen=True, tag=True):
@@ -115,11 +116,17 @@ class RawBatch(msgspec.Struct, frozen=True, array_like=True):
     beat: Beat
 
 
+Body = tuple[int, int, bytes, bytes]
+"""Level and index of a request, its body and that of its answer."""
+
+
 class Batch(msgspec.Struct, frozen=True, array_like=True):
     """The same, understood: what a reader sends to the coordinating process."""
 
     exchanges: list[Exchange]
     beat: Beat
+    bodies: list[Body] = []
+    """Where they are to be kept."""
 
 
 def framed(message: bytes) -> bytes:

@@ -55,7 +55,7 @@ class LoadGenerator:
         self._alarm = Alarm(loop)
         numbers = itertools.count(setup.worker, setup.workers)
         self._pool = Pool(loop, setup.addresses, setup.timeout_s, keeps=not setup.fresh_connections, numbers=numbers)
-        self._reports = Reports(setup.worker, outbox)
+        self._reports = Reports(setup.worker, outbox, setup.keep_bodies)
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: asyncio.Task[None] | None = None
         self._in_flight: dict[int, int] = {}

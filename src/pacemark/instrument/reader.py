@@ -61,7 +61,9 @@ def read(raw: socket.socket, results: socket.socket) -> None:
 def understood(batch: RawBatch, reading: Reading, count_tokens: Callable[[str], int] | None = None) -> Batch:
     """The meaning of a batch."""
     how = reading.api, count_tokens, reading.json_answers
-    return Batch([understand(raw, *how) for raw in batch.exchanges], batch.beat)
+    exchanges = [understand(raw, *how) for raw in batch.exchanges]
+    kept = [(x.level, x.index, x.sent.partition(b"\r\n\r\n")[2], x.body) for x in batch.exchanges if x.sent]
+    return Batch(exchanges, batch.beat, kept)
 
 
 def _told(results: socket.socket) -> Reading | None:

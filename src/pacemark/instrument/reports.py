@@ -32,8 +32,9 @@ class Request(NamedTuple):
 class Reports:
     """Gathers what ended, and ships it with a beat."""
 
-    def __init__(self, worker: int, outbox: asyncio.StreamWriter) -> None:
+    def __init__(self, worker: int, outbox: asyncio.StreamWriter, keeps_bodies: bool = False) -> None:
         self._worker = worker
+        self._keeps_bodies = keeps_bodies
         self._outbox = outbox
         self._ended: list[RawExchange] = []
         self._ended_bytes = 0
@@ -78,6 +79,7 @@ class Reports:
                 turn=turn,
                 connection=connection,
                 served_by=headers.get(b"served-model-name", b"").decode("latin-1"),
+                sent=request.data if self._keeps_bodies else b"",
             )
         )
         self._ended_bytes += len(answer.body)

@@ -109,6 +109,7 @@ class Bench:
             seed=workload.drawn_by,
             fresh_connections=settings.fresh_connections,
             max_in_flight=settings.max_in_flight,
+            keep_bodies=settings.keep_bodies,
         )
         # Last, for whatever was refused above would leave the processes behind.
         tokenizer = count_tokens.path if count_tokens is not None else ""
@@ -442,8 +443,4 @@ class Bench:
             self._say_how()
 
     def _take(self, batch: Batch) -> None:
-        for understood in batch.exchanges:
-            exchange = self._ledger.add(understood)
-            if exchange.level == PROBE_LEVEL:
-                self._probed.append(exchange)
-        self._ledger.add_beat(batch.beat)
+        self._probed += [x for x in self._ledger.take(batch) if x.level == PROBE_LEVEL]

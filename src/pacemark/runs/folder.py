@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from pacemark.errors import BadInput, RunFailed
 from pacemark.files import held, write_whole
-from pacemark.instrument.commands import PROBE_LEVEL
+from pacemark.instrument.commands import PROBE_LEVEL, Body
 from pacemark.nodes import NodePart
 from pacemark.pace import Load
 from pacemark.runs.parts import keep_parts, parts_of
 from pacemark.runs.session import Session, begin, sessions
+from pacemark.runs.verbatim import Verbatim
 from pacemark.summary import EndedBy, Summary
 from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Scrape, Sight, Trace, Window
 
@@ -87,6 +88,7 @@ class RunFolder:
         self._committed_s = 0.0
         self._run: dict[str, Any] = {}
         self._lock = lock
+        self._bodies: Verbatim | None = None
         self._first_level = 0
         self._spans: tuple[int, dict[int, tuple[int, int]]] | None = None
         """After how many changes it was read, and for each level its first and last request."""
@@ -219,6 +221,11 @@ class RunFolder:
             ),
         )
 
+    def add_bodies(self, bodies: Sequence[Body]) -> None:
+        """Keep what was sent and answered, beside `run.db`."""
+        self._bodies = self._bodies or Verbatim(self.path)
+        self._bodies.add(bodies)
+
     def add_beat(self, beat: Beat) -> None:
         """Keep one pulse of a worker."""
         row = [getattr(beat, name) for name in _BEAT]
@@ -277,6 +284,8 @@ class RunFolder:
                     break
                 time.sleep(0.05)
         self._db.close()
+        if self._bodies is not None:
+            self._bodies.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

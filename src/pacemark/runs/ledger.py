@@ -17,7 +17,7 @@ from pacemark.endpoint.scraping import Scraper
 from pacemark.endpoint.watch import watch_from
 from pacemark.figures.health import Health, health_of
 from pacemark.figures.level import LevelResult
-from pacemark.instrument.commands import PROBE_LEVEL
+from pacemark.instrument.commands import PROBE_LEVEL, Batch
 from pacemark.nodes import NodePart
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.joining import Joining
@@ -155,6 +155,14 @@ class Ledger:
             before, completed=before.completed + late.completed, failed=before.failed + late.failed
         )
         return replace(result, level=msgspec.structs.replace(result.level, requests=requests))
+
+    def take(self, batch: Batch) -> list[Exchange]:
+        """Take in what a reader sent; gives its requests as they were written down."""
+        exchanges = [self.add(exchange) for exchange in batch.exchanges]
+        self.add_beat(batch.beat)
+        if self.folder is not None and batch.bodies:
+            self.folder.add_bodies(batch.bodies)
+        return exchanges
 
     def add(self, exchange: Exchange) -> Exchange:
         """Take in a request that ended; gives it as it was written down."""
