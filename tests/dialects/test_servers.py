@@ -113,7 +113,155 @@ def test_one_json_where_a_stream_was_asked_for(indent: int | None, before: bytes
         assert (x.error, x.output_tokens, x.first_event_ns) == ("", 2, ABSENT)
 
 
+# --- what a server counted, by another name or in another place
+
+
+COUNTS = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+NOUGHT = dict.fromkeys(COUNTS, 0)
+TEXTS = [choice(delta={"content": text}) for text in "abc"]
+
+
+def counting(**usage: Any) -> bytes:
+    return event({"choices": [], "usage": usage})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [event({"choices": [{"delta": {}, "finish_reason": "length"}], "x_groq": {"id": "r", "usage": COUNTS}})],
+        [choice(delta={}, finish_reason="length", usage=COUNTS)],
+        [counting(input_tokens=7, output_tokens=3, total_tokens=10)],
+        [counting(prompt_tokens=7), counting(completion_tokens=3)],
+        [counting(**COUNTS), counting(**NOUGHT)],
+        [counting(**NOUGHT), counting(**COUNTS)],
+        [counting(**COUNTS), counting(**COUNTS)],
+        [DONE, counting(**COUNTS)],
+    ],
+    ids=["groq", "in a choice", "other names", "in pieces", "then noughts", "noughts before", "twice", "after [DONE]"],
+)
+def test_a_count_is_found_wherever_it_stands(told: list[bytes]) -> None:
+    x = understand(each_in_its_read(ROLE, *TEXTS, *told, DONE))
+    assert (x.error, x.input_tokens, x.output_tokens, x.tokens_source) == ("", 7, 3, "usage")
+    assert (ms(x.hi_ns), x.tokens.tolist()) == ([110, 120, 130], [1, 1, 1])
+
+
+def test_noughts_beside_every_event_until_the_last_are_no_running_count() -> None:
+    def said(counts: dict[str, int]) -> bytes:
+        return event({"choices": [{"delta": {"content": "a"}}], "usage": counts})
+
+    x = understand(each_in_its_read(ROLE, said(NOUGHT), said(NOUGHT), said(COUNTS), DONE))
+    assert (x.output_tokens, x.tokens_source, x.tokens.tolist()) == (3, "usage", [1, 1, 1])
+
+
+@pytest.mark.parametrize("name", ["prompt_cache_hit_tokens", "cached_tokens"])
+def test_cached_tokens_by_the_names_of_deepseek_and_moonshot(name: str) -> None:
+    x = understand(each_in_its_read(ROLE, *TEXTS, counting(**COUNTS, **{name: 4}), DONE))
+    assert (x.cached_tokens, x.input_tokens) == (4, 7)
+
+
+def test_reasoning_counted_beside_the_details() -> None:
+    events = (ROLE, delta(reasoning_content="hm, so "), *TEXTS)
+    x = understand(each_in_its_read(*events, counting(**COUNTS | {"completion_tokens": 4}, reasoning_tokens=1), DONE))
+    assert (x.reasoning_tokens, x.hidden_tokens, x.output_tokens) == (1, 0, 4)
+
+
+def test_empty_deltas_before_the_first_text_are_tokens_if_the_count_comes_out() -> None:
+    """A reasoning parser swallows the text of tokens; what keeps a connection open is not counted."""
+    empty = delta(content="")
+    for counted, first in ((5, 110), (3, 130), (4, 130), (6, 130)):
+        x = understand(each_in_its_read(ROLE, empty, empty, *TEXTS, usage(7, counted), DONE))
+        assert (ms(x.hi_ns)[0], x.output_tokens) == (first, counted)
+
+
+@pytest.mark.parametrize(
+    ("texts", "begun"),
+    [
+        (["<think>", "hm", "</think>", "\n", "4", "2"], 140),
+        (["<th", "ink>hm", "</th", "ink>", " 4", "2"], 140),
+        (["hm", "</think>4", "2"], 110),
+        (["<think>", "hm", "</think>"], None),
+        (["<think>", "hm", "hm"], None),
+        (["a", "b"], 100),
+    ],
+)
+def test_reasoning_between_tags_is_before_the_answer(texts: list[str], begun: int | None) -> None:
+    x = understand(each_in_its_read(*(delta(content=t) for t in texts), usage(7, len(texts)), DONE))
+    assert (x.error, len(x.hi_ns), x.output_tokens) == ("", len(texts), len(texts))
+    assert x.answer_ns == (ABSENT if begun is None else begun * 1_000_000)
+
+
+# --- what is no event of the answer
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"data: ping\n\n",
+        b"data: [PING]\n\n",
+        b"data: keep-alive\n\n",
+        b"data: PROCESSING\n\n",
+        b"event: heartbeat\ndata: 2026-01-01T00:00:00Z\n\n",
+        event({"type": "ping"}),
+        event({"status": "queued", "message": "position 3"}),
+    ],
+)
+@pytest.mark.parametrize("api", ["chat", "messages"])
+def test_a_sign_of_life_need_not_be_json(odd: bytes, api: str) -> None:
+    said = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}}
+    good = [A, B, *END] if api == "chat" else [event(said), event(said), event({"type": "message_stop"})]
+    x = understand(each_in_its_read(odd, good[0], odd, *good[1:]), api)
+    assert (x.error, ms(x.hi_ns)) == ("", [110, 130])
+
+
+@pytest.mark.parametrize("done", [b"data: [done]\n\n", b"data: DONE\n\n", b'data: "[DONE]"\n\n', b"data:[DONE]"])
+def test_done_is_understood_however_it_is_spelt(done: bytes) -> None:
+    x = understand(each_in_its_read(ROLE, A, B, usage(7, 2), done))
+    assert (x.error, x.output_tokens, ms([x.done_ns])) == ("", 2, [140])
+
+
+@pytest.mark.parametrize(
+    "more", [event(b"bye"), b"<!-- served by a proxy -->", event({"error": {"message": "no log"}}), event({"cost": 1})]
+)
+def test_what_follows_done_is_no_part_of_the_answer(more: bytes) -> None:
+    x = understand(each_in_its_read(ROLE, A, B, *END, more))
+    assert (x.error, x.detail, x.output_tokens, ms(x.hi_ns)) == ("", "", 2, [110, 120])
+
+
 # --- failures
+
+
+@pytest.mark.parametrize("error", ["closed", "reset", "bad_http"])
+def test_a_connection_that_breaks_after_done_breaks_no_answer(error: str) -> None:
+    """A proxy that leaves out the last chunk, say: clients are gone by then."""
+    assert understand(each_in_its_read(ROLE, A, B, *END, error=error)).error == ""
+    assert understand(each_in_its_read(ROLE, A, B, error=error)).error == error
+    assert understand(each_in_its_read(ROLE, A, B, delta("stop"), error=error)).error == error
+
+
+def test_what_groq_says_of_a_stream_that_it_stopped() -> None:
+    x = understand(each_in_its_read(ROLE, A, event({"choices": [], "x_groq": {"id": "r", "error": "no room"}}), DONE))
+    assert (x.error, x.detail, ms(x.hi_ns)) == ("stream_error", "no room", [110])
+
+
+@pytest.mark.parametrize("word", ["null", "None", ""])
+def test_a_finish_reason_that_says_none_ends_nothing(word: str) -> None:
+    texts = [choice(delta={"content": t}, finish_reason=word) for t in "ab"]
+    assert understand(each_in_its_read(ROLE, *texts)).error == "truncated"
+    x = understand(each_in_its_read(ROLE, *texts, *END))
+    assert (x.error, x.finish_reason, ms([x.done_ns])) == ("", "stop", [150])
+
+
+@pytest.mark.parametrize(
+    ("words", "detail"),
+    [
+        (b"Internal Server Error", "Internal Server Error"),
+        (b'{"error": {"message": "no room"}}', "no room"),
+        (b"<html><body>502 Bad Gateway</body></html>\n", "502 Bad Gateway"),
+    ],
+)
+def test_what_a_broken_stream_ends_with_is_told(words: bytes, detail: str) -> None:
+    x = understand(each_in_its_read(ROLE, A, words))
+    assert (x.error, x.detail, ms(x.hi_ns)) == ("stream_error", detail, [110])
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "error", "abort"])

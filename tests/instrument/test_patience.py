@@ -44,6 +44,15 @@ def test_an_answer_is_none(body: bytes) -> None:
     assert not failed(answered(body))
 
 
+def test_an_answer_that_is_complete_is_none_however_its_connection_ends() -> None:
+    """Else every stream would rest after each answer of a server that leaves out the last chunk."""
+    answer = answered(b'data: {"choices": [{"delta": {"content": "x"}}]}\n\ndata: [DONE]\n\n')
+    answer.error = "closed"
+    assert not failed(answer)
+    answer.body = answer.body[:-10]
+    assert failed(answer)
+
+
 @pytest.mark.parametrize(
     ("answer", "seconds"),
     [

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import NO_JSON, loosely, tally
+from pacemark.dialects.said import NO_JSON, fields_of, loosely
+from pacemark.dialects.usage import CountedUsage, usage_in
 
-__all__ = ["ChunkChoice", "Chunk", "CountedUsage", "Delta", "chunk_of"]
+__all__ = ["ChunkChoice", "Chunk", "Delta", "chunk_of"]
 
 
 class Delta(msgspec.Struct):
@@ -29,6 +30,12 @@ class Delta(msgspec.Struct):
     function_call: Any = None
 
 
+class _Groq(msgspec.Struct):
+    usage: CountedUsage | None = None
+    error: Any = None
+    """Why a stream was stopped early."""
+
+
 class ChunkChoice(msgspec.Struct):
     """One of the answers; more are never asked for."""
 
@@ -36,25 +43,8 @@ class ChunkChoice(msgspec.Struct):
     message: Delta | None = None
     text: str | None = None
     finish_reason: Any = None
+    usage: CountedUsage | None = None
     error: Any = None
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class CountedUsage(msgspec.Struct):
-    """What the server counted."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
 
 
 class Chunk(msgspec.Struct):
@@ -62,6 +52,7 @@ class Chunk(msgspec.Struct):
 
     choices: list[ChunkChoice] | None = None
     usage: CountedUsage | None = None
+    x_groq: _Groq | None = None
     error: Any = None
     error_code: Any = None
     """Databricks' way to report a failure."""
@@ -86,10 +77,11 @@ def chunk_of(payload: bytes) -> Chunk:
 def _tolerant(value: Any) -> Chunk:
     if not isinstance(value, dict):
         return Chunk()
-    choices, usage = value.get("choices"), value.get("usage")
+    choices, groq = value.get("choices"), fields_of(value.get("x_groq"))
     return Chunk(
         choices=[_tolerant_choice(c) for c in choices if isinstance(c, dict)] if isinstance(choices, list) else None,
-        usage=_tolerant_usage(usage) if isinstance(usage, dict) else None,
+        usage=usage_in(value.get("usage")),
+        x_groq=_Groq(usage_in(groq.get("usage")), groq.get("error")),
         error=value.get("error"),
         error_code=value.get("error_code"),
         object=_text_or_none(value.get("object")),
@@ -105,6 +97,7 @@ def _tolerant_choice(choice: dict[str, Any]) -> ChunkChoice:
         message=message[0],
         text=_text_or_none(choice.get("text")),
         finish_reason=choice.get("finish_reason"),
+        usage=usage_in(choice.get("usage")),
         error=choice.get("error"),
     )
 
@@ -114,20 +107,6 @@ def _tolerant_delta(delta: Any) -> Delta | None:
         return None
     known = {name: delta.get(name) for name in Delta.__struct_fields__}
     return Delta(**known | {"role": _text_or_none(known["role"])})
-
-
-def _tolerant_usage(usage: dict[str, Any]) -> CountedUsage:
-    def within(name: str, field: str) -> int | None:
-        inner = usage.get(name)
-        return tally(inner.get(field)) if isinstance(inner, dict) else None
-
-    return CountedUsage(
-        prompt_tokens=tally(usage.get("prompt_tokens")),
-        completion_tokens=tally(usage.get("completion_tokens")),
-        total_tokens=tally(usage.get("total_tokens")),
-        prompt_tokens_details=_PromptDetails(within("prompt_tokens_details", "cached_tokens")),
-        completion_tokens_details=_CompletionDetails(within("completion_tokens_details", "reasoning_tokens")),
-    )
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -160,6 +160,8 @@ def _told(said: Said, kinds: NDArray[np.int8], total: _Total) -> Floats | None:
     sums = np.array(counts, dtype=np.float64)
     steps = sums.copy()
     steps[1:] -= sums[:-1]
+    if not sums[:-1].any():
+        return None  # noughts, until the last told of all
     if (steps < 0).any() or sums[-1] < sums[0] or (sums == sums[0]).all():
         if sums.sum() != said.completion_tokens:
             return None
@@ -192,8 +194,8 @@ def _thoughts(said: Said, kinds: NDArray[np.int8], outside: int) -> Floats:
 
 def _carries(said: Said, kinds: NDArray[np.int8], tokens: int) -> NDArray[np.bool_]:
     """Which events hold tokens. An empty delta is one only between the first text and the last, as far as the server
-    counted more tokens than texts; after the last only if that makes the count come out; and before the first never:
-    servers send such deltas to keep a connection."""
+    counted more tokens than texts; after the last, and before the first, only if that makes the count come out: servers
+    send such deltas to keep a connection, too."""
     carries = kinds > EMPTY
     if EMPTY not in said.kinds:
         return carries
@@ -209,6 +211,8 @@ def _carries(said: Said, kinds: NDArray[np.int8], tokens: int) -> NDArray[np.boo
     carries[between[:spare]] = True
     if len(after) and len(between) + len(after) == spare:
         carries[after] = True
+    elif len(empty) == spare:
+        carries[empty] = True
     return carries
 
 

@@ -82,7 +82,7 @@ def _take(said: Said, value: Fields, counts: dict[str, int], end: int) -> None:
             _count(said, fields_of(value.get("usage")), counts)
             _stopped(said, fields_of(value.get("delta")).get("stop_reason"))
         case "message_stop":
-            said.done_at = end
+            said.is_over(end)
         case "ping" | "content_block_stop":
             pass
         case _:
@@ -121,7 +121,7 @@ def _whole(said: Said, answer: Fields, counts: dict[str, int], end: int) -> None
     said.add_parts([_block(block) for block in blocks], end)
     _count(said, fields_of(answer.get("usage")), counts)
     _stopped(said, answer.get("stop_reason"))
-    said.done_at = end
+    said.is_over(end)
 
 
 def _count(said: Said, usage: Fields, counts: dict[str, int]) -> None:

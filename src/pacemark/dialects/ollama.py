@@ -63,7 +63,8 @@ def _take(said: Said, value: Fields, end: int) -> None:
     done = value.get("done") is True
     said.add(NOTHING if done and kind == EMPTY else kind, end, text)
     if done:
-        said.done_at, said.finish_reason = end, str(value.get("done_reason") or "done")
+        said.is_over(end)
+        said.finish_reason = str(value.get("done_reason") or "done")
         said.prompt_tokens = tally(value.get("prompt_eval_count"))
         said.completion_tokens = tally(value.get("eval_count"))
         said.queue_ms = duration_ms(value.get("load_duration"), 1e-6)  # waiting for a runner, with the model in it

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pacemark.dialects.calls import spelled
-from pacemark.dialects.chunks import Chunk, ChunkChoice, CountedUsage, Delta, chunk_of
+from pacemark.dialects.chunks import Chunk, ChunkChoice, Delta, chunk_of
 from pacemark.dialects.said import (
     ANSWER,
     EMPTY,
@@ -31,8 +31,9 @@ from pacemark.dialects.said import (
     loosely,
     says_failure,
 )
-from pacemark.dialects.sse import Events
+from pacemark.dialects.sse import Events, is_done, is_sign_of_life, last_words
 from pacemark.dialects.streams import unglued
+from pacemark.dialects.usage import CountedUsage, take_usage
 from pacemark.tools import CHOICES, Tool
 
 
@@ -112,7 +113,11 @@ def _text_in(value: Any, depth: int = 6) -> str:
 def _finish_of(reason: Any) -> str:
     if isinstance(reason, dict):
         reason = reason.get("type") or reason.get("reason")
-    return reason if isinstance(reason, str) else ""
+    return reason if isinstance(reason, str) and reason.lower() not in _NO_REASON else ""
+
+
+_NO_REASON = ("null", "none")
+"""A missing finish_reason, as a word: DashScope's and that of Python's None."""
 
 
 _FAILED = re.compile(
@@ -142,8 +147,10 @@ def _take(said: Said, chunk: Chunk, end: int) -> None:
     said.add(kind, end, "".join(texts))
     if finish:
         said.finish_reason, said.done_at = finish, end
-    if chunk.usage is not None:
-        _count(said, chunk.usage, kind)
+    if (counts := _counts(chunk)) is not None:
+        take_usage(said, counts, kind)
+    if chunk.x_groq and chunk.x_groq.error:
+        said.fail("stream_error", error_text(msgspec.json.encode({"error": chunk.x_groq.error})))
     if chunk.timings or chunk.metrics:
         _time(said, fields_of(chunk.timings), fields_of(chunk.metrics))
     if finish and _FAILED.search(finish):
@@ -162,23 +169,18 @@ def _called(said: Said, delta: Delta | None) -> None:
         said.call("function_call", spelled(old.get("arguments") or ""))
 
 
+def _counts(chunk: Chunk) -> CountedUsage | None:
+    """What the server counted: beside the choices, where Groq has it, or in a choice as Moonshot does."""
+    if chunk.usage is not None or (not chunk.x_groq and not chunk.choices):
+        return chunk.usage
+    places = (chunk.x_groq, *(chunk.choices or ()))
+    return next((place.usage for place in places if place and place.usage), None)
+
+
 def _time(said: Said, timings: dict[str, Any], metrics: dict[str, Any]) -> None:
     said.queue_ms = duration_ms(metrics.get("queue_time_ms"))
     said.prefill_ms = duration_ms(timings.get("prompt_ms", metrics.get("time_to_first_token_ms")))
     said.decode_ms = duration_ms(timings.get("predicted_ms", metrics.get("generation_time_ms")))
-
-
-def _count(said: Said, usage: CountedUsage, kind: int) -> None:
-    if usage.completion_tokens is None or usage.completion_tokens < 0:
-        return
-    said.prompt_tokens, said.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-    said.total_tokens = usage.total_tokens
-    if usage.prompt_tokens_details is not None:
-        said.cached_tokens = usage.prompt_tokens_details.cached_tokens
-    if usage.completion_tokens_details is not None:
-        said.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
-    if kind > NOTHING:
-        said.running.append((len(said.kinds) - 1, usage.completion_tokens))
 
 
 # --- reading
@@ -193,17 +195,19 @@ def read(body: bytes, streamed: bool) -> Said:
 
 
 def _read_stream(body: bytes) -> Said:
-    said, events, done = Said(), Events(body), False
+    said, events = Said(), Events(body)
     for payload in events:
         for piece, end in unglued(events, payload):
-            if piece.strip() == b"[DONE]":
-                said.done_at, done = end, True
+            if is_done(piece):
+                said.is_over(end)
             elif piece.strip():
                 if (chunk := _read_event(said, piece, end, events.event)) is None:
                     return said
                 if piece is payload:
                     _read_alike(events, piece, chunk, said)
-    if not done and not said.finish_reason:
+    if not said.over and not said.finish_reason:
+        if words := last_words(body):
+            said.fail("stream_error", error_text(words))
         said.fail("truncated", "the stream ended without a finish_reason and without [DONE]")
     return said
 
@@ -215,6 +219,9 @@ def _read_event(said: Said, payload: bytes, end: int, name: bytes) -> Chunk | No
     except ValueError as problem:
         if name == b"error":
             said.fail("stream_error", error_text(payload))
+        elif is_sign_of_life(payload, name):
+            said.unread += 1
+            return Chunk()
         else:
             said.fail("bad_stream", f"an event is no JSON: {problem}: {line_of(payload)}")
         return None
@@ -285,7 +292,7 @@ def _read_alike(events: Events, payload: bytes, chunk: Chunk, said: Said) -> Non
         said.kinds += [kind] * len(texts)
         size = min(2 * size, _WIDEST)
     if last:  # its counts hold for the answer
-        _count(said, chunk_of(last.removeprefix(b"data: ")).usage or CountedUsage(), NOTHING)
+        take_usage(said, chunk_of(last.removeprefix(b"data: ")).usage or CountedUsage(), NOTHING)
     events.at = at
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pacemark.dialects.calls import is_json
 from pacemark.dialects.counting import Counted, counted
 from pacemark.dialects.dialect import DIALECTS, Dialect
-from pacemark.dialects.said import ANSWER, Said, error_text, one_line
+from pacemark.dialects.said import Said, error_text, first_answer, one_line
 from pacemark.dialects.sse import BOM, Events, is_event_stream
 from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
 
@@ -59,12 +59,12 @@ def understand(
     error, detail = _failure(raw, said, output)
     hi, lo, read_of = _arrivals(raw, said, output, reads, ends)
     chosen = output.events
-    answered = streamed and len(hi) > 0 and ANSWER in said.kinds
+    answer = first_answer(said) if streamed and len(hi) else None
     holding = read_of[chosen]
     return Exchange(
         **{name: getattr(raw, name) for name in _KEPT},
         first_event_ns=int(hi[0]) if streamed and len(hi) else ABSENT,
-        answer_ns=int(hi[said.kinds.index(ANSWER)]) if answered else ABSENT,
+        answer_ns=ABSENT if answer is None else int(hi[answer]),
         error=_word(error),
         detail=detail,
         finish_reason=_word(said.finish_reason),
@@ -170,7 +170,8 @@ def _failure(raw: RawExchange, said: Said, output: Counted) -> tuple[str, str]:
         return said.error, said.detail
     if raw.error:
         held_open = said.done_at is not None and raw.error in ("timeout", "stalled")
-        return ("", "") if held_open and len(output.events) else (raw.error, raw.detail)
+        complete = said.over or held_open
+        return ("", "") if complete and len(output.events) else (raw.error, raw.detail)
     if len(output.events):
         return "", ""
     if output.hidden_tokens:

@@ -139,7 +139,6 @@ def _end(said: Said, response: Fields, end: int) -> None:
         if _is_call(item):
             said.call(number, spelled(item.get("arguments") or ""))
     said.add_parts([_item(item) for item in items], end)
-    said.done_at = end
     _count(said, fields_of(response.get("usage")))
     why = fields_of(response.get("incomplete_details")).get("reason")
     said.finish_reason = str(why) if why else status
@@ -147,6 +146,7 @@ def _end(said: Said, response: Fields, end: int) -> None:
         broke(said, msgspec.json.encode({"error": response.get("error") or {"message": f"the response was {status}"}}))
     elif why and "filter" in str(why):
         said.fail(f"finish_{why}", f"the answer ended as incomplete: {why}")
+    said.is_over(end)
 
 
 def _count(said: Said, usage: Fields) -> None:

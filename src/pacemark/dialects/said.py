@@ -40,6 +40,8 @@ class Said:
         """The role header was seen."""
         self.done_at: int | None = None
         """Offset just past the event that said that the answer is complete."""
+        self.over = False
+        """`[DONE]` was said: what may follow is no part of the answer, and cannot make it a failure."""
         self.unread = 0
         """Events without a meaning that were passed over."""
         self.queue_ms: float | None = None
@@ -82,10 +84,36 @@ class Said:
         """A call that comes in one piece, in the event that is added next."""
         self.call(len(self.calls), spelled({} if arguments is None else arguments))
 
+    def is_over(self, end: int) -> None:
+        """The answer is complete with the event that ended at the offset `end`."""
+        self.done_at, self.over = end, True
+
     def fail(self, error: str, detail: str) -> None:
         """The answer is no success; the first failure said is kept."""
-        if not self.error:
+        if not self.error and not self.over:
             self.error, self.detail = error, detail
+
+
+def first_answer(said: Said) -> int | None:
+    """Which event began the answer for the reader; None where all was reasoning. Models whose server does not part
+    the two write their reasoning between <think> and </think>, whose opening their template may hold."""
+    if ANSWER not in said.kinds:
+        return None
+    first = said.kinds.index(ANSWER)
+    text = "".join(said.texts[first:])
+    end = text.find("</think>")
+    if end < 0:
+        return None if text.lstrip().startswith("<think>") else first
+    end += len("</think>")
+    rest = len(text[end:].lstrip())
+    if not rest:
+        return None
+    begin, at = len(text) - rest, 0
+    for index in range(first, len(said.texts)):
+        at += len(said.texts[index])
+        if at > begin:
+            return index
+    return None
 
 
 def loosely(payload: bytes) -> Any:
@@ -169,9 +197,11 @@ def says_failure(value: Any) -> bool:
         return False
     if any(value.get(key) for key in ("error", "errors", "error_code", "error_message", "detail", "fault")):
         return True
-    kind = str(value.get("object") or value.get("type") or "").lower()
-    if "error" in kind or str(value.get("status", "")).lower() in ("error", "failed", "failure"):
+    kind, status = str(value.get("object") or value.get("type") or "").lower(), str(value.get("status", "")).lower()
+    if "error" in kind or status in ("error", "failed", "failure"):
         return True
+    if status in ("queued", "pending", "processing", "running", "in_progress", "ok", "success"):
+        return False
     code, message = value.get("code"), value.get("message") or value.get("msg")
     if code is None:
         return isinstance(message, str) and not kind

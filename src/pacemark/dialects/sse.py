@@ -19,6 +19,29 @@ def is_event_stream(body: bytes) -> bool:
     return body[:64].removeprefix(BOM).lstrip(b" \r\n").startswith(_FIELDS)
 
 
+_SIGN_OF_LIFE = re.compile(
+    rb"\W*(?:ping|pong|heart[-_ ]?beat|keep[-_ ]?alive|processing|waiting|queued|pending|start|end|stop|eos)\W*",
+    re.IGNORECASE,
+)
+
+
+def is_done(payload: bytes) -> bool:
+    """Whether an event says `[DONE]`, however it spells that."""
+    return len(payload) < 16 and payload.strip(b' "[]\t\r\n').upper() == b"DONE"
+
+
+def is_sign_of_life(payload: bytes, name: bytes) -> bool:
+    """Whether what is no JSON was never meant as any: a word that keeps a stream open, or an event of such a name."""
+    return _SIGN_OF_LIFE.fullmatch(payload) is not None or _SIGN_OF_LIFE.fullmatch(name) is not None
+
+
+def last_words(body: bytes) -> bytes:
+    """What stands at the end of a stream without being an event: a server's or a proxy's failure, as it came."""
+    _, parted, words = body.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")
+    of_an_event = words.startswith(_FIELDS) or any(name.startswith(words) for name in _FIELDS)
+    return words if parted and not of_an_event else b""
+
+
 class Events:
     """Goes through the `data` of every event in `body`; `at` is the offset just past the last one, and may be moved on.
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pacemark.dialects.said import NO_JSON, Said, broke, busy_code, error_text, line_of, loosely, says_failure
-from pacemark.dialects.sse import BOM, Events
+from pacemark.dialects.sse import BOM, Events, is_done, is_sign_of_life
 
 Fields = dict[str, Any]
 
@@ -19,13 +19,13 @@ def objects(said: Said, body: bytes) -> Iterator[tuple[Fields, int]]:
     for payload in events:
         for piece, end in unglued(events, payload):
             text = piece.strip()
-            if text == b"[DONE]":
-                said.done_at = end
+            if is_done(text):
+                said.is_over(end)
             elif text:
                 if events.event == b"error":
                     broke(said, text)
                     return
-                if (value := _object(said, text)) is None:
+                if (value := _object(said, text, events.event)) is None:
                     return
                 yield value, end
 
@@ -42,11 +42,13 @@ def lines(said: Said, body: bytes) -> Iterator[tuple[Fields, int]]:
         begin = end
 
 
-def _object(said: Said, text: bytes) -> Fields | None:
+def _object(said: Said, text: bytes, name: bytes = b"") -> Fields | None:
     """None where the answer is over with it, for it is a failure."""
     try:
         value = _decoded(text)
     except ValueError as problem:
+        if is_sign_of_life(text, name):
+            return {}
         said.fail("bad_stream", f"an event is no JSON: {problem}: {line_of(text)}")
         return None
     if not isinstance(value, dict):

@@ -48,7 +48,8 @@ def read(body: bytes, streamed: bool) -> Said:
 
 def _ended(said: Said, value: Fields, end: int) -> None:
     details = fields_of(value.get("details"))
-    said.done_at, said.finish_reason = end, str(details.get("finish_reason") or "done")
+    said.is_over(end)
+    said.finish_reason = str(details.get("finish_reason") or "done")
     said.completion_tokens = tally(details.get("generated_tokens"))
     said.prompt_tokens = tally(details.get("input_length"))
     prefill = details.get("prefill")

@@ -26,7 +26,8 @@ _decode = msgspec.json.Decoder(_Said).decode
 
 def failed(answer: Answer) -> bool:
     """Whether the request came to nothing: by the transport, by the status, or by what a short answer says."""
-    return bool(answer.error) or answer.status >= 300 or _refused(answer.body)
+    broken = answer.error and not answer.body[-16:].rstrip().endswith(b"[DONE]")
+    return bool(broken) or answer.status >= 300 or _refused(answer.body)
 
 
 def _refused(body: bytes) -> bool:
