@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pacemark.reporting.content import content_in_words
+from pacemark.reporting.nodes import nodes_of
 from pacemark.reporting.page import in_the_pages_words
+from pacemark.reporting.terminal import of_nodes
 from pacemark.reporting.words import ended, errors, interval, plain, reasons, value
 from pacemark.summary import LATENCIES, STATISTICS, Distribution, Level, Spread, Summary, Timeline
 from pacemark.units import number
@@ -59,6 +61,7 @@ def details(level: Level) -> RenderableType:
         said.append(f"{level.unread_events:,} events had no meaning and were passed over.")
     parts: list[RenderableType] = [Text(f"\n{head}", style="bold"), Text("\n".join(said + reasons(level)))]
     parts += [_by_model(level), _latencies(level), _views(level), _throughput(level), _reader(level), _client(level)]
+    parts += [of_nodes(level)] if nodes_of(level) else []
     return Group(*parts)
 
 

@@ -17,6 +17,7 @@ from pacemark.reporting import drawing
 from pacemark.reporting.answer import answer, search_of
 from pacemark.reporting.brief import brief
 from pacemark.reporting.charts import curve as charts
+from pacemark.reporting.nodes import HEADS, facts_of_nodes, node_row, nodes_in_words
 from pacemark.reporting.plates import curve_specs, plates
 from pacemark.reporting.reasons import counts, grouped
 from pacemark.reporting.server import agreement_in_words, server_in_words
@@ -71,6 +72,9 @@ def html(summary: Summary, pictures: Sequence[LevelPicture] = ()) -> str:
         axis=load_axis(summary.levels),
         client_said=client_in_words(summary),
         server_said=agreement_in_words(summary),
+        nodes_said=nodes_in_words(summary),
+        node_heads=HEADS,
+        node_row=node_row,
         late=any(x.client.lateness_ms is not None for x in summary.levels),
         facts=_facts(summary),
         command=run.get("command"),
@@ -96,10 +100,11 @@ def _remarks(level: Level) -> list[str]:
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
     """Names and values of all that is known of the target, the workload and the run."""
-    shown = ("schema", "command", "loads", "grid", "started", "interrupted", "failure", "stopped")
+    shown = ("schema", "command", "loads", "grid", "started", "interrupted", "failure", "stopped", "nodes")
     rest = {key: value for key, value in summary.run.items() if key not in shown}
     parts = (("Target", summary.target), ("Workload", summary.workload), ("Run", rest))
-    return [(f"{name}: {key}", value) for name, facts in parts for key, value in _flat(facts)]
+    told = [(f"{name}: {key}", value) for name, facts in parts for key, value in _flat(facts)]
+    return told + facts_of_nodes(summary)
 
 
 def _flat(facts: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:

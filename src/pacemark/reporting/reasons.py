@@ -148,6 +148,9 @@ _SAID: dict[str, str | Callable[[Sequence[Level]], str]] = {
     "counted_less": "the server's metrics tell of a part of it only; name those of each replica with --metrics",
     "held_back": "much of TTFT passes outside the server: a proxy or the network",
     "filter_batches": "a content filter passes text on in batches: ITL is that of the filter, not of the model",
+    "clocks": "the clock of a node is known too loosely; measure over a quieter network",
+    "niceness": "workers on a node stand back behind whatever else runs there; start Ray without nice",
+    "one_machine": "nodes share a machine, its network and its ports; keep each on one of its own",
     "event_count": "events hold several tokens; the server's own count is used",
 }
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from pacemark.reporting.answer import Statement, recommended
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.content import content_in_words, uncalled
+from pacemark.reporting.nodes import HEADS, node_row, nodes_in_words, nodes_of
 from pacemark.reporting.progress import Progress
 from pacemark.reporting.reasons import loads_of, run_reasons
 from pacemark.reporting.server import agreement_in_words, server_in_words, where_time_goes
@@ -96,7 +97,19 @@ def table(summary: Summary) -> RenderableType:
     for n, level in enumerate(levels):
         *figures, verdict = (cells[n] for _, cells in columns.values())
         rows.add_row(*figures, Text(verdict, style=_STYLES[level.verdict.status]))
-    return Group(rows, *(Text(note, style="dim") for note in _notes(summary)))
+    nodes = [of_nodes(levels[0])] if len(levels) == 1 and nodes_of(levels[0]) else []
+    return Group(rows, *nodes, *(Text(note, style="dim") for note in _notes(summary)))
+
+
+def of_nodes(level: Level) -> RenderableType:
+    """The machines of a level, a row each."""
+    rows = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for head in HEADS:
+        rows.add_column(head, justify="left" if head in ("Node", "Clock", "Verdict") else "right", no_wrap=True)
+    for node in nodes_of(level):
+        *cells, verdict = node_row(node)
+        rows.add_row(*cells, Text(verdict, style=_STYLES[node.status]))
+    return rows
 
 
 def _budget(levels: Sequence[Level]) -> dict[str, tuple[str, list[str]]]:
@@ -195,7 +208,8 @@ def _notes(summary: Summary) -> list[str]:
     levels, said = summary.levels, run_reasons(summary)
     if len(levels) == 1:
         said += traffic_in_words(levels[0]) + content_in_words(levels[0]) + server_in_words(levels[0])
-    said += [line for line in (uncalled(summary), where_time_goes(summary), agreement_in_words(summary)) if line]
+    whole = (uncalled, where_time_goes, agreement_in_words, nodes_in_words)
+    said += [line for tell in whole if (line := tell(summary))]
     if not summary.find and any(level.ended_by == "max_duration" for level in levels):
         cut = [level for level in levels if level.ended_by == "max_duration"]
         said.append(f"{loads_of(cut, levels)}: --max-duration came before the intervals were as tight as asked for")
