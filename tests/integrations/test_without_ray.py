@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,9 @@ from pacemark.pace import Concurrency
 from pacemark.runs.calibration import warning
 from support.cli_tools import assert_refused
 from support.inside import inside
+from support.needed import needed
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_nothing_of_ray_is_imported_unless_nodes_are_asked_for(tmp_path: Path) -> None:
@@ -71,3 +76,34 @@ def test_the_machine_that_was_calibrated_for_least_counts() -> None:
     assert said.startswith("300 streams on each of 3 nodes are more than the 300 that b was calibrated for")
     assert "256 that a" in warning([Concurrency(900)], True, nodes)
     assert warning([Concurrency(900)], True, [NodeFacts("c")]) == ""
+
+
+def test_the_example_for_kubernetes_asks_for_as_many_nodes_as_it_makes() -> None:
+    """And in words that the command line knows, with a head that carries no load and pods that share no machine."""
+    job = needed("yaml").safe_load((ROOT / "examples" / "kuberay" / "rayjob.yml").read_text())["spec"]
+    _, command, _, *words = job["entrypoint"].split()
+    flags = [word for word in words if word.startswith("--")]
+    known = inside(command, "--help").stdout
+    assert flags
+    assert [flag for flag in flags if flag not in known] == []
+    (group,) = job["rayClusterSpec"]["workerGroupSpecs"]
+    assert int(words[words.index("--nodes") + 1]) == group["replicas"] == group["minReplicas"]
+    assert job["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (rule,) = group["template"]["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rule["labelSelector"]["matchLabels"] == group["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("name", ["docs/many-machines.md", "docs/databricks.md"])
+def test_what_the_docs_say_of_ray_on_spark_is_what_it_takes(name: str) -> None:
+    """Every argument of `setup_ray_cluster` that is shown is one of its own."""
+    text = (ROOT / name).read_text()
+    signature = inspect.signature(needed("ray.util.spark").setup_ray_cluster)
+    for call in re.findall(r"setup_ray_cluster\((\w+=.*)\)", text):
+        assert set(re.findall(r"(\w+)=", call)) <= set(signature.parameters)
+
+
+def test_serverless_compute_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4.1")
+    monkeypatch.setattr(on_ray, "_LOOPBACK", True)
+    words = ("http://127.0.0.1:9", "--model", "m", "--concurrency", "4", "--nodes", "2", "--out", tmp_path)
+    assert_refused(inside("run", *words), "serverless compute runs no Ray: use a cluster with Databricks Runtime ML")

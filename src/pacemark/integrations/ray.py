@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -57,6 +58,8 @@ def hired_on(nodes: int, address: str = "auto", tell: Callable[[str], None] = la
 
 def _joined(address: str, stack: contextlib.ExitStack) -> Any:
     """Ray, connected; where it was not before, `stack` disconnects it. Raises BadInput."""
+    if os.environ.get("DATABRICKS_RUNTIME_VERSION", "").startswith("client."):
+        raise BadInput("--nodes: serverless compute runs no Ray: use a cluster with Databricks Runtime ML")
     if find_spec("ray") is None:
         raise BadInput("--nodes needs Ray: install pacemark with its extra `ray` on every machine")
     if "://" in address:
