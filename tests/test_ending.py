@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -238,13 +239,24 @@ def test_a_soft_limit_is_raised_as_far_as_need_be() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-        machine.room_for(300, 1)
+        machine.room_for(300, workers=1)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300 + machine.OWN_FILES
         assert machine.most_streams(100) == 100
         with pytest.raises(BadInput, match="ports"):
-            machine.room_for(70_000, 100_000)
+            machine.room_for(70_000, workers=100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_embedded_endpoint_takes_two_files_for_a_stream(tmp_path: Path) -> None:
+    words = ("run", "sim:demo", "--concurrency", 300, "--requests", 300, *SHORT[4:])
+    done = shell('ulimit -n 500; exec "$@"', *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "need 640" in done.stderr
+    done = shell('ulimit -Sn 200; exec "$@"', *words, cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stderr  # a loaded machine may make the level invalid
+    assert "Traceback" not in done.stderr
+    assert json.loads((only_run(tmp_path / "runs") / "summary.json").read_bytes())["levels"][0]["errors"] == {}
 
 
 def test_a_file_named_as_a_module_of_the_library_harms_nobody(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_how_long_to_wait(text: float | str, seconds: float) -> None:
         ({"wait": True}, "--wait True"),
         ({"stall_timeout": 0}, "--stall-timeout 0: must be a number above 0"),
         ({"workers": "many"}, "--workers 'many' is neither a number nor auto"),
+        ({"workers": 10**6}, "--workers 1000000: this machine has CPUs for"),
         ({"budget": "ttft < 5"}, "in the budget"),
         ({"extra_body": [1]}, "not a JSON object"),
         ({"extra_body": {"a": object()}}, "cannot be written as JSON"),

@@ -14,6 +14,7 @@ from pacemark.errors import BadInput
 
 OWN_FILES = 40
 """File descriptors that a process of ours needs besides its connections."""
+WORKERS_PER_CPU = 16
 STREAMS_PER_WORKER = 512
 """What one worker carries at 50 tokens/s per stream with room to spare (docs/accuracy.md)."""
 
@@ -25,19 +26,21 @@ def make_room(target: str, streams: Sequence[int], rates: Sequence[float], given
         return
     workers = int(given["workers"]) if given["workers"].isdecimal() else None
     capped = given["max_in_flight"] if max(rates) > 0 else 0
-    if (most := max(*streams, capped)) > 0:  # the embedded endpoint holds them all in one process
-        room_for(most, 1 if target.startswith("sim:") else workers or None)
+    if (most := max(*streams, capped)) > 0:
+        room_for(most, target, workers or None)
     elif 0 < max(rates) < float("inf"):
         most_streams(int(min(max(rates) * 60, 1e6)))
 
 
-def room_for(streams: int, workers: int | None = None) -> None:
-    """Make sure that `streams` connections can be open at once, spread over `workers`; None: as many as pacemark takes.
+def room_for(streams: int, target: str = "", workers: int | None = None) -> None:
+    """Make sure that `streams` connections to `target` can be open at once, spread over `workers`; None: as many as
+    pacemark takes. The embedded endpoint holds all of them in one process, each by two descriptors.
 
     A soft limit on open files is raised as far as the hard one allows; worker processes inherit it. Raises BadInput
     where that is too little, or where there are fewer ports than connections.
     """
-    each = math.ceil(streams / (workers or workers_for(streams)))
+    embedded = target.startswith("sim:")
+    each = 2 * streams if embedded else math.ceil(streams / (workers or workers_for(streams)))
     files = _files(each + OWN_FILES)
     if files < each + OWN_FILES:
         raise BadInput(
@@ -72,6 +75,23 @@ def _files(wanted: int) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+OPEN_MAX = 10_240
+"""What macOS lets a process have where its hard limit says that there is none."""
+
+
+def allow_files() -> None:
+    """Raise the limit on open files of this process as far as this system does."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (hard, OPEN_MAX):
+        if most > soft or most == resource.RLIM_INFINITY:
+            with contextlib.suppress(OSError, ValueError):
+                return resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _ports() -> int:
     try:
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
@@ -83,6 +103,11 @@ def _ports() -> int:
 def workers_for(streams: float) -> int:
     """Worker processes for so many streams: as they need, and no more than leave a core to the rest of the machine."""
     return max(1, min(cpus() - 1, math.ceil(streams / STREAMS_PER_WORKER)))
+
+
+def most_workers() -> int:
+    """Worker processes beyond which they would only be in each other's way."""
+    return WORKERS_PER_CPU * cpus()
 
 
 def boot_id() -> str:

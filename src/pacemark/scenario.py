@@ -17,7 +17,7 @@ import msgspec
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.errors import BadInput
-from pacemark.machine import STREAMS_PER_WORKER, workers_for
+from pacemark.machine import STREAMS_PER_WORKER, most_workers, workers_for
 from pacemark.pace import Arrivals, Concurrency, Load, Rate
 from pacemark.summary import Asked
 from pacemark.traffic import Recording as Recording
@@ -397,9 +397,14 @@ def _workers(value: int | str, loads: Sequence[Load], nodes: int) -> int:
         streams = max((load.value * (1 if isinstance(load, Concurrency) else 5) for load in loads), default=1)
         return max(1, math.ceil(streams / nodes / STREAMS_PER_WORKER)) if nodes else workers_for(streams)
     try:
-        return at_least("--workers", int(value), 1)
+        count = at_least("--workers", int(value), 1)
     except ValueError:
         raise BadInput(f"--workers {value!r} is neither a number nor auto") from None
+    if not nodes and count > (most := most_workers()):
+        raise BadInput(
+            f"--workers {count}: this machine has CPUs for {most} at the very most; auto takes what is needed"
+        )
+    return count
 
 
 def labelled(words: Words) -> dict[str, str]:

@@ -129,7 +129,7 @@ class NodeAgent:
                 for past in [level for level in self._lags if level < command.level - 1]:
                     del self._lags[past]
                 if isinstance(command.load, Concurrency):
-                    room_for(-(-command.load.value // nodes), len(self._fleet.workers))
+                    room_for(-(-command.load.value // nodes), workers=len(self._fleet.workers))
             self._fleet.send(command)
         except PacemarkError as error:
             return str(error)

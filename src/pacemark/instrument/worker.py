@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ from pacemark.instrument.clock import stamp_reads
 from pacemark.instrument.commands import Finish, Setup, decode_command
 from pacemark.instrument.generator import LoadGenerator
 from pacemark.instrument.reader import read
+from pacemark.machine import allow_files
 
 
 async def _work(control: socket.socket, raw: socket.socket, reader: int) -> None:
@@ -93,23 +93,10 @@ def _start_reader(theirs: socket.socket, results: socket.socket, *others: socket
     os._exit(code)
 
 
-OPEN_MAX = 10_240
-"""What macOS lets a process have where its hard limit says that there is none."""
-
-
-def _allow_files() -> None:
-    """Raise the limit on open files as far as this system does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for most in (hard, OPEN_MAX):
-        if most > soft or most == resource.RLIM_INFINITY:
-            with contextlib.suppress(OSError, ValueError):
-                return resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
 def main() -> None:
     """Entry of a worker process."""
     control, results = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
-    _allow_files()
+    allow_files()
     raw, theirs = socket.socketpair()
     reader = _start_reader(theirs, results, control, raw)
     theirs.close()

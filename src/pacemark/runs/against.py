@@ -55,7 +55,7 @@ def measured_against(where: str, baseline: Path, conditions: Sequence[Condition]
     scenario = _order(where, record, levels, options)
     streams = max((x.load.value for x in levels if isinstance(x.load, Concurrency)), default=0)
     if streams and not scenario.settings.nodes:
-        room_for(streams, 1 if where.startswith("sim:") else scenario.settings.workers)
+        room_for(streams, where, scenario.settings.workers)
 
     def drive(bench: Bench) -> None:
         end_s = monotonic() + longest_s

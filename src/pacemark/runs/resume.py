@@ -132,7 +132,7 @@ def _order(record: RunRecord, anew: Anew) -> Scenario:
     settings = msgspec.structs.replace(settings, seed_given=False)
     streams = max((load.value for load in order.loads if isinstance(load, Concurrency)), default=0)
     if streams and not settings.nodes:
-        room_for(streams, 1 if target.startswith("sim:") else settings.workers)
+        room_for(streams, target, settings.workers)
     return msgspec.structs.replace(order, target=target, access=access, settings=settings)
 
 

@@ -60,9 +60,8 @@ def contested(
         entrant = Entrant(name=name, target=target, price_per_hour=prices[n] if prices else None)
         game.seats.append(_Seat(entrant, _alike(ordered(target, goal, own), seed), own))
     if streams := max((x.value for x in loads if isinstance(x, Concurrency)), default=0):
-        room_for(
-            streams, min(1 if s.scenario.target.startswith("sim:") else s.scenario.settings.workers for s in game.seats)
-        )
+        for seat in game.seats:
+            room_for(streams, seat.scenario.target, seat.scenario.settings.workers)
     try:
         game.play()
     finally:

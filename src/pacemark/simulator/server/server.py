@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from pacemark.errors import BadInput, PacemarkError
+from pacemark.machine import allow_files
 from pacemark.simulator.server.access import Access
 from pacemark.simulator.server.databricks import PATHS, Databricks
 from pacemark.simulator.server.faults import Fault, Faults
@@ -42,6 +43,7 @@ def run(options: ServerOptions) -> None:
     """
     import uvloop  # Only here: importing this module must not touch anybody's event loop.
 
+    allow_files()
     with _tls(options) as (context, ca_file), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Server(options, context, ca_file).serve())
 
