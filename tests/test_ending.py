@@ -216,8 +216,18 @@ def test_the_first_of_several_failures_to_store_is_told() -> None:
         finally:
             raise OSError(5, "Input/output error")
 
+    def refuse() -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise BadInput("--out here: cannot write there") from None
+
     with pytest.raises(RunFailed, match=r"below here: No space left on device;"), ending.storing("here"):
         fail_twice()
+    with pytest.raises(RunFailed, match=r"Read-only file system; copy it to a folder"), ending.storing("here"):
+        raise OSError(30, "Read-only file system")
+    with pytest.raises(BadInput, match="cannot write there"), ending.storing("here"):
+        refuse()
     with pytest.raises(FileNotFoundError), ending.storing("here"):
         raise FileNotFoundError(2, "No such file")
 

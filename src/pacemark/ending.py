@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from pacemark.errors import RunFailed
+from pacemark.errors import BadInput, RunFailed
 from pacemark.reporting.ascii import degrade
 
 _AGAIN_S = 0.25
@@ -139,10 +139,14 @@ def storing(out: str) -> Iterator[None]:
     """A run that cannot be written any further ends as RunFailed, which says where what there is can be found."""
     try:
         yield
+    except BadInput:  # which says by itself what cannot be written
+        raise
     except Exception as error:
         if reason := _unwritten(error):
             advice = "nothing was measured; name another place: --out"
-            if os.path.isdir(out):
+            if "read-only" in reason.lower():
+                advice = "copy it to a folder that you may write to, and go on there"
+            elif os.path.isdir(out):
                 advice = f"once there is room, `pacemark resume {out}` goes on, and `pacemark report {out}` tells what "
                 advice += "was stored until then"
             raise RunFailed(f"the run cannot be written below {out}: {reason}; {advice}") from None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
-from pacemark.errors import BadInput
+from pacemark.errors import BadInput, PacemarkError, RunFailed
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -19,6 +23,25 @@ def write_whole(path: Path, data: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def legible(file: Path) -> Iterator[None]:
+    """For reading `file` within: where it holds something else than was stored there, BadInput says so."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise BadInput(f"{file} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+_NO_PLACE = {errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+
+
+def unwritable(out: Path, error: OSError | sqlite3.Error) -> PacemarkError:
+    """Why there can be no run below `out`."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    text = f"--out {out}: cannot write there ({reason}); name a folder you may write to"
+    return (BadInput if isinstance(error, OSError) and error.errno in _NO_PLACE else RunFailed)(text)
 
 
 def held(folder: Path) -> int | None:

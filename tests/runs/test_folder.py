@@ -1,6 +1,7 @@
 """The run folder: what is written comes back, whatever happens to the writer."""
 
 import csv
+import errno
 import os
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pacemark.errors import BadInput
+from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency, Rate
 from pacemark.runs.export import export
 from pacemark.runs.folder import RunFolder
@@ -261,6 +262,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
         with pytest.raises(BadInput, match="--out"):
             RunFolder.create(out, "m", RUN)
+
+
+def test_a_place_where_nothing_may_be_written_is_no_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(RunFailed, match=r"--out .*: cannot write there \(Read-only file system\)") as said:
+        RunFolder.create(tmp_path, "m", RUN)
+    assert said.value.__context__ is None
 
 
 def test_the_newest_of_several_runs_is_opened(tmp_path: Path) -> None:

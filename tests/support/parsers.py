@@ -33,12 +33,13 @@ from pacemark.endpoint.description import caller_in, chunk_in, endpoint_in, prin
 from pacemark.endpoint.offered import models_in
 from pacemark.endpoint.prometheus import metrics_in
 from pacemark.errors import BadInput
+from pacemark.files import legible
 from pacemark.instrument.commands import Batch, decode_batch, encode_batch
 from pacemark.instrument.connection import Connection
 from pacemark.instrument.patience import failed, pause_s
 from pacemark.lengths import lengths
 from pacemark.runs.conclude import summed_up
-from pacemark.runs.folder import RunFolder, legible
+from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger
 from pacemark.runs.listing import stored_runs
 from pacemark.runs.record import read as read_record

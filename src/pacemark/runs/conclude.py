@@ -27,9 +27,10 @@ from pacemark.figures.health import health_of
 from pacemark.figures.level import LevelResult, sum_up
 from pacemark.figures.picture import LevelPicture, pictured
 from pacemark.figures.pooling import pooled
+from pacemark.files import legible
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting import warmup
-from pacemark.runs.folder import RunFolder, legible
+from pacemark.runs.folder import RunFolder
 from pacemark.runs.record import RunRecord, read, written
 from pacemark.runs.run import Run
 from pacemark.runs.serverside import server_run, with_server

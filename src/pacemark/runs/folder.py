@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.errors import BadInput, RunFailed
-from pacemark.files import held, write_whole
+from pacemark.files import held, legible, unwritable, write_whole
 from pacemark.instrument.commands import PROBE_LEVEL, Body
 from pacemark.nodes import NodePart
 from pacemark.pace import Load
@@ -95,7 +95,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
-        """A new folder `<utc-time>-<slug>` under `out`. Raises BadInput where it cannot be made."""
+        """A new folder `<utc-time>-<slug>` under `out`. Raises BadInput where `out` is no place for one, RunFailed
+        where nothing may be written there."""
         name = folder_name(slug)
         try:
             for attempt in range(100):
@@ -111,10 +112,10 @@ class RunFolder:
             folder.write_run(run)
             folder._write_on()
             folder.begin_session()
+            return folder
         except (OSError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise BadInput(f"--out {out}: cannot write there ({reason}); name a folder you may write to") from None
-        return folder
+            refused = unwritable(out, error)
+        raise refused  # out here, for what failed says already what to do
 
     def _write_on(self) -> None:
         """Get ready to write; what was not committed when the last writer was killed never was."""
@@ -418,15 +419,6 @@ class RunFolder:
                 tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
             lags += lag
         return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
-
-
-@contextlib.contextmanager
-def legible(file: Path) -> Iterator[None]:
-    """For reading `file` within: where it holds something else than was stored there, BadInput says so."""
-    try:
-        yield
-    except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise BadInput(f"{file} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def _aside(level: int) -> int:
