@@ -18,6 +18,18 @@ from support.servers import DONE, MS, delta, event, raw, usage
 # --- arrival as an interval
 
 
+def test_a_wall_clock_that_is_set_forward_lets_nothing_come_before_it_was_asked_for() -> None:
+    parts = [ROLE, delta(content="a"), delta(content="b"), delta("stop"), DONE]
+    sizes = np.cumsum([len(p) for p in parts]).tolist()
+    hour = 3_600_000
+    x = understand(raw(b"".join(parts), list(zip([100, 150, 200 - hour, 210 - hour, 220 - hour], sizes, strict=True))))
+    assert ms(x.hi_ns) == [150, 150]
+    assert x.ended_ns == x.done_ns == 150 * MS
+    assert x.lag_ns.tolist() == [1000, 1000, ABSENT, ABSENT, ABSENT]
+    x = understand(raw(b"".join(parts), [(100 - hour, sizes[-1])]))
+    assert x.headers_ns == x.first_event_ns == x.ended_ns == x.sent_ns
+
+
 def test_an_event_alone_in_its_read_has_an_exact_time() -> None:
     x = understand(each_in_its_read(ROLE, delta(content="a"), delta(content="b"), delta("stop"), DONE))
     assert np.array_equal(x.lo_ns, x.hi_ns)

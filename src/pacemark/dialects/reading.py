@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from pacemark.dialects.calls import is_json
@@ -48,7 +49,7 @@ def understand(
     off) becomes the exchange's `error`; nothing is raised. `count_tokens` counts output where the server
     does not report usage, and shares it out where events hold several tokens. `json_answers`: look whether it is JSON.
     """
-    reads: Int64 = np.frombuffer(raw.reads, dtype=np.int64).reshape(-1, 3)
+    raw, reads = _in_order(raw, np.frombuffer(raw.reads, dtype=np.int64).reshape(-1, 3))
     body, ends = raw.body, reads[:, 2]
     if raw.encoding in ("gzip", "x-gzip", "deflate") and body:
         body, ends = _inflated(body, ends)
@@ -91,6 +92,20 @@ def understand(
         **_called(said, hi if streamed else None),
         json_answer=_json_answer(said) if json_answers and not error else ABSENT,
     )
+
+
+def _in_order(raw: RawExchange, reads: Int64) -> tuple[RawExchange, Int64]:
+    """The request and its reads, none of which came before the one before it or before the request was sent.
+
+    One can seem to: the kernel's stamps are of the wall clock, which may be set forward between a stamp and its read.
+    """
+    arrivals = np.maximum.accumulate(np.maximum(reads[:, 0], raw.sent_ns))
+    if np.array_equal(arrivals, reads[:, 0]):
+        return raw, reads
+    headers_ns = raw.headers_ns if raw.headers_ns == ABSENT else max(raw.headers_ns, raw.sent_ns)
+    raw = msgspec.structs.replace(raw, headers_ns=headers_ns, ended_ns=max(raw.ended_ns, int(arrivals[-1])))
+    lags = np.where(arrivals == reads[:, 0], reads[:, 1], ABSENT)
+    return raw, np.column_stack([arrivals, lags, reads[:, 2]])
 
 
 def _too_much(body: bytes) -> Said | None:
