@@ -48,12 +48,13 @@ def headline(summary: Summary) -> str:
 
 
 def conclusion(summary: Summary) -> str:
-    """The other points, a line each, and last the answer with what it rests on. The rest is in the report."""
+    """The other points, a line each, and last the answer with what it rests on. The rest is in the report, and the
+    reason of a doubt stood with the headline and under the table."""
     first, *others = statements(summary)
     if _of_points(first):
         first = replace(first, why=f"{first.why.partition('. ')[0].rstrip('.')}.")
     short = [replace(said, why="") if _of_points(said) else said for said in others if said.name != "fitted"]
-    return "\n".join(_paragraph(said) for said in (*short, first))
+    return "\n".join(_paragraph(said, reason=len(summary.levels) == 1) for said in (*short, first))
 
 
 def _of_points(said: Statement) -> bool:
@@ -61,9 +62,9 @@ def _of_points(said: Statement) -> bool:
     return said.name.split(",")[0] in ("lowest latency", "balanced", "highest throughput")
 
 
-def _paragraph(said: Statement, indent: str = "") -> str:
+def _paragraph(said: Statement, indent: str = "", *, reason: bool = True) -> str:
     name = f"{'doubtful' if said.doubt else 'recommended'} ({said.name})" if said.recommended else said.name
-    head = f"{name[:1].upper()}{name[1:]}: {said.text}{f'; suspect: {said.doubt}' if said.doubt else ''}."
+    head = f"{name[:1].upper()}{name[1:]}: {said.text}{f'; suspect: {said.doubt}' if said.doubt and reason else ''}."
     lines = [textwrap.fill(head, WIDTH, initial_indent=indent, subsequent_indent="  ")]
     if said.why:
         lines.append(textwrap.fill(said.why, WIDTH, initial_indent="    ", subsequent_indent="    "))
