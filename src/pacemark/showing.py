@@ -30,22 +30,18 @@ if TYPE_CHECKING:
 def searching(options: Options) -> Callable[[Step], None]:
     """Tells what each level of a search has shown, and what comes next."""
     from pacemark.reporting.progress import told
+    from pacemark.reporting.sparks import lies
 
     def tell(step: Step) -> None:
+        observe = options["observe"]
         if step.probe is not None:
             verdict = {True: "within", False: "beyond", None: "close to"}[step.probe.within]
-            options["observe"](told(f"  {verdict} the budget: {step.probe.why}"))
+            observe(told(f"  {verdict} the budget: {step.probe.why}"))
         if step.next is not None:
-            options["observe"](told(f"  next {step.next}: {step.why}{_bracket(step.low, step.high)}"))
+            where = lies(step.low, step.high)
+            observe(told(f"  next {step.next}: {step.why}{f'; the most lies {where}' if where else ''}"))
 
     return tell
-
-
-def _bracket(low: float | None, high: float | None) -> str:
-    """Where the answer lies as far as is known."""
-    if low is not None and high is not None:
-        return f"; the most lies between {low:.3g} and {high:.3g}"
-    return f"; the most lies above {low:.3g}" if low is not None else f"; below {high:.3g}" if high is not None else ""
 
 
 def listed(runs: Sequence[Listed]) -> None:

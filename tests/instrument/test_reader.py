@@ -195,7 +195,7 @@ def test_a_reader_killed_within_a_level_makes_it_invalid() -> None:
                     killed.append(time.monotonic())
                     os.kill(children(workers_of(bench)[0].pid)[0], signal.SIGKILL)
 
-            bench._observe = kill
+            bench.observe = kill
             with pytest.raises(RunFailed, match=r"its reader .* ended: signal 9"):
                 bench.measure(Concurrency(2))
             assert time.monotonic() - killed[0] < 10

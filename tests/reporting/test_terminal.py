@@ -1,5 +1,6 @@
 import contextlib
 import io
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pacemark.answers.curve import operating_points
+from pacemark.answers.step import Step
 from pacemark.pace import Concurrency
 from pacemark.reporting import terminal
 from pacemark.reporting.answer import search_of
-from pacemark.reporting.progress import Status
-from pacemark.summary import Figure, Find, Level, Reason, Spent, Summary
+from pacemark.reporting.progress import Status, told
+from pacemark.summary import Figure, Find, Level, Probe, Reason, Spent, Summary
 from support import samples
 from support.samples import known
 
@@ -315,6 +317,27 @@ def test_on_a_terminal_the_display_is_live_and_goes_away() -> None:
     assert "99 in flight" not in text
     assert "level 3 done" in text
     assert "\x1b[?25h" in text  # the cursor is back
+
+
+@pytest.mark.parametrize("unicode", [True, False])
+def test_the_live_view_draws_how_it_goes_and_where_the_answer_lies(unicode: bool) -> None:
+    written = io.TextIOWrapper(io.BytesIO(), "utf-8" if unicode else "latin-1", write_through=True)
+    console, clock = Console(file=written, force_terminal=True, width=80, height=24, color_system=None), Clock()
+    probe = Probe(Concurrency(8), True, "ttft p95 is 9 ms")
+    with terminal.Progress(console, clock) as progress:
+        progress.update(told("", Step(probe, 8.0, 33.0, Concurrency(16), "why", Spent(1, 1.0), None)))
+        for n in range(100):
+            clock.now += 1.0
+            progress.update(status(tokens_per_s=float(n), levels=None, remaining_s=None))
+    assert isinstance(written.buffer, io.BytesIO)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\r", written.buffer.getvalue().decode(written.encoding))
+    lines = [line for part in text.splitlines() for line in part.split("\r")]
+    assert max(map(len, lines)) <= 80
+    (spark,) = {line for line in lines if line.endswith(" 99.0 tok/s at most")}
+    assert len(spark) == 2 + 48 + len(" 99.0 tok/s at most")
+    (bracket,) = {line for line in lines if line.endswith("most between 8 and 33")}
+    assert bracket.startswith(f"  8 {'✓' if unicode else 'o'}")
+    assert "◆" in bracket if unicode else "*" in bracket
 
 
 def test_a_note_is_told_at_once_and_leaves_the_plain_lines_alone() -> None:

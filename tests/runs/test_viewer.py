@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 import pacemark
+from pacemark.answers.step import Step
 from pacemark.errors import BadInput
+from pacemark.pace import Concurrency
 from pacemark.reporting.live import live_script
+from pacemark.runs.folder import RunFolder
 from pacemark.runs.viewer import Viewer
-from pacemark.runs.watching import run_now, watched_folder
+from pacemark.runs.watching import SearchNow, run_now, watched_folder
+from pacemark.summary import Probe, Spent
 from support.inside import inside
 from support.needed import missing
 from support.waiting import wait_for
@@ -133,6 +138,20 @@ def test_the_page_in_a_browser(viewer: Viewer) -> None:
         assert [x for x in troubles if not x.startswith((f"http://127.0.0.1:{viewer.port}/", "data:,"))] == []
         assert Axe().run(page).response["violations"] == []
         browser.close()
+
+
+def test_a_search_shows_where_its_answer_lies(stored_run: Path) -> None:
+    first = Step(None, None, None, Concurrency(8), "to begin with", Spent(0, 0.0), None)
+    probe = Probe(Concurrency(8), True, "ttft p95 is 9 ms")
+    folder = RunFolder.again(stored_run)
+    folder.begin_session()
+    assert run_now(stored_run).search is None
+    for step in (first, replace(first, probe=probe, low=8.0, high=33.0, next=Concurrency(16), why="between")):
+        folder.add_step(step)
+    folder.close()
+    found = run_now(stored_run).search
+    said = "the most lies between 8 and 33; next concurrency 16: between"
+    assert found == SearchNow(8.0, 33.0, said, [(8.0, "met"), (16.0, "next")])
 
 
 def test_what_cannot_be_watched(viewer: Viewer, tmp_path: Path) -> None:

@@ -373,6 +373,7 @@ class _Search:
         low = high = None
         if self.readings:
             low, high = self.interval(believe(self.shaken(self.scatter())))
+            low = min(low, max(self.readings))  # nothing was seen above that
         self.observe(
             Step(
                 probe=self.probes[-1] if self.probes else None,

@@ -25,7 +25,7 @@ def live_page(token: str) -> str:
 @cache
 def live_script() -> str:
     """The chart library and the lines that draw the page."""
-    known = {"curve": _curve(), "series": _series(), "light": theme(), "dark": theme(dark=True)}
+    known = {"curve": _curve(), "search": _search(), "series": _series(), "light": theme(), "dark": theme(dark=True)}
     lines = _file("live.js").replace("KNOWN", msgspec.json.encode(known).decode())
     return drawing.bundled(lines)
 
@@ -43,6 +43,32 @@ def _curve() -> dict[str, Any]:
     return _fluid(alt.LayerChart(layer=layers, title="The curve so far", height=280))
 
 
+_STRIP = 64
+"""Height of the loads of a search."""
+
+
+def _search() -> dict[str, Any]:
+    """The loads that a search has tried, by what became of them, over a band where its answer lies."""
+    base = alt.Chart(alt.NamedData(name="tried"))
+    x = alt.X("load:Q", axis=alt.Axis(title="Load", format=",~r"), scale=alt.Scale(type="log", nice=False, padding=16))
+    kinds = {"met": "circle", "missed": "triangle-down", "open": "square", "next": "diamond"}
+    words = "{met: 'meets the budget', missed: 'misses it', open: 'too close to tell', next: 'comes next'}[datum.label]"
+    columns = alt.ExprRef("width < 420 ? 2 : 4")
+    legend = alt.Legend(title=None, orient="bottom", labelExpr=words, columns=columns)
+    shape = alt.Shape("status:N", scale=alt.Scale(domain=list(kinds), range=list(kinds.values())), legend=legend)
+    colour = alt.Color(
+        "status:N", scale=alt.Scale(domain=list(kinds), range=["#009e73", "#d55e00", GREY, "#56b4e9"]), legend=legend
+    )
+    told = [alt.Tooltip("load:Q", format=",.4~g"), alt.Tooltip("status:N")]
+    band = alt.Chart(alt.NamedData(name="band")).mark_rect(color="#009e73", opacity=0.18)
+    layers = [
+        band.encode(x=x, x2="high:Q", y=alt.value(0), y2=alt.value(_STRIP)),
+        base.mark_point(filled=True, size=130, opacity=1).encode(x=x, shape=shape, color=colour, tooltip=told),
+        base.mark_text(style="label", dy=-16).encode(x=x, text=alt.Text("load:Q", format=",.3~g")),
+    ]
+    return _fluid(alt.LayerChart(layer=layers, title="Where the answer lies: the band, at 95%", height=_STRIP))
+
+
 def _series() -> dict[str, Any]:
     base = alt.Chart(alt.NamedData(name="series"))
     x = alt.X("at:Q", axis=alt.Axis(title="Seconds ago"), scale=alt.Scale(domain=[-120, 0], nice=False))
@@ -50,13 +76,8 @@ def _series() -> dict[str, Any]:
     failed = base.transform_filter("datum.failed > 0").mark_rule(color="#d55e00", strokeWidth=3).encode(x=x)
     area = base.mark_area(interpolate="step", color=GREY, opacity=0.25).encode(x=x, y=y)
     line = base.mark_line(interpolate="step", strokeWidth=1.5).encode(x=x, y=y)
-    return _fluid(
-        alt.LayerChart(
-            layer=[area, line, failed],
-            title="The last two minutes, of answers that have ended; red: failures",
-            height=180,
-        )
-    )
+    title = alt.TitleParams("The last two minutes", subtitle="Of answers that have ended; red: failures")
+    return _fluid(alt.LayerChart(layer=[area, line, failed], title=title, height=180))
 
 
 def _fluid(chart: alt.LayerChart) -> dict[str, Any]:

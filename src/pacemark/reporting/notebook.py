@@ -14,7 +14,7 @@ from pacemark.reporting.charts.curve import main_chart
 from pacemark.reporting.terminal import answer
 from pacemark.summary import Summary
 
-__all__ = ["bundle", "fragment", "offline"]
+__all__ = ["bundle", "fragment", "offline", "picture"]
 
 _VERSION = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
 """Of Vega-Lite: major and minor."""
@@ -31,6 +31,11 @@ def bundle(summary: Summary) -> dict[str, Any]:
         "text/html": fragment(summary),
         "text/plain": answer(summary),
     }
+
+
+def picture(summary: Summary) -> dict[str, Any]:
+    """The chart alone, while a run goes on."""
+    return _drawn(main_chart(summary))
 
 
 def fragment(summary: Summary) -> str:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
+from pacemark.answers.step import Step
 from pacemark.reporting.progress import Progress, Status
 from pacemark.reporting.rows import heading, level_row
+from pacemark.reporting.sparks import bracket
 from pacemark.reporting.words import plain
+from pacemark.summary import Level, Probe, Summary
 from pacemark.units import number
 
 __all__ = ["Cell", "observing"]
@@ -38,41 +41,70 @@ def _in_notebook() -> bool:
 
 
 class Cell:
-    """What stands below a notebook's cell: a row for each level that has ended, and the moment below them.
+    """What stands below a notebook's cell: a row for each level that has ended, the moment below them, and the curve.
+    Of a search it is told where its answer lies, and no curve.
 
-    The output is replaced and not added to, so a saved notebook keeps the rows alone.
+    The outputs are replaced and not added to, so a saved notebook keeps the rows and the curve alone. The curve is
+    drawn when a level has ended, in the ramp of the next one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives seconds."""
         self._clock = clock
         self._lines: list[str] = []
-        self._rows = 0
+        self._levels: list[Level] = []
+        self._probes: list[Probe] = []
+        self._step: Step | None = None
         self._shown_s = float("-inf")
-        self._handle: Any = None
+        self._rows = Output()
+        self._curve = Output()
 
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
+        if status.step is not None:
+            self._step = status.step
+            self._probes += [status.step.probe] if status.step.probe is not None else []
+            return
         if status.note:
             self._lines.append(plain(status.note))
         elif status.ended is not None:
-            self._lines += [] if self._rows else [heading(status.ended)]
+            self._lines += [] if self._levels else [heading(status.ended)]
             self._lines.append(level_row(status.ended))
-            self._rows += 1
+            self._levels.append(status.ended)
         elif self._clock() - self._shown_s < _EVERY_S:
             return
         self._shown_s = self._clock()
-        moment = [] if status.note or status.ended is not None else [_moment(status)]
-        self._show("\n".join([*self._lines, *moment]))
+        moment = [] if status.note or status.ended is not None else [_moment(status), *self._bracket()]
+        text = "\n".join([*self._lines, *moment])
+        self._rows.show({"text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"})
+        if status.ended is not None and status.ended.asked is None and self._step is None:
+            self._draw()
 
-    def _show(self, text: str) -> None:
+    def _bracket(self) -> list[str]:
+        """Where the answer of a search lies."""
+        return [] if self._step is None else [bracket(self._step, self._probes)]
+
+    def _draw(self) -> None:
+        """The curve of the levels that have ended, in the forms that a run has of it."""
+        from pacemark.reporting.notebook import picture
+
+        self._curve.show(picture(Summary(target={}, workload={}, levels=self._levels)))
+
+
+class Output:
+    """One output of a notebook's cell, which is replaced each time."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, forms: dict[str, Any]) -> None:
+        """Show something, given by its MIME types."""
         from IPython.display import display
 
-        shown = {"text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"}
         if self._handle is None:
-            self._handle = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(forms, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
-            self._handle.update(shown, raw=True)
+            self._handle.update(forms, raw=True)
 
 
 def _moment(status: Status) -> str:

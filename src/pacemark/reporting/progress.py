@@ -6,14 +6,17 @@ Whoever measures imports `Status` from here, so rich is imported only once somet
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from pacemark.answers.step import Step
 from pacemark.pace import Concurrency, Load
 from pacemark.reporting.rows import heading, level_row
-from pacemark.summary import Level
+from pacemark.reporting.sparks import bracket, sparkline
+from pacemark.summary import Level, Probe
 from pacemark.units import number
 
 if TYPE_CHECKING:
@@ -45,15 +48,19 @@ class Status:
     """A line for the user, told once; all else of such a status is of no account while it is `preparing`."""
     ended: Level | None = None
     """The level that has just ended."""
+    step: Step | None = None
+    """What a search has learned; all else of such a status is of no account."""
 
 
-def told(text: str) -> Status:
-    """A line for the user, as a status."""
-    return Status(0, None, Concurrency(1), "preparing", 0.0, None, None, 0, 0, 0, text)
+def told(text: str, step: Step | None = None) -> Status:
+    """A line for the user, or what a search has learned, as a status."""
+    return Status(0, None, Concurrency(1), "preparing", 0.0, None, None, 0, 0, 0, text, step=step)
 
 
 _PLAIN_EVERY_S = 15.0
 _LIVE_EVERY_S = 0.2
+_SPARK_S = 48
+"""Seconds that the sparkline goes back, with a letter for each."""
 
 
 class Progress:
@@ -85,6 +92,11 @@ class Progress:
         self._rows: list[str] = []
         """That the table will replace."""
         self._row_s = self._shown_s
+        self._speeds: deque[float] = deque(maxlen=_SPARK_S)
+        """Output tokens/s, one for each second."""
+        self._spark_s = self._shown_s
+        self._step: Step | None = None
+        self._probes: list[Probe] = []
 
     def __enter__(self) -> Self:
         """Take over the last lines of the terminal, if it is one."""
@@ -106,6 +118,8 @@ class Progress:
 
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
+        if status.step is not None:
+            return self._learn(status.step)
         if status.note:
             return self.note(status.note)
         if status.ended is not None:
@@ -113,11 +127,18 @@ class Progress:
         stage = (status.level_index, status.load, status.phase)
         now = self._clock()
         if self._live is not None:
+            if now - self._spark_s >= 1.0:
+                self._spark_s = now
+                self._speeds.append(status.tokens_per_s or 0.0)
             if stage != self._shown or now - self._shown_s >= _LIVE_EVERY_S:
                 self._shown, self._shown_s = stage, now
                 self._live.update(self._drawn(status), refresh=True)
         elif now - self._shown_s >= _PLAIN_EVERY_S:
             self.note(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
+
+    def _learn(self, step: Step) -> None:
+        self._step = step
+        self._probes += [step.probe] if step.probe is not None else []
 
     def _row(self, level: Level, *, searching: bool) -> None:
         short = self._clock() - self._row_s < _PLAIN_EVERY_S
@@ -134,9 +155,21 @@ class Progress:
         from rich.console import Group
         from rich.text import Text
 
-        most = max(1, self._console.height - 6)
+        most = max(1, self._console.height - 8)
         shown = [*self._rows[:1], *self._rows[1:][-most:]]
-        return Group(*(Text(row, no_wrap=True, overflow="crop") for row in shown), _live_view(status))
+        lines = [*shown, _live_view(status), *(self._pictures() if status.phase != "reporting" else [])]
+        return Group(*(Text(x, no_wrap=True, overflow="crop") if isinstance(x, str) else x for x in lines))
+
+    def _pictures(self) -> list[str]:
+        """How the rate went, and where the answer of a search lies, a line each, in 80 columns."""
+        plain = not (self._console.encoding or "").lower().startswith("utf")
+        found = []
+        if len(self._speeds) > 1:
+            top = f"{number(max(self._speeds))} tok/s" if any(self._speeds) else "tok/s"
+            found.append(f"  {sparkline(self._speeds, plain=plain)} {top} at most")
+        if self._step is not None and (line := bracket(self._step, self._probes, plain=plain)):
+            found.append(f"  {line}")
+        return found
 
     def note(self, text: str) -> None:
         """A line that stays, above the live display: a finished level, a probe and its verdict."""

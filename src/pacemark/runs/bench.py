@@ -81,7 +81,7 @@ class Bench:
         self.workload = workload
         self.settings = settings
         self._count_tokens = count_tokens
-        self._observe = observe
+        self.observe = observe
         self._dialect = DIALECTS[target.api]
         self._head = target.head(self._path)
         self._source, self._rows = source, rows
@@ -243,7 +243,7 @@ class Bench:
 
     def tell(self, line: str) -> None:
         """Tell the user something, once."""
-        self._observe(self.teller.note(self._level, self.target.redacted(line)))
+        self.observe(self.teller.note(self._level, self.target.redacted(line)))
 
     def _pause(self, seconds: float) -> None:
         end_ns = monotonic_ns() + int(seconds * 1e9)
@@ -289,9 +289,9 @@ class Bench:
             window = Window(start_ns, min(end_ns, monotonic_ns()) if start_ns else 0)
             result = self._conclude(level, window, ended_by)
         if line := level.doubts.afterthought(result.health.reconnects):
-            self._observe(self.teller.note(level.number, line, load))
+            self.observe(self.teller.note(level.number, line, load))
         if self.teller.levels != 1:  # one level alone is told as a whole in a moment
-            self._observe(self.teller.ended(level.number, msgspec.structs.replace(result.level, asked=self._asked)))
+            self.observe(self.teller.ended(level.number, msgspec.structs.replace(result.level, asked=self._asked)))
         self.rules.ended(result)
         return result
 
@@ -346,7 +346,7 @@ class Bench:
 
     def finish(self, drain: bool = True) -> list[LevelResult]:
         """Let requests in flight end, so that what the server counted is what was recorded. All levels' results."""
-        self._observe(self.teller.reporting(self._level))
+        self.observe(self.teller.reporting(self._level))
         grace_s = min(self.settings.timeout_s, max(10.0, 3 * self._latency_s)) if drain else 0.0
         for batch in self._workers.finish(drain, grace_s):
             self._take(batch)
@@ -421,7 +421,7 @@ class Bench:
             self.listen(min(0.05, max(0.001, left_s)))
             beats = self._workers.beats
             number, load, page, *_ = level
-            self._observe(self.teller.status(number, load, phase, page, beats, end_ns, self._latency_s))
+            self.observe(self.teller.status(number, load, phase, page, beats, end_ns, self._latency_s))
 
     def listen(self, timeout_s: float = 0.05) -> None:
         """Take in what the workers and the endpoint say; to be called often, while the bench rests too."""

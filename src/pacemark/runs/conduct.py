@@ -127,6 +127,11 @@ def search_on(bench: Bench, folder: RunFolder, record: RunRecord, goal: Search, 
     closed = goal.load == "concurrency"
     known = [x for x in bench.results if isinstance(x.load, Concurrency) == closed]
 
+    def learned(step: Step) -> None:
+        folder.add_step(step)
+        bench.observe(told("", step))
+        tell(step)
+
     def drive() -> None:
         found = search_for(
             bench.measure,
@@ -137,7 +142,7 @@ def search_on(bench: Bench, folder: RunFolder, record: RunRecord, goal: Search, 
             precision=goal.within,
             most=goal.most,
             allowance=allowance,
-            observe=tell,
+            observe=learned,
             known=known,
             rest=bench.rest,
         )

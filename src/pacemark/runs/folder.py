@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.answers.step import Step
 from pacemark.errors import BadInput, RunFailed
 from pacemark.files import held, legible, unwritable, write_whole
 from pacemark.instrument.commands import PROBE_LEVEL, Body
@@ -246,6 +247,11 @@ class RunFolder:
         self._db.execute(
             "INSERT INTO server VALUES (?, ?)", (max(level, self._first_level), msgspec.json.encode(scrape).decode())
         )
+
+    def add_step(self, step: Step) -> None:
+        """Keep what a search has learned; numbers may be numpy's."""
+        text = msgspec.json.encode(step, enc_hook=lambda number: number.item()).decode()
+        self._db.execute("INSERT INTO search VALUES (?)", (text,))
 
     def commit(self, at_once: bool = False) -> None:
         """Make what was added last, at most every COMMIT_S seconds unless `at_once`.

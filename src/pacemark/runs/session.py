@@ -24,6 +24,8 @@ __all__ = ["Session", "begin", "sessions"]
 _TABLE = "CREATE TABLE IF NOT EXISTS session (first_level INTEGER, first_sight INTEGER, boot TEXT, started TEXT)"
 _SERVER = "CREATE TABLE IF NOT EXISTS server (level INTEGER, scrape TEXT)"
 """Looks at the server's metrics, by the level that ran or was about to."""
+_SEARCH = "CREATE TABLE IF NOT EXISTS search (step TEXT)"
+"""What a search has learned, step by step."""
 _NO_END = 1 << 62
 _BLOCK = 10_000
 """Rows that are fetched at once."""
@@ -123,8 +125,8 @@ class Session:
 
 def begin(db: sqlite3.Connection, first_level: int, now: str) -> None:
     """Note that a session begins, on this start of the machine."""
-    db.execute(_TABLE)
-    db.execute(_SERVER)
+    for table in (_TABLE, _SERVER, _SEARCH):
+        db.execute(table)
     if first_level and not db.execute("SELECT 1 FROM session").fetchone():  # begun before sessions were noted
         db.execute("INSERT INTO session VALUES (0, 1, '', '')")
     (looks,) = db.execute("SELECT coalesce(max(rowid), 0) FROM endpoint").fetchone()

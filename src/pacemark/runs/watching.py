@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from pacemark.answers.step import Step
 from pacemark.errors import BadInput
-from pacemark.pace import Load
+from pacemark.pace import Load, sought
+from pacemark.reporting.sparks import lies
 from pacemark.reporting.words import plain
 from pacemark.runs.folder import RunFolder
 
@@ -47,6 +49,18 @@ class LevelNow(msgspec.Struct, frozen=True):
     latency_ms_p50: float | None
 
 
+class SearchNow(msgspec.Struct, frozen=True):
+    """What a search knows; loads as it looks along them."""
+
+    low: float | None
+    high: float | None
+    """Between which the answer lies with 95% probability; None where nothing is known of that side."""
+    said: str
+    """The same in words, and what comes next."""
+    tried: list[tuple[float, str]]
+    """Loads, and whether each met the budget: met, missed or open; the last may be next."""
+
+
 class Standing(msgspec.Struct, frozen=True):
     """A run at one moment."""
 
@@ -67,6 +81,8 @@ class Standing(msgspec.Struct, frozen=True):
     """How idle the cores were that the client may use."""
     series: list[tuple[float, float, int]]
     """Seconds before now, output tokens/s, failures: one entry a second, by the ends of the requests."""
+    search: SearchNow | None
+    """None where nothing is searched for, or nothing known yet."""
 
 
 def watched_folder(path: Path) -> Path:
@@ -115,7 +131,29 @@ def _standing(db: sqlite3.Connection, run: dict[str, Any]) -> Standing:
         stall_ms=max((row[1] for row in beats), default=0) / 1e6 if beats else None,
         idle_share=float(np.median(idle)) if idle else None,
         series=series,
+        search=_search(db),
     )
+
+
+_STATUS = {True: "met", False: "missed", None: "open"}
+
+
+def _search(db: sqlite3.Connection) -> SearchNow | None:
+    """The steps of a search; older runs did not store them."""
+    try:
+        rows = db.execute("SELECT step FROM search ORDER BY rowid").fetchall()
+    except sqlite3.OperationalError:
+        return None
+    steps = [msgspec.json.decode(text, type=Step) for (text,) in rows]
+    if not steps:
+        return None
+    last, probes = steps[-1], [step.probe for step in steps if step.probe is not None]
+    tried = [(float(sought(probe.load)), _STATUS[probe.within]) for probe in probes]
+    tried += [(float(sought(last.next)), "next")] if last.next is not None else []
+    where = lies(last.low, last.high)
+    parts = [f"the most lies {where}"] if where else []
+    parts += [f"next {last.next}: {last.why}"] if last.next is not None else [last.why]
+    return SearchNow(last.low, last.high, plain("; ".join(part for part in parts if part)), tried)
 
 
 def _ended(run: dict[str, Any]) -> str | None:

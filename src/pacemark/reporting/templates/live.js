@@ -8,16 +8,18 @@ let last = null;
 const number = (x) => (x === null ? "-" : Math.abs(x) >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
 const seconds = (x) => (x === null ? "" : `, ${Math.round(x)} s left`);
 
-async function draw(name, data, rows) {
-  if (!rows.length) return;
+async function draw(name, sets) {
+  if (!Object.values(sets)[0].length) return;
   if (!views[name]) {
     const config = dark.matches ? known.dark : known.light;
-    const spec = { ...known[name], config, datasets: { [data]: rows } };
+    const spec = { ...known[name], config, datasets: sets };
     views[name] = vegaEmbed(at(name), spec, { renderer: "svg", actions: false, ast: true }).then((drawn) => drawn.view);
   }
-  await (await views[name]).data(data, rows).runAsync();
+  const view = await views[name];
+  for (const [data, rows] of Object.entries(sets)) view.data(data, rows);
+  await view.runAsync();
   const svg = at(name).querySelector("svg");
-  svg.setAttribute("aria-label", known[name].title);
+  svg.setAttribute("aria-label", known[name].title.text ?? known[name].title);
   for (const group of svg.querySelectorAll("[role=graphics-symbol]:not([aria-label])")) {
     group.removeAttribute("role"); // it says nothing; the marks in it do
     group.removeAttribute("aria-roledescription");
@@ -44,7 +46,7 @@ function show(state) {
   last = state;
   const level = state.levels.at(-1);
   at("title").textContent = state.title;
-  at("goal").textContent = state.goal;
+  at("goal").textContent = state.search ? `${state.goal}: ${state.search.said}` : state.goal;
   document.title = `pacemark: ${state.ended ?? "live"}: ${state.title}`;
   const of = state.expected ? ` of ${state.expected}` : "";
   at("now").textContent = state.ended
@@ -64,12 +66,21 @@ function show(state) {
   const drawn = state.levels
     .map((x, n) => ({ ...x, n, tokens: x.output_tokens_per_s, latency: x.latency_ms_p50, short: x.load.split(" ").at(-1) }))
     .filter((x) => x.tokens !== null && x.latency !== null);
-  draw("curve", "levels", drawn);
-  draw("series", "series", state.series.map(([ago, tokens, failed]) => ({ at: -ago, tokens, failed })));
+  draw("curve", { levels: drawn });
+  draw("series", { series: state.series.map(([ago, tokens, failed]) => ({ at: -ago, tokens, failed })) });
+  if (state.search) search(state.search);
   const head = ["Load", "State", "tokens/s", "TTFT p50, ms", "TTFT p95, ms", "Latency p50, ms", "Requests", "Failed"];
   const cells = (x) => [x.load, x.phase, number(x.output_tokens_per_s), number(x.ttft_ms_p50), number(x.ttft_ms_p95),
     number(x.latency_ms_p50), String(x.completed), String(x.failed)];
   at("levels").replaceChildren(row("th", head), ...state.levels.map((x) => row("td", cells(x))));
+}
+
+function search({ low, high, tried }) {
+  const loads = tried.map(([load]) => load);
+  const known = low !== null || high !== null;
+  const band = known ? [{ load: low || Math.min(...loads), high: high ?? Math.max(...loads) }] : [];
+  at("searched").hidden = !loads.length;
+  draw("search", { tried: tried.map(([load, status]) => ({ load, status })), band });
 }
 
 async function poll() {
