@@ -51,7 +51,7 @@ TWINS = {
     # The API has the words of the commands; what it calls may have them too.
     "compare", "find", "run", "together",
     # One for each dialect, or for each kind of file.
-    "SCHEMA", "body", "read", "schema", "tools",
+    "SCHEMA", "attach", "body", "read", "schema", "tools",
     # Short names for types of arrays, and bounds that each module has for itself.
     "Floats", "Mask", "LONGEST_S", "LOOK_NS", "PROBES", "READ_BYTES", "WIDTH",
     # Verbs, each of what its own module is about.

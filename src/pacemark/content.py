@@ -54,6 +54,15 @@ class Traffic(msgspec.Struct, frozen=True):
     """There where requests were turns of conversations."""
 
 
+class Upload(msgspec.Struct, frozen=True):
+    """How the requests of a window were sent, where they are large."""
+
+    bytes: float
+    """Mean size of a request."""
+    time_ms: Distribution
+    """From its first byte to its last, as they were handed to the kernel. A latency begins with the last."""
+
+
 class Reasoning(msgspec.Struct, frozen=True):
     """The answers of a window that the model thought before, as far as that is known."""
 

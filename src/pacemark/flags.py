@@ -85,6 +85,11 @@ SHARED: dict[str, tuple[Any, Any]] = {
         "requests",
     ),
     "system_prompt": (Annotated[str, _flag(metavar="FILE", help="Text that opens every request.")], ""),
+    "images": (
+        Annotated[str, _flag(metavar="2x512x512[:jpeg]", help="Images beside every prompt: drawn, as PNG.")],
+        "",
+    ),
+    "audio": (Annotated[str, _flag(metavar="10s", help="Audio beside every prompt: synthesised, as WAV.")], ""),
     "tools": (Annotated[str, _flag(metavar="FILE", help="Tools that answers may call, as OpenAI's JSON list.")], ""),
     "tool_choice": (
         Annotated[str, _flag(metavar="auto|none|required|NAME", help="Whether they are to; the server's own if not.")],
@@ -220,7 +225,7 @@ ACCESS = "api_key_env header ca_file insecure profile tokenizer extra_body"
 PROCESS = "arrivals burstiness"
 TRAFFIC = (
     "prefix_tokens prefix_groups prefix_zipf prime system_prompt turns think_time history concurrency_of "
-    "tools tool_choice response_format"
+    "images audio tools tool_choice response_format"
 )
 READING = "key unit block_tokens spans"
 """How a file of requests or a trace is to be read, where it cannot tell."""

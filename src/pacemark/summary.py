@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from pacemark.content import Cached as Cached
-from pacemark.content import JsonAnswers, Reasoning, ToolCalls
+from pacemark.content import JsonAnswers, Reasoning, ToolCalls, Upload
 from pacemark.content import Sizes as Sizes
 from pacemark.content import Traffic as Traffic
 from pacemark.content import Turns as Turns
@@ -201,6 +201,8 @@ class Level(msgspec.Struct, frozen=True):
     """Events without a meaning that were passed over; there where there were some."""
     traffic: Traffic | msgspec.UnsetType = msgspec.UNSET
     """There where it is known what each request was made to be."""
+    upload: Upload | msgspec.UnsetType = msgspec.UNSET
+    """There where requests are large."""
     connections: Connections | msgspec.UnsetType = msgspec.UNSET
     """There where two or more carried enough requests to tell."""
     served: list[ByModel] | msgspec.UnsetType = msgspec.UNSET

@@ -15,6 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.sights import Scrape as Scrape
+from pacemark.sights import Sight as Sight
+from pacemark.sights import Watch as Watch
+from pacemark.sights import Window as Window
+
 ABSENT = -1
 """Stands for a time or a count that this request does not have."""
 
@@ -34,8 +39,10 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     "in_one_piece": (False, np.bool_),
     "tpot_off": (0.0, np.float64),
     "hidden_tokens": (0, np.int64),
-    **dict.fromkeys(("unread_events", "calls", "malformed_calls"), (0, np.int64)),
-    **dict.fromkeys(("reasoning_tokens", "call_ns", "called_ns", "json_answer"), (ABSENT, np.int64)),
+    **dict.fromkeys(("unread_events", "calls", "malformed_calls", "sent_bytes"), (0, np.int64)),
+    **dict.fromkeys(
+        ("reasoning_tokens", "call_ns", "called_ns", "json_answer", "first_byte_sent_ns"), (ABSENT, np.int64)
+    ),
     "disclosed": ("", np.str_),
     "done_ns": (ABSENT, np.int64),
     **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
@@ -92,6 +99,8 @@ class RawExchange(msgspec.Struct, frozen=True, array_like=True):
     """The answer's `served-model-name`, which Databricks gives where traffic is split."""
     sent: bytes = b""
     """The whole request, secrets included, where its body is to be kept; else empty."""
+    sent_bytes: int = 0
+    """Of the request, with its head."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -145,6 +154,7 @@ class Exchange(msgspec.Struct, frozen=True):
     called_ns: int = ABSENT
     json_answer: int = ABSENT
     """Of an answer that was to be JSON: 1 where it is, 0 where it is not."""
+    sent_bytes: int = 0
     tpot_off: float = 0.0
     """By what share TPOT may be off, where it is not known how many tokens the first event held; 0 where it is."""
     unread_events: int = 0
@@ -225,7 +235,9 @@ class Trace:
     call_ns: Int64 = field(default_factory=lambda: _NONE)
     called_ns: Int64 = field(default_factory=lambda: _NONE)
     json_answer: Int64 = field(default_factory=lambda: _NONE)
-    """(n,) these seven as in an `Exchange`."""
+    sent_bytes: Int64 = field(default_factory=lambda: _NONE)
+    first_byte_sent_ns: Int64 = field(default_factory=lambda: _NONE)
+    """(n,) these nine as in an `Exchange`."""
     unread_events: Int64 = field(default_factory=lambda: _NONE)
     """(n,) events that were passed over because they had no meaning."""
     done_ns: Int64 = field(default_factory=lambda: _NONE)
@@ -332,19 +344,6 @@ PER_REQUEST = tuple(f.name for f in fields(Trace) if f.name not in _ELSE)
 """The columns of a trace that have one entry per request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The steady part of a level: the time between (start, end]."""
-
-    start_ns: int
-    end_ns: int
-
-    @property
-    def seconds(self) -> float:
-        """Length; 0 where no steady part was reached."""
-        return max(0.0, (self.end_ns - self.start_ns) / 1e9)
-
-
 class Beat(msgspec.Struct, frozen=True, array_like=True):
     """A worker's pulse: where it stands, and how well it keeps up."""
 
@@ -371,52 +370,6 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     """When the worker found that the rows of its file had run out; ABSENT where they have not."""
     throttled_ns: int = 0
     """How long the CPU quota of its container has stopped it, see `pacemark.cpu.throttled_ns`; 0 without a quota."""
-
-
-class Sight(msgspec.Struct, frozen=True):
-    """One look at the endpoint."""
-
-    now_ns: int
-    state: str = ""
-    """In words: `ready`, `not ready`, with what else there is to say."""
-    ready: bool | None = None
-    capacity: float | None = None
-    """Requests in parallel that it is scaled to serve, where it exports that."""
-    version: int | None = None
-    """Of its configuration: another one means that it was changed."""
-    metrics: dict[str, float] = {}
-    """What it exports, summed over what it serves."""
-    bursts: bool = False
-    """Whether it may serve with more than was bought."""
-    problem: str = ""
-    """Why it could not be looked at, or its headers not be renewed."""
-
-
-class Scrape(msgspec.Struct, frozen=True):
-    """One look at the metrics that servers export."""
-
-    now_ns: int
-    """The middle of it."""
-    took_ns: int
-    engines: list[str]
-    values: dict[str, float]
-    """By our names, see `pacemark.endpoint.engines`."""
-    problem: str = ""
-    """Why there are no values."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What is known of the endpoint while a level ran, beside its answers."""
-
-    sights: tuple[Sight, ...] = ()
-    limits: tuple[str, ...] = ()
-    """Limits that turned requests away, the most frequent first."""
-
-    def during(self, window: Window) -> tuple[Sight, ...]:
-        """The looks inside the window, and the last one before it."""
-        before = [s for s in self.sights if s.now_ns < window.start_ns and not s.problem]
-        return (*before[-1:], *(s for s in self.sights if window.start_ns <= s.now_ns <= window.end_ns))
 
 
 _TYPES: dict[type, Any] = {int: np.int64, float: np.float64, bool: np.bool_, str: np.str_}

@@ -11,6 +11,7 @@ import msgspec
 
 from pacemark.errors import BadInput
 from pacemark.lengths import Lengths, lengths
+from pacemark.media import audio_s, images
 from pacemark.summary import Asked
 from pacemark.tools import refuse_choice, schema_in, tools_in
 from pacemark.values import at_least, one_of, positive, seconds, share, text_of
@@ -68,6 +69,10 @@ class TrafficWords(TypedDict, total=False):
     """Tokens of a recorded block, where it is not what the format has."""
     spans: str
     """Which requests of an agent's traces are meant: root or model."""
+    images: str
+    """Images of every request: `2x512x512`, or `2x512x512:jpeg`; drawn, and no two alike."""
+    audio: str | float
+    """Audio of every request: "10s"; synthesised, and no two alike."""
     tools: str | Path
     """A file of tools that answers may call, a JSON list as OpenAI's chat takes it."""
     tool_choice: str
@@ -128,6 +133,10 @@ class Workload(msgspec.Struct, frozen=True):
     """Whose answers a conversation goes on with: the server's own, or those made up beforehand."""
     concurrency_of: Literal["requests", "sessions"] = "requests"
     """What a stream of the closed loop is: a request in flight, or a session, which is silent while its user thinks."""
+    images: str = ""
+    """Those of each request, such as 2x512x512:png."""
+    audio: str = ""
+    """Of each request, such as 10s."""
     tools: str = ""
     """File of tools that answers may call."""
     tool_choice: str = ""
@@ -164,6 +173,7 @@ def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
         language=one_of("--language", words.get("language", "latin"), get_args(Language)),
         **_prefixes(words),
         **_sessions(words),
+        **_media(words),
         **_answers(words),
         recording=_recording(words),
     )
@@ -188,7 +198,7 @@ def _recording(words: TrafficWords) -> Recording | None:
     if not (replay or data):
         return None
     made_up = Workload()
-    for name in ("input_tokens", "prefix_tokens", "turns", *(() if replay else ("language",))):
+    for name in ("input_tokens", "prefix_tokens", "turns", "images", "audio", *(() if replay else ("language",))):
         value = words.get(name, getattr(made_up, name))
         if str(value) not in (str(getattr(made_up, name)), f"[{getattr(made_up, name)}]"):
             raise BadInput(f"--{name.replace('_', '-')} is of prompts that are made up: the file has its own")
@@ -249,6 +259,14 @@ def _sessions(words: TrafficWords) -> dict[str, Any]:
         "history": history,
         "concurrency_of": counted,
     }
+
+
+def _media(words: TrafficWords) -> dict[str, Any]:
+    """What goes with a prompt beside its text. Raises BadInput."""
+    pictures, sound = words.get("images") or "", words.get("audio") or ""
+    if (images(pictures) or audio_s(sound)) and lengths("--turns", words.get("turns", 1)).fixed != 1:
+        raise BadInput("--images and --audio go with single requests: leave --turns out")
+    return {"images": pictures, "audio": str(sound)}
 
 
 def _answers(words: TrafficWords) -> dict[str, Any]:

@@ -14,15 +14,18 @@ import pytest
 from msgspec import UNSET, structs
 
 import pacemark
-from pacemark.content import JsonAnswers, Reasoning, ToolCalls
-from pacemark.dialects.dialect import DIALECTS, fill, first_options, further, template
+from pacemark.content import JsonAnswers, Reasoning, ToolCalls, Upload
+from pacemark.dialects.dialect import DIALECTS, attached, fill, first_options, further, template
 from pacemark.dialects.reading import understand
 from pacemark.endpoint.target import target
+from pacemark.media import MEDIA_HOLE
 from pacemark.reporting.content import content_in_words
+from pacemark.reporting.traffic import traffic_in_words
 from pacemark.simulator import Served, serving
 from pacemark.simulator.server.tokens import WORDS, count
 from pacemark.trace import ABSENT, Exchange
 from pacemark.traffic import Workload
+from pacemark.workload.media import Media
 from support.needed import needed
 from support.servers import raw
 
@@ -52,12 +55,18 @@ def send(served: Served, api: str, body: bytes, stream: bool, **headers: str) ->
 def asked(
     served: Served, api: str, stream: bool, tokens: int = 8, workload: Workload | None = None
 ) -> tuple[str, Exchange]:
-    dialect = DIALECTS[api]
-    fields = further(dialect, workload or Workload())
-    form = template(dialect, served.model, first_options(dialect, stream, not fields), fields)
-    status, kind, body = send(served, api, fill(form, TEXT, tokens), stream)
+    status, kind, body = send(served, api, written(served, api, stream, tokens, workload or Workload()), stream)
     assert status == 200, body
     return kind, understand(raw(body, streamed=kind.startswith("text/event-stream")), api, json_answers=True)
+
+
+def written(served: Served, api: str, stream: bool, tokens: int, workload: Workload) -> bytes:
+    """The body of a request."""
+    dialect = DIALECTS[api]
+    fields = further(dialect, workload)
+    options = first_options(dialect, stream, not fields)
+    form = fill(template(dialect, served.model, options, fields, attached(dialect, workload)), TEXT, tokens)
+    return Media(workload).request(b"", form, 0, 0).partition(b"\r\n\r\n")[2]
 
 
 SPOKEN = {name: d for name, d in DIALECTS.items() if name != "agent"}
@@ -124,6 +133,50 @@ def test_offered_tools_and_a_schema_leave_the_choice_to_the_model(fast: Served, 
     choice = "auto" if api != "ollama" else ""
     _, x = asked(fast, api, True, workload=structs.replace(formed, tool_choice=choice))
     assert (x.error, x.calls + max(0, x.json_answer)) == ("", 1)
+
+
+SEES = [name for name, d in SPOKEN.items() if d.attach]
+
+
+@pytest.mark.parametrize("api", SEES)
+def test_images_and_audio_are_taken_and_counted(fast: Served, api: str) -> None:
+    tokens = asked(fast, api, True)[1].input_tokens
+    for form in ("png", "jpeg"):
+        seen = asked(fast, api, True, workload=Workload(images=f"2x56x84:{form}"))[1]
+        assert (seen.error, seen.input_tokens) == ("", tokens + 2 * 2 * 3)
+    if DIALECTS[api].hears:
+        heard = asked(fast, api, True, workload=Workload(images="1x56x84", audio="2s"))[1]
+        assert (heard.error, heard.input_tokens) == ("", tokens + 2 * 3 + 2 * 25)
+
+
+@pytest.mark.parametrize("api", SEES)
+@pytest.mark.parametrize("at", [100, 300, -1])
+def test_an_image_that_is_not_whole_is_refused(fast: Served, api: str, at: int) -> None:
+    form = written(fast, api, True, 8, Workload(images="1x56x84"))
+    data = form[form.index(b"iVBOR") :].partition(b'"')[0]
+    spoiled = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if at > 0 else data[:-8]
+    status, _, body = send(fast, api, form.replace(data, spoiled), True)
+    assert status == 400
+    assert "cannot be decoded" in understand(raw(body, streamed=False, status=400), api).detail
+
+
+@pytest.mark.parametrize("api", ["chat", "messages"])
+def test_images_come_on_top_of_the_prompt_and_their_upload_is_told(fast: Served, tmp_path: Path, api: str) -> None:
+    run = pacemark.run(
+        fast.url, model=fast.model, api=api, concurrency=2, input_tokens=60, output_tokens=6, duration=0.5, seed=1,
+        images="1x280x280", out=tmp_path,
+    )  # fmt: skip
+    (level,) = run.levels
+    assert not level.errors
+    assert level.input_tokens == pytest.approx(60 + 100, abs=4)
+    assert "input_length" not in {reason.code for reason in level.verdict.reasons}
+    upload = level.upload
+    assert isinstance(upload, Upload)
+    assert 100_000 < upload.bytes < 300_000
+    assert upload.time_ms.p50.value is not None
+    assert upload.time_ms.p50.value > 0
+    assert pacemark.report(run.path).levels[0].upload == upload
+    assert "MB, sent within" in " ".join(traffic_in_words(level))
 
 
 @pytest.mark.parametrize("api", ["rerank", "score"])
@@ -230,6 +283,15 @@ def test_tools_that_an_api_has_not_are_refused(fast: Served, formed: Workload, t
 # --- the clients that people use, as judges
 
 
+def picture() -> str:
+    return _file(Workload(images="1x56x84"))
+
+
+def _file(workload: Workload) -> str:
+    """An image, or a sound, as base64."""
+    return Media(workload).request(b"", MEDIA_HOLE.encode(), 0, 0).partition(b"\r\n\r\n")[2].decode()
+
+
 def text_of(tokens: int, answer: str) -> None:
     assert count(answer) == tokens
     assert set(answer.split()) <= {word.strip() for word in WORDS}
@@ -273,6 +335,13 @@ def test_the_real_openai_client_chats_with_tools_and_schemas(fast: Served) -> No
         pieces = client.chat.completions.create(**called, stream=True)
         calls = [call for x in pieces for choice in x.choices for call in choice.delta.tool_calls or ()]
         text_of(6, json.loads("".join(call.function.arguments for call in calls))["text"])
+        parts = [
+            {"type": "text", "text": "hello"},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture()}"}},
+            {"type": "input_audio", "input_audio": {"data": _file(Workload(audio="2s")), "format": "wav"}},
+        ]
+        seen = client.chat.completions.create(**asking | {"messages": [{"role": "user", "content": parts}]})
+        assert seen.usage.prompt_tokens == count("hello") + 7 + 2 * 3 + 2 * 25
         form: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": WORD}}
         said = client.chat.completions.create(**asking, response_format=form, max_tokens=8).choices[0].message
         text_of(3, json.loads(said.content)["text"])
@@ -292,6 +361,10 @@ def test_the_real_anthropic_client(fast: Served) -> None:
     assert [block.type for block in final.content] == ["thinking", "text"]
     text_of(3, final.content[0].thinking)
     assert (final.usage.input_tokens, final.usage.output_tokens) == (count("hello") + 7, 8)
+    image = {"type": "base64", "media_type": "image/png", "data": picture()}
+    parts = [{"type": "text", "text": "hello"}, {"type": "image", "source": image}]
+    seen = client.messages.create(**asking | {"messages": [{"role": "user", "content": parts}]})
+    assert seen.usage.input_tokens == count("hello") + 7 + 2 * 3
     called = asking | {"tools": [{"name": "find", "input_schema": WORD}], "tool_choice": {"type": "any"}}
     with client.messages.stream(**called) as stream:
         (block,) = stream.get_final_message().content
@@ -322,6 +395,9 @@ def test_the_real_ollama_client(fast: Served) -> None:
     assert parts[-1].done
     assert parts[-1].total_duration >= parts[-1].prompt_eval_duration > 0
     text_of(5, client.generate(prompt="hello", **asking).response)
+    seen = client.chat(messages=[hello[0] | {"images": [picture()]}], **asking)
+    assert seen.prompt_eval_count == count("hello") + 7 + 2 * 3
+    assert client.generate(prompt="hello", images=[picture()], **asking).prompt_eval_count == seen.prompt_eval_count
     for stream in (False, True):
         got = client.chat(messages=hello, tools=TOOLS, stream=stream, **asking)
         (call,) = (call for part in ([got] if not stream else got) for call in part.message.tool_calls or ())

@@ -23,11 +23,14 @@ def takes_messages(template: bytes) -> bool:
 
 def with_system(template: bytes, system: str, api: str) -> bytes:
     """`template` with a system prompt before the user's: as a message of its own, where the API has that."""
+    body = msgspec.json.decode(template, type=dict[str, Any])
     if api == "messages":
-        return _encode(msgspec.json.decode(template, type=dict[str, Any]) | {"system": system})
-    if not takes_messages(template):
+        return _encode(body | {"system": system})
+    messages = next((body[name] for name in ("messages", "input") if isinstance(body.get(name), list)), None)
+    if messages is None:
         return template.replace(_HOLE.encode(), _encode(f"{system}\n\n")[1:-1] + _HOLE.encode())
-    return template.replace(_USER, _encode({"role": "system", "content": system}) + b"," + _USER)
+    messages.insert(0, {"role": "system", "content": system})
+    return _encode(body)
 
 
 class Bodies:

@@ -14,9 +14,11 @@ from urllib.parse import quote
 import msgspec
 
 from pacemark.dialects import agent, embeddings, gemini, messages, ollama, openai, rerank, responses, score, tgi
+from pacemark.dialects.attached import Attached
 from pacemark.dialects.documents import DOCUMENTS_HOLE, deal
 from pacemark.dialects.said import Said
 from pacemark.errors import BadInput
+from pacemark.media import audio_s, images
 from pacemark.tools import Tool, schema_in, tools_in
 from pacemark.traffic import Workload
 
@@ -59,6 +61,10 @@ class Dialect(NamedTuple):
     """The body names neither the model nor that it should stream: the path does."""
     lines: bool = False
     """A stream is one JSON object a line, without events round them."""
+    attach: Callable[[dict[str, Any], Sequence[Attached]], None] | None = None
+    """Puts images and audio beside the prompt in a body; None where it takes none."""
+    hears: bool = False
+    """It takes audio, and not images alone."""
     tools: Callable[[Sequence[Tool], str], dict[str, Any]] | None = None
     """Fields that offer tools, and say which are to be called; None where it has none."""
     schema: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -90,23 +96,24 @@ DIALECTS = {
     dialect.name: dialect
     for dialect in (
         Dialect("chat", "/chat/completions", openai.chat_body, openai.read, tools=openai.chat_tools,
-                schema=openai.chat_schema),
+                schema=openai.chat_schema, attach=openai.chat_attach, hears=True),
         Dialect("completions", "/completions", openai.completions_body, openai.read),
         Dialect("embeddings", "/embeddings", embeddings.body, embeddings.read, streams=False, output_tokens=1),
         Dialect("responses", "/responses", responses.body, responses.read, limit="max_output_tokens", takes=_ALWAYS,
-                tools=responses.tools, schema=responses.schema),
+                tools=responses.tools, schema=responses.schema, attach=responses.attach, hears=True),
         Dialect("messages", "/messages", messages.body, messages.read, root="/v1", takes=_ALWAYS, headers=_VERSION,
-                key_headers=_KEYS, tools=messages.tools, schema=messages.schema),
+                key_headers=_KEYS, tools=messages.tools, schema=messages.schema, attach=messages.attach),
         Dialect("ollama", "/api/chat", ollama.body, ollama.read, lines=True, beside_v1=True, models="/api/tags",
-                limit="options.num_predict", takes=(), tools=ollama.tools, schema=ollama.schema),
+                limit="options.num_predict", takes=(), tools=ollama.tools, schema=ollama.schema, attach=ollama.attach),
         Dialect("ollama-generate", "/api/generate", ollama.generate_body, ollama.read, lines=True, beside_v1=True,
-                models="/api/tags", limit="options.num_predict", takes=(), schema=ollama.schema),
+                models="/api/tags", limit="options.num_predict", takes=(), schema=ollama.schema,
+                attach=ollama.generate_attach),
         Dialect("agent", "/invocations", agent.body, agent.read, limit="", takes=()),
         Dialect("rerank", "/rerank", rerank.body, rerank.read, streams=False, limit="", documents=True),
         Dialect("score", "/score", score.body, score.read, streams=False, limit="", documents=True),
         Dialect("gemini", _GEMINI[0], gemini.body, gemini.read, whole_path=_GEMINI[1], root="/v1beta", bare=True,
                 key_headers=("x-goog-api-key",), limit="generationConfig.maxOutputTokens", takes=(),
-                tools=gemini.tools, schema=gemini.schema),
+                tools=gemini.tools, schema=gemini.schema, attach=gemini.attach, hears=True),
         Dialect("tgi", "/generate_stream", tgi.body, tgi.read, whole_path="/generate", beside_v1=True, bare=True,
                 models="/v1/models", limit="parameters.max_new_tokens", takes=(), schema=tgi.schema),
     )
@@ -139,10 +146,14 @@ _PROMPT_HOLE = "@prompt@"
 _TOKENS_HOLE = "@tokens@"
 
 
-def template(dialect: Dialect, model: str, options: Options, extra: dict[str, Any]) -> bytes:
-    """The JSON of every request of a run, with holes for the prompt and the tokens asked for."""
+def template(
+    dialect: Dialect, model: str, options: Options, extra: dict[str, Any], beside: Sequence[Attached] = ()
+) -> bytes:
+    """The JSON of every request of a run, with holes for the prompt, what is `beside` it, and the tokens asked for."""
     body: dict[str, Any] = {"model": model} if model and not dialect.bare else {}
     body |= dialect.ask(_PROMPT_HOLE)
+    if beside and dialect.attach is not None:
+        dialect.attach(body, beside)
     if options.stream and not dialect.bare:
         body["stream"] = True
     if options.include_usage:
@@ -176,6 +187,17 @@ def further(dialect: Dialect, workload: Workload) -> dict[str, Any]:
             raise BadInput(f"--response-format: the API {dialect.name} cannot be asked for JSON; {whose} can")
         fields = _merged(fields, dialect.schema(schema_in(Path(workload.response_format))))
     return _merged(fields, workload.extra)
+
+
+def attached(dialect: Dialect, workload: Workload) -> list[Attached]:
+    """What is beside every prompt. Raises BadInput where the API takes no such thing."""
+    pictures, sound = images(workload.images), audio_s(workload.audio)
+    if pictures and dialect.attach is None:
+        raise BadInput(f"--images: the API {dialect.name} takes none; {_with(lambda d: d.attach)} do")
+    if sound and not dialect.hears:
+        raise BadInput(f"--audio: the API {dialect.name} takes none; {_with(lambda d: d.hears)} do")
+    seen = [Attached("image", f"image/{pictures.form}")] * pictures.each if pictures else []
+    return seen + ([Attached("audio", "audio/wav")] if sound else [])
 
 
 def _with(able: Callable[[Dialect], object]) -> str:

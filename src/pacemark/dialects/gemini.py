@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pacemark.dialects.attached import Attached
 from pacemark.dialects.said import ANSWER, NOTHING, REASONING, Said, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
 from pacemark.tools import Tool
@@ -19,6 +20,12 @@ from pacemark.tools import Tool
 def body(text: str) -> dict[str, Any]:
     """The fields of a request that hold the prompt."""
     return {"contents": [{"role": "user", "parts": [{"text": text}]}]}
+
+
+def attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
+    """Put images and audio after the prompt, see `openai.chat_attach`."""
+    (content,) = body["contents"]
+    content["parts"] += [{"inlineData": {"mimeType": x.mime, "data": x.data}} for x in beside]
 
 
 _CHOICES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}

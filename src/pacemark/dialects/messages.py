@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pacemark.dialects.attached import Attached
 from pacemark.dialects.calls import spelled
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
@@ -20,6 +21,14 @@ from pacemark.tools import Tool
 def body(text: str) -> dict[str, Any]:
     """The fields of a request that hold the prompt."""
     return {"messages": [{"role": "user", "content": text}]}
+
+
+def attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
+    """Put images after the prompt, see `openai.chat_attach`."""
+    (message,) = body["messages"]
+    sources = [{"type": "base64", "media_type": x.mime, "data": x.data} for x in beside]
+    parts = [{"type": "image", "source": source} for source in sources]
+    message["content"] = [{"type": "text", "text": message["content"]}, *parts]
 
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}

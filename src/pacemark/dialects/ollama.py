@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from pacemark.dialects.attached import Attached
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, duration_ms, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, lines, one_object
 from pacemark.errors import BadInput
@@ -24,6 +25,16 @@ def body(text: str) -> dict[str, Any]:
 def generate_body(text: str) -> dict[str, Any]:
     """The same of a request to generate."""
     return {"prompt": text, "stream": False}
+
+
+def attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
+    """Put images beside the prompt."""
+    body["messages"][0]["images"] = [x.data for x in beside]
+
+
+def generate_attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
+    """The same of a request to generate."""
+    body["images"] = [x.data for x in beside]
 
 
 def tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pacemark.dialects.attached import Attached
 from pacemark.dialects.calls import spelled
 from pacemark.dialects.chunks import Chunk, ChunkChoice, Delta, chunk_of
 from pacemark.dialects.said import (
@@ -45,6 +46,18 @@ def chat_body(text: str) -> dict[str, Any]:
 def completions_body(text: str) -> dict[str, Any]:
     """The field of a completions request that holds the prompt."""
     return {"prompt": text}
+
+
+def chat_attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
+    """Put images and audio after the prompt, whose beginning is each request's own."""
+    (message,) = body["messages"]
+    parts = [
+        {"type": "image_url", "image_url": {"url": x.url}}
+        if x.kind == "image"
+        else {"type": "input_audio", "input_audio": {"data": x.data, "format": "wav"}}
+        for x in beside
+    ]
+    message["content"] = [{"type": "text", "text": message["content"]}, *parts]
 
 
 def chat_tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _MOST_LETTERS = 120
 _KEPT = (
     *("level", "index", "stream", "status", "connection", "origin", "turn", "asked_input", "shared_tokens"),
     *("scheduled_ns", "first_byte_sent_ns", "sent_ns", "send_ns", "headers_ns", "ended_ns", "connect_ns"),
-    "retry_after_s",
+    *("retry_after_s", "sent_bytes"),
 )
 """What is known of a request whatever its answer says."""
 _LONGEST_NS = np.iinfo(np.int32).max

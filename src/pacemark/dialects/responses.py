@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pacemark.dialects.attached import Attached
 from pacemark.dialects.calls import spelled
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, broke, entries_of, fields_of, tally
 from pacemark.dialects.streams import Fields, objects, one_object
@@ -20,6 +21,18 @@ from pacemark.tools import CHOICES, Tool
 def body(text: str) -> dict[str, Any]:
     """The fields of a request that hold the prompt; the answer need not be kept."""
     return {"input": [{"role": "user", "content": text}], "store": False}
+
+
+def attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
+    """Put images and audio after the prompt, see `openai.chat_attach`."""
+    (message,) = body["input"]
+    parts = [
+        {"type": "input_image", "image_url": x.url}
+        if x.kind == "image"
+        else {"type": "input_audio", "input_audio": {"data": x.data, "format": "wav"}}
+        for x in beside
+    ]
+    message["content"] = [{"type": "input_text", "text": message["content"]}, *parts]
 
 
 def tools(tools: Sequence[Tool], choice: str) -> dict[str, Any]:

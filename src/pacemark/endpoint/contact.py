@@ -20,6 +20,7 @@ from pacemark.dialects.bodies import with_system
 from pacemark.dialects.dialect import (
     DIALECTS,
     Options,
+    attached,
     best_options,
     fill,
     first_options,
@@ -135,8 +136,8 @@ def first_contact(
     """
     options, form, answer = negotiate(way, workload)
     prompts, probed = learn_prompts(way, form, workload, answer, count_tokens)
-    if workload.system_prompt:
-        prompts = _with_system_tokens(way, workload, options, prompts)
+    if workload.system_prompt or workload.images or workload.audio:
+        prompts = _with_tokens_beside(way, workload, options, prompts)
     text = prompt(workload.seed, PROBES, 100, prompts.words, workload.language)
     whole = way.twice(fill(form, text, workload.output.typical))
     if options.ignore_eos and may_be_ignore_eos(whole.error):
@@ -162,7 +163,7 @@ def first_contact(
 def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, prompts: Prompts) -> None:
     """Raise BadInput where the longest prompt that is likely is not taken, before others are sent for nothing."""
     longest = workload.input.longest
-    text = prompt(workload.seed, PROBES, 101, prompts.words_for(longest + prompts.system_tokens), workload.language)
+    text = prompt(workload.seed, PROBES, 101, prompts.words_for(longest + prompts.beside_tokens), workload.language)
     answer = way.patiently(fill(form, text, min(LEAST_TOKENS, workload.output.typical)))
     if answer.status in (400, 413, 422):
         said = way.target.redacted(f": {answer.detail}" if answer.detail else "")
@@ -173,27 +174,40 @@ def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, pro
     refuse_if_bad(way, answer)
 
 
-def _form(way: Way, workload: Workload, options: Options, *, bare: bool = False) -> bytes:
-    """The body of every request, with holes; `bare`: without its system prompt."""
+def _form(way: Way, workload: Workload, options: Options) -> bytes:
+    """The body of every request, with holes."""
     dialect = DIALECTS[way.target.api]
-    form = template(dialect, way.target.model, options, further(dialect, workload))
-    if bare or not workload.system_prompt:
+    fields, beside = further(dialect, workload), attached(dialect, workload)
+    form = template(dialect, way.target.model, options, fields, beside)
+    if not workload.system_prompt:
         return form
     return with_system(form, text_of("--system-prompt", Path(workload.system_prompt)), way.target.api)
 
 
-def _with_system_tokens(way: Way, workload: Workload, options: Options, prompts: Prompts) -> Prompts:
-    """What is known of lengths, with what the system prompt has of them, and words for the prompts themselves."""
-    bare = way.patiently(
-        fill(_form(way, workload, options, bare=True), probe_prompt(workload.seed, 300, 0), LEAST_TOKENS)
-    )
-    tokens = max(0.0, prompts.overhead_tokens - bare.input_tokens)
-    if bare.input_tokens <= 0 or prompts.source != "usage":
-        tokens = len(text_of("--system-prompt", Path(workload.system_prompt)).encode()) / 4  # some four letters each
-        overhead = prompts.overhead_tokens + tokens
-        prompts = msgspec.structs.replace(prompts, overhead_tokens=overhead)
-    words = prompts.words_for(workload.input.mean + tokens)
-    return msgspec.structs.replace(prompts, system_tokens=tokens, words=words)
+def _with_tokens_beside(way: Way, workload: Workload, options: Options, prompts: Prompts) -> Prompts:
+    """What is known of lengths, with what the system prompt, and images and audio, have of them; and words for the
+    prompts themselves."""
+
+    def without(**nothing: str) -> int | None:
+        """Tokens that the server counts where there are none of these."""
+        form = _form(way, msgspec.structs.replace(workload, **nothing), options)
+        counted = way.patiently(fill(form, probe_prompt(workload.seed, 300, 0), LEAST_TOKENS)).input_tokens
+        return counted if counted > 0 and prompts.source == "usage" else None
+
+    overhead, system, media = prompts.overhead_tokens, 0.0, 0.0
+    if workload.system_prompt:
+        if (bare := without(system_prompt="")) is not None:
+            system = max(0.0, overhead - bare)
+        else:
+            system = (
+                len(text_of("--system-prompt", Path(workload.system_prompt)).encode()) / 4
+            )  # some four letters each
+            overhead += system
+    if (workload.images or workload.audio) and (bare := without(images="", audio="")) is not None:
+        media = max(0.0, overhead - bare)
+    known = {"overhead_tokens": overhead, "system_tokens": system, "media_tokens": media}
+    prompts = msgspec.structs.replace(prompts, **known)
+    return msgspec.structs.replace(prompts, words=prompts.words_for(workload.input.mean + prompts.beside_tokens))
 
 
 class Moved(Exception):

@@ -26,7 +26,7 @@ from pacemark.figures.nodes import by_node
 from pacemark.figures.rates import Stretch
 from pacemark.figures.split import by_model
 from pacemark.figures.steadiness import change_of, growth_of, settled
-from pacemark.figures.traffic import traffic_of, with_counters
+from pacemark.figures.traffic import traffic_of, upload_of, with_counters
 from pacemark.figures.verdict import judge
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import LATENCIES, Basis, Distribution, EndedBy, Level, Requests, Verdict
@@ -159,6 +159,7 @@ def figures_of(
         goodput=rates.goodput(budget, stretches) if budget is not None else None,
         unread_events=int(trace.unread_events[good].sum()) or msgspec.UNSET,
         traffic=traffic_of(trace, good) or msgspec.UNSET,
+        upload=upload_of(trace, good) or msgspec.UNSET,
         connections=connections(trace, good),
         served=by_model(trace, good) or msgspec.UNSET,
         reasoning=content.reasoning(trace, good) or msgspec.UNSET,

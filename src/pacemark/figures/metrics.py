@@ -78,6 +78,13 @@ def ttfa_ms(trace: Trace) -> Float:
     return _since_start(trace, trace.answer_ns, trace.answer_ns != ABSENT)
 
 
+def upload_ms(trace: Trace) -> Float:
+    """How long it took to hand a request (n,) to the kernel, from its first byte to its last."""
+    last = trace.sent_ns + trace.send_ns
+    known = (trace.first_byte_sent_ns != ABSENT) & (last >= trace.first_byte_sent_ns)
+    return np.where(succeeded(trace) & known, (last - trace.first_byte_sent_ns) / 1e6, np.nan)
+
+
 def call_ms(trace: Trace) -> Float:
     """Time to the first event of the first tool call (n,)."""
     return _since_start(trace, trace.call_ns, trace.call_ns != ABSENT)

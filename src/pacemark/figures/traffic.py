@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.content import Upload
 from pacemark.figures import metrics
 from pacemark.figures.caching import cached_of, counted_share
 from pacemark.figures.distributions import spread_of
 from pacemark.summary import Cached, Level, Sizes, Traffic, Turns
 from pacemark.trace import UNTOLD, Sight, Trace
 
-__all__ = ["traffic_of", "with_counters"]
+__all__ = ["traffic_of", "upload_of", "with_counters"]
 
 
 def traffic_of(trace: Trace, good: NDArray[np.bool_]) -> Traffic | None:
@@ -32,6 +33,17 @@ def traffic_of(trace: Trace, good: NDArray[np.bool_]) -> Traffic | None:
         turns=_turns(trace, good) or msgspec.UNSET,
         counted_output=_sizes((trace.output_tokens + trace.hidden_tokens)[good]),
     )
+
+
+_LARGE_BYTES = 65_536
+
+
+def upload_of(trace: Trace, good: NDArray[np.bool_]) -> Upload | None:
+    """How the answered requests `good` (n,) were sent; None where they are small, and so sent in one call."""
+    sizes = trace.sent_bytes[good]
+    if not len(sizes) or sizes.mean() < _LARGE_BYTES:
+        return None
+    return Upload(float(sizes.mean()), spread_of(metrics.upload_ms(trace)[good]))
 
 
 def _turns(trace: Trace, good: NDArray[np.bool_]) -> list[Turns]:

@@ -18,6 +18,7 @@ from pacemark.pace import Rate, arrivals
 from pacemark.trace import ABSENT
 from pacemark.workload.conversations import Conversations
 from pacemark.workload.dataset import Dataset
+from pacemark.workload.media import Media
 from pacemark.workload.replay import Replay
 from pacemark.workload.source import Heard, Source
 from pacemark.workload.synthetic import Synthetic
@@ -33,6 +34,7 @@ class Asker:
 
     _source: Source
     _read: Callable[[bytes, bool], Said]
+    _media: Media
 
     def __init__(self, worker: int, workers: int) -> None:
         """For the worker of this number, of so many. It can ask once it has been `told` how."""
@@ -45,6 +47,7 @@ class Asker:
         self._head, way = asking.head, msgspec.structs.replace(asking, head=b"")
         if way != self._way:
             self._way, self._source, self._read = way, _source(asking, self._part), DIALECTS[asking.api].read
+            self._media = Media(asking.workload)
 
     def request(self, level: int, index: int, share: float, stream: int) -> tuple[int, bytes, tuple[int, ...]] | None:
         """Output tokens, the whole request, and what else is known of it; None where there is nothing to ask."""
@@ -52,7 +55,7 @@ class Asker:
         if ask is None:
             return None
         body, _, tokens, *about = ask
-        return tokens, b"%b%d\r\n\r\n%b" % (self._head, len(body), body), tuple(about)
+        return tokens, self._media.request(self._head, body, level, index), tuple(about)
 
     def heard(self, level: int, index: int, answer: Answer) -> float:
         """What came back for a request, when its stream has ended; gives how many seconds the stream should rest.

@@ -14,26 +14,20 @@ import socket
 import ssl
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import NamedTuple
 
 import httptools
 
 from pacemark.endpoint.address import WireError
 from pacemark.instrument.answer import MOST_BYTES, MOST_HEAD_BYTES, READ_COSTS, Answer, too_large, unreadable
 from pacemark.instrument.clock import ANCILLARY_BYTES, NO_STAMP, lag_of, stamp_reads
+from pacemark.instrument.sealing import Tls
 from pacemark.trace import ABSENT
 
 READ_BYTES = 65536
+SLICE_BYTES = 131072
+"""Of a large request, so much is sent at once: other connections have their turn between two slices."""
 HELD_OPEN_S = 0.25
 """An answer that said [DONE] is over after so much silence, whether or not the server ends it."""
-
-
-class Tls(NamedTuple):
-    """A session after its handshake, and the encrypted bytes that come in and go out."""
-
-    session: ssl.SSLObject
-    incoming: ssl.MemoryBIO
-    outgoing: ssl.MemoryBIO
 
 
 class Connection:
@@ -97,12 +91,11 @@ class Connection:
     # --- sending
 
     async def _send(self, data: bytes, answer: Answer) -> None:
-        rest = memoryview(data)
-        if self._tls is not None:
-            while rest:  # one call may take less than all of it
-                rest = rest[self._tls.session.write(rest) :]
-            rest = memoryview(self._tls.outgoing.read())
+        rest, plain = memoryview(b""), memoryview(data)
         while True:
+            if not rest:
+                rest, plain = plain[:SLICE_BYTES], plain[SLICE_BYTES:]
+                rest = rest if self._tls is None else self._tls.sealed(rest)
             # The stamp is taken before the call: the kernel may run the receiver before the call returns.
             answer.sent_ns = monotonic_ns()
             try:
@@ -115,7 +108,7 @@ class Connection:
                 if self._answer is answer:
                     self._end("reset", str(error))
                 return
-            if not rest:
+            if not (rest or plain):
                 answer.sent_by_ns = monotonic_ns()
                 return
             await self._writable()

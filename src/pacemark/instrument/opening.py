@@ -10,7 +10,8 @@ import ssl
 from time import monotonic_ns
 
 from pacemark.endpoint.address import Address, WireError, tls_context
-from pacemark.instrument.connection import READ_BYTES, Connection, Tls
+from pacemark.instrument.connection import READ_BYTES, SLICE_BYTES, Connection
+from pacemark.instrument.sealing import Tls
 
 
 async def opened(loop: asyncio.AbstractEventLoop, address: Address, timeout_s: float = 30.0) -> Connection:
@@ -24,6 +25,8 @@ async def opened(loop: asyncio.AbstractEventLoop, address: Address, timeout_s: f
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the last byte of an image is handed over long before it leaves
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SLICE_BYTES)
         async with asyncio.timeout(timeout_s):
             await loop.sock_connect(sock, address.sockaddr)
             if address.proxy_header:

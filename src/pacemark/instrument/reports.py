@@ -70,6 +70,7 @@ class Reports:
                 error=answer.error,
                 detail=answer.detail or _moved_to(answer),
                 asked_tokens=request.tokens,
+                sent_bytes=len(request.data),
                 reads=answer.reads.tobytes(),
                 body=answer.body,
                 retry_after_s=_told_s(answer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pacemark.content import Upload
 from pacemark.summary import Level, Sizes, Traffic, Turns
 from pacemark.units import number
 
@@ -17,9 +18,16 @@ def traffic_in_words(level: Level) -> list[str]:
         _lengths("input", traffic.asked_input, traffic.counted_input),
         _lengths("output", traffic.asked_output, traffic.counted_output),
     ]
+    if isinstance(level.upload, Upload):
+        lines.append(_upload(level.upload))
     if isinstance(traffic.turns, list):
         lines.append("; ".join(_turns(turns) for turns in traffic.turns))
     return [line for line in lines if line]
+
+
+def _upload(upload: Upload) -> str:
+    times = " and ".join(_ms(figure.value) for figure in (upload.time_ms.p50, upload.time_ms.p95))
+    return f"requests of {number(upload.bytes / 1e6)} MB, sent within p50 and p95: {times}; latencies begin after that"
 
 
 def _turns(turns: Turns) -> str:

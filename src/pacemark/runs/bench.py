@@ -47,6 +47,7 @@ from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
 from pacemark.trace import Exchange, Sight, Window
+from pacemark.workload.media import Media
 from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 
@@ -84,7 +85,7 @@ class Bench:
         self.observe = observe
         self._dialect = DIALECTS[target.api]
         self._head = target.head(self._path)
-        self._source, self._rows = source, rows
+        self._source, self._rows, self._media = source, rows, Media(workload)
         self._watcher = Watcher(source, target.headers) if source is not None else None
         self._ledger = Ledger(lambda text: self.target.redacted(text), own_prompts=rows is not None)
         self.rules = StopRules(self._ledger, settings.max_error_share)
@@ -227,7 +228,7 @@ class Bench:
         """Send one request outside any level, and tell the user of a long wait for its answer."""
         begun_ns, said_ns = monotonic_ns(), 0
         self._probed.clear()
-        self._workers.send(Probe([b"%b%d\r\n\r\n%b" % (self._head, len(body), body)]))
+        self._workers.send(Probe([self._media.alone(self._head, body)]))
         while not self._probed:
             self.listen()
             if self._workers.died:
@@ -366,8 +367,7 @@ class Bench:
             self._unfinished[level.number] = lambda: self._sum_up(level, window, ended_by)
         else:
             self._ledger.close(level.number)
-        latency = result.level.latency_ms.p50.value
-        if latency is not None:
+        if (latency := result.level.latency_ms.p50.value) is not None:
             self._latency_s = latency / 1e3
         return result
 

@@ -37,6 +37,7 @@ class Synthetic:
         self._group = Draws(popularity(workload.prefix_groups, workload.prefix_zipf), workload.drawn_by, _GROUP)
         self._prefix = functools.lru_cache(maxsize=1024)(self._new_prefix)
         self._shared = workload.prefix_tokens + round(prompts.system_tokens)
+        self._media = round(prompts.media_tokens)
 
     def ask(self, level: int, index: int, share: float = 1.0, stream: int = ABSENT) -> Ask:
         """See `Source`."""
@@ -59,14 +60,14 @@ class Synthetic:
     def opening(self, level: int, index: int) -> tuple[str, Ask]:
         """The text of a prompt, and what is known of it; without a body yet."""
         own = self._input(level, index)
-        words = self._prompts.words_for(own + self._prompts.system_tokens)
+        words = self._prompts.words_for(own + self._prompts.beside_tokens)
         text = prompt(self._seed, level, index, words, self._script)
         group = ABSENT
         if self._workload.prefix_tokens:
             group = self._group(level, index) - 1
             text = f"{self._prefix(group)} {text}"
         known = group if self._shared else ABSENT
-        return text, Ask(b"", words, 0, own + self._shared, self._shared, known)
+        return text, Ask(b"", words, 0, own + self._shared + self._media, self._shared, known)
 
     def primer(self, group: int) -> Ask:
         """A request that brings the prefix of `group`, from 0, to the server's cache."""

@@ -33,6 +33,13 @@ class Prompts(msgspec.Struct, frozen=True):
     """Tokens of a salt, of which one is in `overhead_tokens`."""
     system_tokens: float = 0.0
     """Of `overhead_tokens`, those of the system prompt."""
+    media_tokens: float = 0.0
+    """Of `overhead_tokens`, those of the images and the audio."""
+
+    @property
+    def beside_tokens(self) -> float:
+        """Of `overhead_tokens`, those that come on top of the prompt's own."""
+        return self.system_tokens + self.media_tokens
 
     def words_for(self, tokens: float, before: float | None = None) -> int:
         """How many words make a prompt of `tokens` tokens, or a text of as many after `before` others of its own."""

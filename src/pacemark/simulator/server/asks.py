@@ -9,6 +9,8 @@ import msgspec
 
 from pacemark.simulator.server import tokens as words
 from pacemark.simulator.server.http import Request
+from pacemark.simulator.server.media import media_tokens
+from pacemark.simulator.server.refusal import Refusal as Refusal
 
 __all__ = [
     "Ask",
@@ -27,36 +29,42 @@ __all__ = [
 ]
 
 
-class Refusal(Exception):
-    """A request that will not be served; each face words it in its own way."""
+class _Url(msgspec.Struct):
+    url: str
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = "invalid_request_error",
-        code: str | None = None,
-        headers: Sequence[str] = (),
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
-        self.code = code
-        self.headers = headers
+
+class _Data(msgspec.Struct):
+    data: str
 
 
 class _Part(msgspec.Struct):
     type: str = "text"
     text: str = ""
+    image_url: _Url | str = ""
+    """Of chat and of responses."""
+    input_audio: _Data | None = None
+    source: _Data | None = None
+    """Of messages."""
+
+    def media(self) -> str:
+        """Its image or sound, if it is one."""
+        inner = self.input_audio or self.source
+        url = self.image_url.url if isinstance(self.image_url, _Url) else self.image_url
+        return inner.data if inner is not None else url
 
 
 class Message(msgspec.Struct):
-    """One message of a conversation; its parts are text."""
+    """One message of a conversation; its parts are text, images or sounds."""
 
     role: str
     content: str | list[_Part] | None = None
+    images: list[str] = []
+    """Of Ollama."""
+
+    def media(self) -> list[str]:
+        """Its images and sounds."""
+        parts = self.content if isinstance(self.content, list) else []
+        return [found for part in parts if (found := part.media())] + self.images
 
 
 class _StreamOptions(msgspec.Struct):
@@ -161,10 +169,12 @@ def to_call(tools: Sequence[str], named: str, *, required: bool) -> str:
 def conversation(messages: Sequence[Message]) -> tuple[list[str], int]:
     """The tokens of messages, and how many they are with what the chat template adds."""
     tokens: list[str] = []
+    seen = 0
     for message in messages:
         content = message.content or ""
+        seen += sum(media_tokens(found) for found in message.media())
         tokens += words.pieces(content if isinstance(content, str) else "\n".join(part.text for part in content))
-    return tokens, len(tokens) + words.MESSAGE_TOKENS * len(messages) + words.REPLY_TOKENS
+    return tokens, seen + len(tokens) + words.MESSAGE_TOKENS * len(messages) + words.REPLY_TOKENS
 
 
 def plainly(body: Sampling, strict: bool) -> None:

@@ -13,6 +13,7 @@ from pacemark.simulator.server.answers import Plan, Told, Usage, event
 from pacemark.simulator.server.asks import Ask, Refusal, to_call
 from pacemark.simulator.server.asks import body_of as read_body
 from pacemark.simulator.server.http import Request
+from pacemark.simulator.server.media import media_tokens
 
 __all__ = ["GEMINI", "GeminiAnswer", "gemini_error", "read_gemini"]
 
@@ -20,8 +21,13 @@ GEMINI = re.compile(r"/v1(?:beta)?/models/([^/:]+):(generateContent|streamGenera
 """Path of a request: the model and what to do."""
 
 
-class _Part(msgspec.Struct):
+class _Data(msgspec.Struct):
+    data: str
+
+
+class _Part(msgspec.Struct, rename="camel"):
     text: str = ""
+    inline_data: _Data | None = None
 
 
 class _Content(msgspec.Struct):
@@ -82,7 +88,8 @@ def read_gemini(request: Request, *, strict: bool = False) -> Ask:
         raise Refusal(400, f"max_output_tokens must be positive, not {limit}")
     tokens = [t for content in body.contents for part in content.parts for t in words.pieces(part.text)]
     overhead = words.MESSAGE_TOKENS * len(body.contents) + words.REPLY_TOKENS
-    counted = len(tokens) + overhead
+    media = [part.inline_data.data for content in body.contents for part in content.parts if part.inline_data]
+    counted = len(tokens) + overhead + sum(map(media_tokens, media))
     model = unquote(found.group(1))
     calling = body.tool_config.function_calling_config
     names = [function.name for tools in body.tools for function in tools.function_declarations]

@@ -31,6 +31,7 @@ class _Asked(Sampling):
     options: _Options | None = None
     messages: list[Message] = msgspec.field(default_factory=list)
     prompt: str = ""
+    images: list[str] = msgspec.field(default_factory=list)
     tools: list[_Tool] = msgspec.field(default_factory=list)
     format: str | dict[str, Any] = ""
 
@@ -56,7 +57,7 @@ def read_ollama(request: Request, *, strict: bool = False) -> Ask:
 def read_ollama_generate(request: Request, *, strict: bool = False) -> Ask:
     """Understand a request to generate, which the model's template wraps as a chat's one message. Raises Refusal."""
     body = _read(request)
-    return asked("chat", body, *conversation([Message("user", body.prompt)]), json=bool(body.format))
+    return asked("chat", body, *conversation([Message("user", body.prompt, body.images)]), json=bool(body.format))
 
 
 def ollama_error(refusal: Refusal) -> dict[str, Any]:
