@@ -124,16 +124,17 @@ def write_tiny_llama(path: Path, seed: int = 0) -> None:
 
 
 @contextmanager
-def llama_server(model: Path, slots: int = 4, wait_s: float = 30.0) -> Iterator[str]:
+def llama_server(model: Path, slots: int = 4, cache_mib: int = 0, wait_s: float = 30.0) -> Iterator[str]:
     """Run llama.cpp over `model` in a process of its own; yields its base URL, `http://127.0.0.1:PORT/v1`.
 
-    Raises `RuntimeError`, with what the server wrote, if it is not healthy within `wait_s` seconds.
+    A slot knows the prompt that it had last; what is pushed out of it is kept in `cache_mib` of memory. Raises
+    `RuntimeError`, with what the server wrote, if it is not healthy within `wait_s` seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         said, log = Path(folder, "stdout"), Path(folder, "stderr")
         with said.open("wb") as stdout, log.open("wb") as stderr:
             # The pipe to its standard input ends the server if this process dies without ending it.
-            command = [sys.executable, __file__, str(model), str(slots)]
+            command = [sys.executable, __file__, str(model), str(slots), str(cache_mib)]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
         try:
             deadline = time.monotonic() + wait_s
@@ -163,7 +164,7 @@ def _healthy(address: str) -> bool:
         return False
 
 
-def _serve(model: str, slots: int) -> None:
+def _serve(model: str, slots: int, cache_mib: int) -> None:
     """Serve until standard input closes; the address goes to standard output."""
     xllamacpp: Any = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
@@ -178,7 +179,7 @@ def _serve(model: str, slots: int) -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.n_threads_http = 64
     params.fit_params = False
-    params.cache_ram_mib = 0
+    params.cache_ram_mib = cache_mib
     params.ui = False
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
@@ -186,4 +187,4 @@ def _serve(model: str, slots: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))
+    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
