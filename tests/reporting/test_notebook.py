@@ -15,8 +15,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
+import pacemark
 from pacemark.errors import BadInput, PacemarkError
 from pacemark.pace import Concurrency
+from pacemark.simulator import serving
 from support import samples
 from support.needed import needed
 
@@ -31,7 +33,6 @@ BUNDLE = ROOT / "examples" / "bundle"
 QUICK = {
     "PACEMARK_INPUT_TOKENS": "64", "PACEMARK_OUTPUT_TOKENS": "16", "PACEMARK_PARALLEL_REQUESTS": "1,4,16",
     "PACEMARK_DURATION": "2", "PACEMARK_SEARCH_SECONDS": "15", "PACEMARK_BUDGET": "ttft p95 < 2s, tpot p95 < 500ms",
-    "PACEMARK_PAGE_NOTEBOOK": "yes",
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
             patch.setenv(name, value)
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")
         patch.delenv("PACEMARK_ENDPOINT", raising=False)
-        client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
+        client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3")
         client.execute(cwd=str(tmp_path_factory.mktemp("work")))
     return notebook, results
 
@@ -67,7 +68,7 @@ def printed(cell: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the packages that run the kernel
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(400)
 class TestExecution:
     def test_the_endpoint_is_the_embedded_one(self, executed: tuple[Any, Path]) -> None:
         assert "'sim:demo'" in str(cell(executed[0], "DEFAULTS").outputs)
@@ -119,78 +120,82 @@ class TestExecution:
         assert "each more output token adds" in said
         assert any("text/html" in output.get("data", {}) for output in priced.outputs)
 
-    def test_it_is_also_counted_as_databricks_notebook_counts(self, executed: tuple[Any, Path]) -> None:
-        """2,048 tokens in and 256 out on an engine whose curve bends far above 8: total tokens/s, and its TTFT."""
-        said = printed(cell(executed[0], "page_rows"))
-        _, found, table = said.partition("As Databricks' notebook counts")
-        assert found
-        rows = [line.split() for line in table.splitlines() if line.split()[:1] and line.split()[0] in "1248"]
-        assert [row[0] for row in rows] == ["1", "2", "4", "8"]
-        assert not [row for row in rows if "-" in row[4:]]  # TTFT and TPOT are known of each
-        assert "it stops" not in table.replace("stops below", "")
-        rates = [float(row[2].replace(",", "")) for row in rows]
-        assert rates == sorted(rates)
-
     def test_the_results_are_where_they_were_asked_to_be(self, executed: tuple[Any, Path]) -> None:
-        import pacemark
-
         runs = [pacemark.load(path) for path in sorted(executed[1].iterdir())]
-        assert len(runs) == 3 + 2 * 4
+        assert len(runs) == 3
         assert all((run.path / "report.html").is_file() for run in runs)
         assert sum(bool(run.summary.find) for run in runs) == 1
 
 
-class TestPageCell:
-    """The cell that measures as Databricks' notebook does, with runs whose figures are known."""
+def page_cell(target: str, options: dict[str, Any], face: Any = pacemark) -> tuple[list[Any], str]:
+    """The cell that measures as Databricks' notebook does, done: the runs that it made, and what it printed."""
+    out = io.StringIO()
+    place: dict[str, Any] = {
+        "given": {"page_notebook": "yes"}, "target": target, "options": options, "runs": [], "pacemark": face,
+        "Console": Console, "sys": SimpleNamespace(stdout=out),
+    }  # fmt: skip
+    exec(cell(nbformat.read(NOTEBOOK, as_version=4), "page_rows").source, place)
+    return place["runs"], out.getvalue()
 
-    def done(self, latencies_ms: dict[int, float], *, refuses_one: bool = False) -> tuple[list[dict[str, Any]], str]:
+
+def table(said: str) -> list[list[str]]:
+    """The rows that it printed, cell by cell."""
+    return [cells for line in said.splitlines() if (cells := line.split()) and cells[0].isdigit()]
+
+
+class TestPageCell:
+    def known(self, latencies_ms: dict[int, float], *, refuses_one: bool = False) -> tuple[list[dict[str, Any]], str]:
         """What it asks for, and what it prints, of an endpoint whose whole answers take so long at so many in
-        parallel."""
+        parallel, and whose answers of one token take 20 ms."""
         asked: list[dict[str, Any]] = []
 
         def run(target: str, **options: Any) -> Any:
             asked.append(options)
-            if refuses_one and options["output_tokens"] == 1:
+            parallel, output = options["concurrency"], options["output_tokens"]
+            if refuses_one and output == 1:
                 raise BadInput("Could not finish the message because max_tokens was reached")
-            parallel = options["concurrency"]
-            latency_ms = latencies_ms[parallel] if options["output_tokens"] > 1 else 20.0
-            level = samples.level(
-                Concurrency(parallel),
-                tokens_per_s=1,
-                ttft_ms=(1, 2),
-                tpot_ms=(1, 2),
-                latency_ms=(latency_ms, latency_ms),
-            )
-            counted = msgspec.structs.replace(level, input_tokens=2048, output_tokens=options["output_tokens"])
-            return SimpleNamespace(levels=[counted])
+            ms = (20.0, 20.0) if output == 1 else (latencies_ms[parallel], latencies_ms[parallel])
+            level = samples.level(Concurrency(parallel), tokens_per_s=1, ttft_ms=(1, 2), tpot_ms=(1, 2), latency_ms=ms)
+            return SimpleNamespace(levels=[msgspec.structs.replace(level, input_tokens=2048, output_tokens=output)])
 
-        out = io.StringIO()
-        place: dict[str, Any] = {
-            "given": {"page_notebook": "yes"}, "target": "databricks:e", "options": {"duration": 9.0}, "runs": [],
-            "Console": Console, "sys": SimpleNamespace(stdout=out),
-            "pacemark": SimpleNamespace(run=run, PacemarkError=PacemarkError),
-        }  # fmt: skip
-        exec(cell(nbformat.read(NOTEBOOK, as_version=4), "page_rows").source, place)
-        assert len(place["runs"]) == len(asked) // (2 if refuses_one else 1)
-        return asked, out.getvalue()
+        face = SimpleNamespace(run=run, PacemarkError=PacemarkError)
+        runs, said = page_cell("databricks:e", {"duration": 9.0, "out": "here"}, face)
+        assert len(runs) == len(asked) // (2 if refuses_one else 1)
+        return asked, said
 
-    def test_its_lengths_and_loads_are_that_notebooks(self) -> None:
-        asked, said = self.done({1: 2560, 2: 2560, 4: 2560, 8: 2560})
-        assert [x["concurrency"] for x in asked] == [1, 1, 2, 2, 4, 4, 8, 8]
-        assert {x["input_tokens"] for x in asked} == {2048}
+    def test_its_lengths_loads_and_requests_are_that_notebooks(self) -> None:
+        asked, said = self.known({1: 2560, 2: 2560, 4: 2560, 8: 2560})
+        assert [(x["concurrency"], x["requests"]) for x in asked[::2]] == [(1, 8), (2, 10), (4, 20), (8, 40)]
         assert [x["output_tokens"] for x in asked] == [256, 1] * 4
+        assert {(x["input_tokens"], x["out"], "duration" in x) for x in asked} == {(2048, "here", False)}
         assert all(x["stream"] is False for x in asked if x["output_tokens"] == 1)
-        assert "0.02" in said
+        assert table(said)[0] == ["1", "2.56", "900", "-", "0.0200", "9.96"]
 
     def test_it_stops_where_one_more_step_gives_less_than_a_tenth(self) -> None:
-        asked, said = self.done({1: 2560, 2: 2560, 4: 4800, 8: 4800})
-        assert [x["concurrency"] for x in asked] == [1, 1, 2, 2, 4, 4]
+        asked, said = self.known({1: 2560, 2: 2560, 4: 4800, 8: 4800})
+        assert [x["concurrency"] for x in asked[::2]] == [1, 2, 4]
         assert "4 (it stops)" in said
 
     def test_a_model_that_refuses_one_token_has_no_ttft_of_that_kind(self) -> None:
-        asked, said = self.done({1: 2560, 2: 2560, 4: 2560, 8: 2560}, refuses_one=True)
+        asked, said = self.known({1: 2560, 2: 2560, 4: 2560, 8: 2560}, refuses_one=True)
         assert len(asked) == 8
         assert "there are none here" in said
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore")
+    def test_over_real_sockets(self, tmp_path: Path) -> None:
+        """2,048 tokens in and 256 out, on a timeline that no load changes: each step doubles the throughput."""
+        with serving("fixed", ttft_ms=20, itl_ms=1) as served:
+            runs, said = page_cell(served.url, {"duration": 9.0, "out": tmp_path, "workers": 1})
+        rows = table(said)
+        assert [row[0] for row in rows] == ["1", "2", "4", "8"]
+        latency_s, rate, ttft_s, tpot_ms = (float(rows[0][n].replace(",", "")) for n in (1, 2, 4, 5))
+        assert rate == pytest.approx((2048 + 256) / latency_s, rel=0.02)
+        assert latency_s == pytest.approx(ttft_s + 255 * tpot_ms / 1e3, rel=0.02)
+        assert ttft_s >= 0.02
+        assert "it stops" not in said
+        assert len(runs) == 8
+        assert {round(run.levels[0].input_tokens) for run in runs} <= set(range(2000, 2100))
 
 
 class TestSource:
