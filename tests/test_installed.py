@@ -196,7 +196,8 @@ def test_what_pip_is_asked_for(package: str, words: str) -> None:
 
 def test_no_text_tells_to_install_what_no_registry_has() -> None:
     """By pip, uv, pipx or conda, whatever stands between; a git address or a file behind the name will do."""
-    told = re.compile(r"\b(?:install|uvx|tool run|pipx run|add)\b[^|;&`]*?\s['\"]?pacemark(?![\w./-])(?!\S* @ )")
+    tools = r"(?:pip3?|uv pip|uv tool|pipx|conda) install|(?:pipx|uv tool) run|uv add|uvx"
+    told = re.compile(rf"\b(?:{tools})(?:\s+-\S+)*\s+['\"]?pacemark(?![\w./-])(?!\S* @ )")
     assert all(map(told.search, ("pip install -U pacemark", "%pip install 'pacemark[mlflow]'", "uvx pacemark demo")))
     assert not told.search("pip install 'pacemark[databricks] @ git+https://host/x/pacemark'")
     found = [f"{p}: {line}" for p in TEXTS for line in p.read_text().splitlines() if told.search(line)]
