@@ -57,11 +57,27 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert_refused(inside("run", *words), "--nodes needs Ray: install pacemark with its extra `ray`")
 
 
-def test_rays_client_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(on_ray, "find_spec", lambda name: object())
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ray://head:10001", "Ray's client is too slow to measure through"),
+        ("local", "give auto, or HOST:PORT of the cluster's head"),
+        ("10.0.0.1", "give auto, or HOST:PORT of the cluster's head"),
+        ("127.0.0.1:9", "--ray 127.0.0.1:9: nothing answers there"),
+        ("127.0.0.1:99999", "nothing answers there"),
+    ],
+)
+@pytest.mark.parametrize("by", ["flag", "environment"])
+def test_a_cluster_that_cannot_be_joined_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, said: str, by: str
+) -> None:
+    """At once: Ray would look for it for minutes, or start a cluster of its own."""
+    needed("ray")
     monkeypatch.setattr(on_ray, "_LOOPBACK", True)
+    if by == "environment":
+        monkeypatch.setenv("RAY_ADDRESS", address)
     words = ("http://127.0.0.1:9", "--model", "m", "--concurrency", "4", "--nodes", "2", "--out", tmp_path)
-    assert_refused(inside("run", *words, "--ray", "ray://head:10001"), "Ray's client is too slow to measure through")
+    assert_refused(inside("run", *words, *(["--ray", address] if by == "flag" else [])), said)
 
 
 def test_versus_stays_on_one_machine(tmp_path: Path) -> None:

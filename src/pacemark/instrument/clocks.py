@@ -113,7 +113,8 @@ def command_there(command: Command, offset_ns: int) -> Command:
 def batch_here(batch: Batch, offsets_ns: dict[int, int]) -> Batch:
     """What came from a machine, in our time; `offsets_ns` are those of its levels."""
     exchanges = [_exchange_here(x, offsets_ns[x.level]) for x in batch.exchanges]
-    return Batch(exchanges, _beat_here(batch.beat, offsets_ns[batch.beat.level]))
+    beat = _beat_here(batch.beat, offsets_ns[batch.beat.level])
+    return msgspec.structs.replace(batch, exchanges=exchanges, beat=beat)
 
 
 def _exchange_here(x: Exchange, offset_ns: int) -> Exchange:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from pacemark.instrument.nodes import AgentCall, Nodes
 
 __all__ = ["hired_on"]
 
+REACH_S = 5.0
+"""Longest wait for the head of the cluster to take a connection."""
 JOIN_S = 30.0
 """Longest wait for machines that are still on their way into the cluster, or that others use."""
 _ENVIRONMENT = {
@@ -62,11 +65,12 @@ def _joined(address: str, stack: contextlib.ExitStack) -> Any:
         raise BadInput("--nodes: serverless compute runs no Ray: use a cluster with Databricks Runtime ML")
     if find_spec("ray") is None:
         raise BadInput("--nodes needs Ray: install pacemark with its extra `ray` on every machine")
-    if "://" in address:
-        raise BadInput(f"--ray {address}: Ray's client is too slow to measure through; run pacemark inside the cluster")
     import ray
 
+    address = os.environ.get("RAY_ADDRESS") or address if address == "auto" else address
     if not ray.is_initialized():
+        if address != "auto":
+            _refuse_unreachable(address)
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -76,6 +80,19 @@ def _joined(address: str, stack: contextlib.ExitStack) -> Any:
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # which Ray takes for itself
     return ray
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raises BadInput unless something answers at HOST:PORT: Ray would try for minutes, or start a cluster itself."""
+    if "://" in address:
+        raise BadInput(f"--ray {address}: Ray's client is too slow to measure through; run pacemark inside the cluster")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise BadInput(f"--ray {address}: give auto, or HOST:PORT of the cluster's head, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"--ray {address}: nothing answers there ({error}); `ray status` on the head tells") from None
 
 
 def _agents(ray: Any, nodes: int, stack: contextlib.ExitStack, tell: Callable[[str], None]) -> list[AgentCall]:
