@@ -100,7 +100,8 @@ def test_every_time_is_moved_and_no_span() -> None:
         named = {f.name for f in msgspec.structs.fields(kind) if f.name.endswith("_ns")}
         assert named == set(points) | (named & SPANS) | (named & {"hi_ns", "lo_ns"})
     before = exchange(10.0, [20.0, 30.0])
-    moved = batch_here(Batch([before], BEAT), {before.level: 1_000, 1: 7})
+    moved = batch_here(Batch([before], BEAT, [(1, 2, b"asked", b"answered")]), {before.level: 1_000, 1: 7})
+    assert moved.bodies == [(1, 2, b"asked", b"answered")]
     (after,) = moved.exchanges
     assert {getattr(after, n) - getattr(before, n) for n in EXCHANGE_TIMES if getattr(before, n) != ABSENT} == {-1_000}
     assert all(getattr(after, n) == ABSENT for n in EXCHANGE_TIMES if getattr(before, n) == ABSENT)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pacemark.endpoint.target import target
@@ -44,6 +45,13 @@ def test_a_worker_told_to_finish_has_not_died() -> None:
         list(workers.finish(drain=True, grace_s=1.0))
         assert workers.died == []
         assert [w._process.wait(5) for w in workers.workers] == [0, 0]
+
+
+@pytest.mark.parametrize(("most", "each"), [(0, [0, 0, 0]), (2, [1, 1, 1]), (3, [1, 1, 1]), (8, [3, 3, 2])])
+def test_workers_share_the_places_of_an_open_loop(most: int, each: list[int]) -> None:
+    """--max-in-flight is of all of them together; each needs one to send at all."""
+    setup = msgspec.structs.replace(SETUP, max_in_flight=most)
+    assert [setup.for_worker(n, 3).max_in_flight for n in range(3)] == each
 
 
 def test_a_killed_worker_is_named() -> None:

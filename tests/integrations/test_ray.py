@@ -27,6 +27,7 @@ from pacemark.runs.bench import Bench
 from pacemark.runs.run import Run
 from pacemark.scenario import Settings, Workload
 from pacemark.simulator import Served, serving
+from support.cli_tools import stored_requests
 from support.needed import needed
 from support.processes import alive, family
 from support.waiting import in_three_tries, wait_for
@@ -250,6 +251,22 @@ def test_workers_end_with_the_one_that_coordinates_them(cluster: Any, tmp_path: 
         finally:
             driver.kill()
             driver.wait()
+
+
+def test_ctrl_c_writes_up_what_there_is(cluster: Any, tmp_path: Path) -> None:
+    with serving("fixed", ttft_ms=50.0, itl_ms=10.0) as served:
+        words = ["run", served.url, "--model", served.model, "--concurrency", "4", "--duration", "60"]
+        words += ["--nodes", "2", "--ray", cluster.address, "--out", str(tmp_path)]
+        driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words], stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda: stored_requests(tmp_path) > 20)
+            driver.send_signal(signal.SIGINT)
+            said = driver.communicate(timeout=60)[1]
+        finally:
+            driver.kill()
+    assert driver.returncode == 130, said
+    assert pacemark.load(tmp_path).levels[0].requests.completed > 20
+    wait_for(lambda: not agents())
 
 
 def test_a_dead_machine_ends_the_level_by_name(cluster: Any) -> None:

@@ -161,7 +161,7 @@ class Difference(msgspec.Struct, frozen=True):
     """One thing in which two runs differ."""
 
     what: str
-    """model, server, API, input tokens, output tokens, streaming or workload."""
+    """model, server, API, input tokens, output tokens, streaming, nodes or workload."""
     a: str
     b: str
     blocks: bool
@@ -191,6 +191,9 @@ def differences(a: Summary, b: Summary) -> list[Difference]:
     def streaming(run: Summary) -> object:
         return run.workload.get("streaming", run.run.get("settings", {}).get("stream"))
 
+    def nodes(run: Summary) -> object:
+        return run.run.get("settings", {}).get("nodes")
+
     pairs: list[tuple[str, object, object, bool]] = [
         ("model", a.target.get("model"), b.target.get("model"), False),
         ("server", a.target.get("url"), b.target.get("url"), False),
@@ -198,6 +201,7 @@ def differences(a: Summary, b: Summary) -> list[Difference]:
         ("input tokens", a.workload.get("input_tokens"), b.workload.get("input_tokens"), True),
         ("output tokens", a.workload.get("output_tokens"), b.workload.get("output_tokens"), True),
         ("streaming", streaming(a), streaming(b), True),
+        ("nodes that sent the load", nodes(a), nodes(b), False),
     ]
     names = sorted((a.workload.keys() & b.workload.keys()) - _ASIDE)
     pairs += [(f"workload ({n})", a.workload[n], b.workload[n], True) for n in names]

@@ -97,7 +97,8 @@ def _aged(one: Offset, now_ns: int) -> int:
 # --- times moved
 
 EXCHANGE_TIMES = (
-    "scheduled_ns", "first_byte_sent_ns", "sent_ns", "headers_ns", "first_event_ns", "answer_ns", "ended_ns", "done_ns",
+    "scheduled_ns", "first_byte_sent_ns", "sent_ns", "headers_ns", "first_event_ns", "answer_ns", "ended_ns",
+    "call_ns", "called_ns", "done_ns",
 )  # fmt: skip
 """The fields of an exchange that are points in time, or ABSENT; all others in ns but its events are spans."""
 BEAT_TIMES = ("now_ns", "oldest_ns", "spent_ns")

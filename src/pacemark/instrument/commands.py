@@ -37,6 +37,11 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     """See `Patience`."""
     keep_bodies: bool = False
 
+    def for_worker(self, worker: int, workers: int) -> Setup:
+        """The same for one worker of so many, with its share of the places; it has one at the least."""
+        places = len(range(worker, self.max_in_flight, workers)) or min(1, self.max_in_flight)
+        return msgspec.structs.replace(self, worker=worker, workers=workers, max_in_flight=places)
+
 
 class Asking(msgspec.Struct, frozen=True, tag=True):
     """From now on, ask like this: the request's head, its body with holes, and what to fill in."""

@@ -185,7 +185,7 @@ class Processes:
             self._refuse_too_many(command.load)
         for worker in self.workers[: 1 if isinstance(command, Probe) else None]:
             if isinstance(command, Setup):
-                worker.send(msgspec.structs.replace(command, worker=worker.number, workers=self._all))
+                worker.send(command.for_worker(worker.number, self._all))
             else:
                 worker.send(command)
 
