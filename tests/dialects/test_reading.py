@@ -116,6 +116,14 @@ def test_a_broken_compression_is_an_error_and_not_a_crash() -> None:
     assert understand(raw(whole, status=404, encoding="gzip", streamed=False)).detail == "no such model"
 
 
+@pytest.mark.parametrize("encoding", ["br", "zstd"])
+def test_a_compression_that_nobody_asked_for_is_named(encoding: str) -> None:
+    x = understand(raw(b"\x1b\x0b\x00\xf8\x8b\x90", encoding=encoding))
+    assert x.error == "bad_encoding"
+    assert f"compressed as {encoding}" in x.detail
+    assert understand(raw(b"".join(SAID), encoding=encoding)).error == ""  # a header that only says so
+
+
 def test_a_deflate_without_its_head() -> None:
     machine = zlib.compressobj(wbits=-15)
     body = machine.compress(delta(content="a") + DONE) + machine.flush()

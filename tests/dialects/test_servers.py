@@ -292,6 +292,15 @@ def test_what_fastapi_says(payload: Any, words: list[str]) -> None:
         assert all(word in x.detail for word in words)
 
 
+def test_of_a_proxys_page_what_people_read_is_told() -> None:
+    page = (
+        b"<!DOCTYPE html><html><head><title>x | 524: A timeout occurred</title><style>\nbody{margin:0}</style>"
+        b"<script type='x'>if (a<b) { f() }</script></head><!-- <p>no</p> --><body><p>Error\n524</p></body></html>"
+    )
+    x = understand(raw(page, status=524, streamed=False))
+    assert (x.error, x.detail) == ("http_524", "x | 524: A timeout occurred Error 524")
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(
     ("status", "body"),

@@ -100,12 +100,13 @@ class TestNegotiation:
         assert len(server.asked) <= 12
         assert options.stream
 
-    @pytest.mark.parametrize("status", [401, 404, 500])
-    def test_what_no_field_can_mend_is_said_at_once(self, status: int) -> None:
+    @pytest.mark.parametrize(("status", "asked"), [(401, 1), (404, 1), (500, 2)])
+    def test_what_no_field_can_mend_is_said_at_once(self, status: int, asked: int) -> None:
+        """A 500 alone may be the bad luck of a server that just woke."""
         server = Server(lambda body: refusal(status, "the model `m` does not exist"))
         with pytest.raises(BadInput, match="the model `m` does not exist"):
             negotiate(server.way(), WORKLOAD)
-        assert len(server.asked) == 1
+        assert len(server.asked) == asked
 
     def test_a_context_too_small_ends(self) -> None:
         server = Server(lambda body: refusal(400, "max_tokens is too large: the context has 16 tokens"))
@@ -163,6 +164,18 @@ class TestPatience:
         server = self.once(answer)
         assert server.way(wait_s=60).patiently(BODY).error == answer.error
         assert server.rests == []
+
+    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 524, 529])
+    def test_a_first_refusal_that_may_pass_is_tried_once_more(self, status: int) -> None:
+        server = self.once(refusal(status, "cold start"))
+        options, _, answer = negotiate(server.way(), WORKLOAD)
+        assert not answer.error
+        assert options.ignore_eos
+        assert len(server.rests) == 1
+        assert "cold start" in server.told[0]
+        for still in (refusal(status), refusal(status, retry_after_s=3600.0)):
+            with pytest.raises(BadInput):
+                negotiate(self.once(still, still, still).way(), WORKLOAD)
 
     @pytest.mark.parametrize("error", ["empty", "closed", "truncated"])
     def test_bad_luck_with_a_first_request_is_no_refusal(self, error: str) -> None:

@@ -212,6 +212,26 @@ def test_short_answers() -> None:
     assert "short_answers" in found(evidence(one_of_many[-30:]))
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(100, set()), (99, set()), (101, set()), (103, {"short_answers"}), (94, {"longer_than_asked"})],
+)
+def test_a_count_that_is_one_off_is_no_other_length(asked: int, said: set[str]) -> None:
+    """Servers count the token that ends a text, or do not."""
+    many = [exchange(250 * i + 1, [250 * i + 2 * k for k in range(1, 101)], asked_tokens=asked) for i in range(40)]
+    assert {"short_answers", "longer_than_asked"} & set(found(evidence(many))) == said
+
+
+@pytest.mark.parametrize(("reason", "words"), [("length", "lower limit of its own"), ("stop", "heed ignore_eos")])
+def test_why_answers_are_short_is_told(reason: str, words: str) -> None:
+    (message,) = [
+        f.message
+        for f in checked(evidence(requests(asked_tokens=20, finish_reason=reason)))
+        if f.code == "short_answers"
+    ]
+    assert words in message
+
+
 def test_tokens_counted_by_events() -> None:
     assert found(evidence(requests(tokens_source="events")))["token_count"] == "suspect"
 

@@ -21,6 +21,7 @@ from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
 
 _TRANSPORT_SAID = ("truncated", "bad_stream", "bad_answer", "empty")
 """What bytes that broke off reveal: the failure of the transport says more."""
+_INFLATED = ("gzip", "x-gzip", "deflate")
 MOST_PLAIN_BYTES = 64 << 20
 """Of an answer that came compressed; no more of it is inflated."""
 MOST_EVENTS = 1_000_000
@@ -51,11 +52,11 @@ def understand(
     """
     raw, reads = _in_order(raw, np.frombuffer(raw.reads, dtype=np.int64).reshape(-1, 3))
     body, ends = raw.body, reads[:, 2]
-    if raw.encoding in ("gzip", "x-gzip", "deflate") and body:
+    if raw.encoding in _INFLATED and body:
         body, ends = _inflated(body, ends)
     spoken = dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]
     streamed = _is_stream(raw, body, spoken.lines)
-    said = _too_much(body) or _said(raw, body, streamed, spoken)
+    said = _too_much(body) or _packed(raw, body) or _said(raw, body, streamed, spoken)
     output = counted(said, count_tokens)
     error, detail = _failure(raw, said, output)
     hi, lo, read_of = _arrivals(raw, said, output, reads, ends)
@@ -106,6 +107,15 @@ def _in_order(raw: RawExchange, reads: Int64) -> tuple[RawExchange, Int64]:
     raw = msgspec.structs.replace(raw, headers_ns=headers_ns, ended_ns=max(raw.ended_ns, int(arrivals[-1])))
     lags = np.where(arrivals == reads[:, 0], reads[:, 1], ABSENT)
     return raw, np.column_stack([arrivals, lags, reads[:, 2]])
+
+
+def _packed(raw: RawExchange, body: bytes) -> Said | None:
+    """What is said of an answer that came compressed in a way that nobody asked for and that is not undone here."""
+    if raw.encoding in ("", *_INFLATED) or is_event_stream(body) or body.lstrip()[:1] in (b"", b"{", b"["):
+        return None
+    said = Said()
+    said.fail("bad_encoding", f"the answer came compressed as {_word(raw.encoding)}, though none was asked for")
+    return said
 
 
 def _too_much(body: bytes) -> Said | None:

@@ -124,7 +124,8 @@ def loosely(payload: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-_TAG = re.compile(rb"<[^<>]*>")
+_TAG = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+"""What of a page nobody reads."""
 _WORDS = ("error", "errors", "message", "error_message", "detail", "details", "reason", "msg", "fault", "title")
 
 

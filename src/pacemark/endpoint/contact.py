@@ -60,6 +60,8 @@ _LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|av
 
 _CHANCE = ("closed", "reset", "truncated", "empty", "stalled")
 """Failures that may be one request's bad luck."""
+_PASSING = tuple(f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 520, 522, 524, 529))
+"""Refusals that may be as well, of a server that was woken, or of a proxy before it; with a rest in between."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,11 @@ class Way:
     def twice(self, body: bytes) -> Exchange:
         """The answer to `body`; where it failed in a way that may be bad luck, that of another try."""
         answer = self.patiently(body)
-        if answer.error not in _CHANCE:
+        passing = answer.error in _PASSING and answer.retry_after_s < 0  # else it was waited for already
+        if answer.error not in _CHANCE and not passing:
             return answer
+        if passing:
+            self.pause(AGAIN_S)
         again = self.patiently(body)
         if not again.error:
             said = self.target.redacted(f": {answer.detail}" if answer.detail else "")

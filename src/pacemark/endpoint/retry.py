@@ -9,6 +9,14 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 _IN_BODY = re.compile(rb'"retry_after(_ms)?"\s*:\s*"?(\d+(?:\.\d+)?)')
+_SPAN = rb"(?:\d+(?:\.\d+)?\s*(?:ms|milli[a-z]*|hours?|min[a-z]*|sec[a-z]*|[hms])?\s*)+"
+_IN_WORDS = re.compile(rb'(?:try again in|retry (?:after|in)|"retryDelay":|"estimated_time":)[\s"]*(%b)' % _SPAN, re.I)
+"""As OpenAI, Groq and Azure say it in their messages, Google in a field of details, Hugging Face of a model to load."""
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|h|m|s)?")
+_UNITS = {"ms": 1e-3, "milli": 1e-3, "h": 3600.0, "m": 60.0}
+_RESET = re.compile(rb"(?:reset|;\s*t)=(\d+)")
+_THIS_CENTURY_S = 1e9
+"""A larger number is no span but a time, since 1970."""
 
 
 def told_s(headers: Mapping[bytes, bytes], body: bytes = b"") -> float | None:
@@ -16,7 +24,7 @@ def told_s(headers: Mapping[bytes, bytes], body: bytes = b"") -> float | None:
 
     `retry-after-ms` first, for it is finer (Azure, OpenAI), then `retry-after` as seconds or as a date (RFC 9110,
     10.2.3; held against the answer's own date, or else this machine's), then the field `retry_after` that Databricks
-    documents.
+    documents, then what the message says in words, and last when a limit is lifted.
     """
     if (ms := _number(headers.get(b"retry-after-ms", b""))) is not None:
         return ms / 1e3
@@ -24,7 +32,30 @@ def told_s(headers: Mapping[bytes, bytes], body: bytes = b"") -> float | None:
         return seconds if (seconds := _number(said)) is not None else _until(said, headers.get(b"date", b""))
     if found := _IN_BODY.search(body):
         return float(found[2]) / (1e3 if found[1] else 1.0)
-    return None
+    if found := _IN_WORDS.search(body):
+        return _span_s(found[1].decode())
+    return _reset_s(headers)
+
+
+def _reset_s(headers: Mapping[bytes, bytes]) -> float | None:
+    """When a limit is lifted: that of requests or tokens, whichever has nothing left (OpenAI, Groq); or the only one,
+    as a span or a time (OpenRouter), or in the fields that are to be the standard (draft-ietf-httpapi-ratelimit)."""
+    for kind in (b"requests", b"tokens"):
+        if headers.get(b"x-ratelimit-remaining-" + kind) == b"0" and (
+            told := headers.get(b"x-ratelimit-reset-" + kind)
+        ):
+            return _span_s(told.decode("latin-1"))
+    for name in (b"x-ratelimit-reset", b"ratelimit-reset"):
+        if (number := _number(headers.get(name, b""))) is not None:
+            number = number / 1e3 if number > 1e3 * _THIS_CENTURY_S else number
+            return max(0.0, number - time.time()) if number > _THIS_CENTURY_S else number
+    found = _RESET.search(headers.get(b"ratelimit", b""))
+    return float(found[1]) if found else None
+
+
+def _span_s(text: str) -> float:
+    """Seconds in a span such as 1.8s, 6m0s, 400ms or 2 minutes; a number alone is of seconds."""
+    return sum(float(number) * _UNITS.get(unit, 1.0) for number, unit in _PART.findall(text.lower()))
 
 
 def _number(text: bytes) -> float | None:

@@ -18,6 +18,7 @@ from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.remedy import LEAST_REQUESTS, longer
 from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
+from pacemark.trace import Int64
 
 NOTES = frozenset(
     {
@@ -243,17 +244,24 @@ FILTERED = 1.5
 def short_answers(e: Evidence) -> Finding | None:
     """Answers shorter than asked for make less work than the workload says; what is hidden is work as well."""
     generated = e.trace.output_tokens + e.trace.hidden_tokens
-    short = e.good & ~formed(e.trace) & (generated < e.trace.asked_tokens)
+    short = e.good & ~formed(e.trace) & (generated < e.trace.asked_tokens - _uncounted(e.trace.asked_tokens))
     share = short.sum() / max(1, e.good.sum())
     if share <= 0.02:
         return None
     mean, asked = generated[e.good].mean(), e.trace.asked_tokens[e.good].mean()
+    limited = (e.trace.finish_reason[short] == "length").mean() > 0.5
+    why = "has a lower limit of its own" if limited else "does not heed ignore_eos"
     return Finding(
         "suspect",
         "short_answers",
         f"{share:.0%} of the answers stopped early: {mean:.0f} tokens on average where {asked:.0f} were asked for, "
-        "so the server does not heed ignore_eos; compare only with runs of the same answer length",
+        f"so the server {why}; compare only with runs of the same answer length",
     )
+
+
+def _uncounted(asked: Int64) -> Int64:
+    """By how many tokens counts may differ that mean the same (n,): the one that ends a text counts or does not."""
+    return (asked >= 16).astype(np.int64)
 
 
 OFF = 0.03
@@ -266,7 +274,8 @@ def longer_than_asked(e: Evidence) -> Finding | None:
         return None
     answers, wanted = e.trace.output_tokens[e.good], e.trace.asked_tokens[e.good]
     mean, asked = float(answers.mean()), float(wanted.mean())
-    if asked <= 0 or float(np.maximum(answers - wanted, 0).mean()) <= OFF * asked:  # each against its own
+    beyond = answers - wanted - _uncounted(wanted)  # each against its own
+    if asked <= 0 or float(np.maximum(beyond, 0).mean()) <= OFF * asked:
         return None
     return Finding(
         "suspect",

@@ -135,7 +135,7 @@ _SAID: dict[str, str | Callable[[Sequence[Level]], str]] = {
     "unsteady": "the token rate had not settled; a longer --duration would do",
     "step_change": "the endpoint's pace changed on the way; repeat once it is steady",
     "little": "two ways to count tokens/s disagree; a longer --duration would do",
-    "short_answers": "answers stopped early: the server does not heed ignore_eos",
+    "short_answers": "answers are shorter than asked for; compare only with runs of their length",
     "client_starved": "this client had no core to itself; load from a machine with free cores",
     "client_throttled": "the container's CPU quota stopped this client; give it more CPU",
     "client_stalled": "this client stood still for a while; repeat it on a machine that runs on",
