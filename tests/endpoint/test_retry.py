@@ -38,6 +38,7 @@ NOW_S = 1_800_000_000.0
         ({}, b'{"error": {"message": "try again in a while; 5 requests in 2s are the limit"}}', None),
         ({b"x-ratelimit-remaining-tokens": b"0", b"x-ratelimit-reset-tokens": b"7.66s"}, b"", 7.66),
         ({b"x-ratelimit-remaining-requests": b"5", b"x-ratelimit-reset-requests": b"2m59s"}, b"", None),
+        ({b"x-ratelimit-reset-tokens": b"120ms"}, b"", 0.12),
         ({b"x-ratelimit-reset": b"30"}, b"", 30.0),
         ({b"ratelimit-reset": b"12"}, b"", 12.0),
         ({b"ratelimit": b"limit=100, remaining=0, reset=50"}, b"", 50.0),

@@ -19,10 +19,10 @@ def beat(*, in_flight: int = 0, oldest_ns: int = ABSENT, turned: int = 0) -> Bea
     return Beat(0, monotonic_ns() + SECOND, 0, in_flight, oldest_ns, turned, 0, 0, 0, 1.0, 0, 0, False)
 
 
-def failing(page: Page, count: int, kind: str = "http_429") -> None:
+def failing(page: Page, count: int, kind: str = "http_429", said: str = "no") -> None:
     for n in range(count):
         status = int(kind.removeprefix("http_")) if kind.startswith("http_") else 0
-        page.add(exchange(n, error=kind, detail="no", status=status))
+        page.add(exchange(n, error=kind, detail=said, status=status))
 
 
 class TestHopeless:
@@ -56,6 +56,16 @@ class TestHopeless:
         line = Doubts(Concurrency(2), page, ignore_eos=True).hopeless([beat()])
         assert line is not None
         assert line.endswith(hint)
+
+    @pytest.mark.parametrize(
+        "said", ["filtered due to our content management policy", "CUDA error: device-side assert"]
+    )
+    def test_no_likely_cause_is_named_where_the_server_names_one(self, said: str) -> None:
+        page = Page()
+        failing(page, 12, "http_400", said)
+        doubts = Doubts(Concurrency(2), page, ignore_eos=True)
+        assert str(doubts.hopeless([beat()])).endswith(f"failed (http_400): {said}")
+        assert doubts.afterthought() == f"12 of 12 requests failed (http_400): {said}"
 
 
 class TestGone:

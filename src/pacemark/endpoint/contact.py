@@ -332,6 +332,7 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
         "http_429": f"{where} answered 429, rate limit reached{said}; wait, or ask for a higher limit",
         "http_503": f"{where} did not answer a first request (http_503){said}; is it still loading? See --wait",
         "bad_http": f"{where} does not speak HTTP/1.1{said}",
+        "http_426": f"{where} wants another protocol (426{said}); pacemark speaks HTTP/1.1",
         "bad_answer": f"{where} is no {way.target.api} endpoint{said}; check the URL and --api",
     }
     if not way.target.tls:

@@ -41,9 +41,8 @@ def _reset_s(headers: Mapping[bytes, bytes]) -> float | None:
     """When a limit is lifted: that of requests or tokens, whichever has nothing left (OpenAI, Groq); or the only one,
     as a span or a time (OpenRouter), or in the fields that are to be the standard (draft-ietf-httpapi-ratelimit)."""
     for kind in (b"requests", b"tokens"):
-        if headers.get(b"x-ratelimit-remaining-" + kind) == b"0" and (
-            told := headers.get(b"x-ratelimit-reset-" + kind)
-        ):
+        told = headers.get(b"x-ratelimit-reset-" + kind)
+        if told and headers.get(b"x-ratelimit-remaining-" + kind, b"0") == b"0":
             return _span_s(told.decode("latin-1"))
     for name in (b"x-ratelimit-reset", b"ratelimit-reset"):
         if (number := _number(headers.get(name, b""))) is not None:

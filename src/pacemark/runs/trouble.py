@@ -5,6 +5,7 @@ Each gives a line for the user, or None while there is hope.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from time import monotonic_ns
 
@@ -23,6 +24,8 @@ STUCK_NS = 5_000_000_000
 LEAST_STALL_S = 10.0
 LEAST_UNANSWERED_S = 60.0
 _UNREACHED = {"refused", "connect", "connect_timeout"}
+_OTHER_CAUSE = re.compile("filter|policy|moderation|safety|cuda|memory|context|too long|quota|balance", re.IGNORECASE)
+"""Words in a failure that name its cause."""
 IGNORE_EOS = "ignore_eos may be the cause: try --no-ignore-eos"
 
 
@@ -68,7 +71,7 @@ class Doubts:
         if not answered(beats, self._hopeless_ns):
             return None
         kind = page.kinds.most_common(1)[0][0]
-        hint = f"; {IGNORE_EOS}" if self._ignore_eos and may_be_ignore_eos(kind) else ""
+        hint = self._hint(kind) if self._ignore_eos and may_be_ignore_eos(kind) else ""
         hint = "; allow more with --timeout" if kind == "timeout" else hint
         return f"all of the first {page.failed} requests at {self._load} failed ({kind}): {page.said[kind]}{hint}"
 
@@ -116,7 +119,11 @@ class Doubts:
         if not self._ignore_eos or not kinds:
             return _closed(reconnects, total)
         worst = max(kinds, key=lambda kind: page.kinds[kind])
-        return f"{page.kinds[worst]} of {total} requests failed ({worst}): {page.said[worst]}; {IGNORE_EOS}"
+        return f"{page.kinds[worst]} of {total} requests failed ({worst}): {page.said[worst]}{self._hint(worst)}"
+
+    def _hint(self, kind: str) -> str:
+        """That ignore_eos may be the cause, unless what was said names another."""
+        return "" if _OTHER_CAUSE.search(self._page.said[kind]) else f"; {IGNORE_EOS}"
 
 
 def stall_limit_s(gap_ns: int, slowest_ns: int) -> float:
