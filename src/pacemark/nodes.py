@@ -47,6 +47,8 @@ class NodePart(msgspec.Struct, frozen=True):
     drift_ppm: float | None = None
     """How fast its clock runs away from ours; None until that can be told."""
     drift_bound_ppm: float | None = None
+    jumped_ns: int = 0
+    """The farthest that its clock, or ours, jumped while the level ran."""
     reads: int = 0
     stamped: int = 0
     """Reads with a stamp of the kernel's."""

@@ -97,6 +97,12 @@ def test_a_clock_that_is_not_known_well_enough_is_said() -> None:
     assert level.verdict.status == "suspect"
 
 
+def test_a_clock_that_jumped_is_said() -> None:
+    level = measured(part(0, "a"), part(1, "b", jumped_ns=750_000_000)).level
+    assert "the clock of b, or of the coordinator, jumped by 750 ms under way" in codes(level)["clocks"]
+    assert [node.status for node in of(level)] == ["valid", "suspect"]
+
+
 def test_workers_behind_others_are_said() -> None:
     assert "at niceness 15" in codes(measured(part(0, "a"), part(1, "b", niceness=15)).level)["niceness"]
 

@@ -81,6 +81,25 @@ def test_the_shortest_round_trip_counts_until_it_is_old() -> None:
     assert known.at(60 * SECOND_NS).at_ns > 50 * SECOND_NS
 
 
+def test_a_clock_that_jumps_is_noticed_and_learnt_anew() -> None:
+    """Nothing that keeps within what two clocks may drift apart is a jump."""
+    known, at_ns = NodeClock(), HOUR_NS
+    for ppm in (0.0, 90.0):
+        theirs = clock(HOUR_NS, ppm)
+        known = NodeClock()
+        for n in range(300):
+            known.hear(round_trip(theirs, at_ns + n * SECOND_NS, 200_000 + n % 9 * 400_000, 0, 300_000))
+        assert known.jumped_ns == 0
+    known.begin(1, at_ns + 300 * SECOND_NS)
+    paused = clock(HOUR_NS - 40_000_000, 90.0)
+    known.hear(round_trip(paused, at_ns + 301 * SECOND_NS, 300_000, 0, 300_000))
+    assert known.jumped_ns == pytest.approx(40_000_000, abs=2_000_000)
+    now_ns = at_ns + 302 * SECOND_NS
+    found = known.begin(2, now_ns)
+    assert abs(found.offset_ns - (paused(now_ns) - now_ns)) <= found.bound_ns + 2
+    assert known.jumped_ns == 0
+
+
 def test_drift_is_told_once_it_can_be() -> None:
     theirs, known = clock(HOUR_NS, 50.0), NodeClock()
     known.hear(round_trip(theirs, 0, 200_000, 0, 200_000))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def test_a_silent_machine_ends_the_level_by_name() -> None:
         said, verdict = lost(ready, lambda: setattr(machine, "silent", True))
     assert "#1 is lost: silent for 2 s; the load could not be kept up" in said
     assert "#1 is lost: silent for 2 s" in verdict
+
+
+def test_nobody_is_silent_while_nobody_looks() -> None:
+    """After a long look at its figures the coordinator gives every machine its two seconds again."""
+    machine = Machine()
+    with bench(machine) as ready:
+        fleet = ready._workers
+        machine.silent = True
+        time.sleep(2.5)
+        list(fleet.receive(0.0))
+        list(fleet.receive(0.2))
+        assert fleet.died == []
+        machine.silent = False
+        wait_for(lambda: list(fleet.receive(0.1)))
+        assert fleet.died == []
 
 
 def test_a_machine_that_is_gone_ends_the_level_by_name() -> None:

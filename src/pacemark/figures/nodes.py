@@ -56,6 +56,11 @@ NODE_CHECKS: tuple[NodeCheck, ...] = tuple(map(_on_each, _CHECKS))
 
 def clocks(e: Evidence) -> Finding | None:
     """Machines of which it is not known well enough what time it is there."""
+    jumped = [part for part, _ in e.health.nodes if part.jumped_ns > MOST_BOUND_MS * 1e6]
+    if jumped:
+        worst = max(jumped, key=lambda part: part.jumped_ns)
+        text = f"the clock of {worst.name}, or of the coordinator, jumped by {worst.jumped_ns / 1e6:,.0f} ms under way"
+        return Finding("suspect", "clocks", f"{text} (one was paused); repeat the level on machines that run on")
     off = [part for part, _ in e.health.nodes if part.bound_ns > MOST_BOUND_MS * 1e6]
     if not off:
         return None
@@ -99,7 +104,8 @@ def _of_one(e: Evidence, part: NodePart, health: Health) -> NodeLevel:
     ttft_ms = metrics.ttft_ms(e.trace)[mine & e.good]
     ttft_ms = ttft_ms[np.isfinite(ttft_ms)]
     p50, p95 = np.quantile(ttft_ms, [0.5, 0.95]).tolist() if len(ttft_ms) else (None, None)
-    found = [one for check in _CHECKS if (one := check(replace(e, health=health)))]
+    alone = replace(health, nodes=((part, health),))
+    found = [one for check in (*_CHECKS, clocks, slowed) if (one := check(replace(e, health=alone)))]
     said = [part.lost, *(one.message for one in found)]
     bad = part.lost or any(one.status == "invalid" for one in found)
     return NodeLevel(

@@ -19,8 +19,8 @@ from pacemark.trace import ABSENT, Beat, Exchange
 
 DRIFT_PPM = 100.0
 """No two clocks run away from each other faster: quartz in computers keeps within 50 ppm of its nominal pace."""
-KEPT = 512
-"""Round trips that are remembered: with some twenty a second all that are young enough to be of use."""
+KEPT = 128
+"""Round trips that are remembered: with some twenty a second those of six seconds, and older ones are worth little."""
 
 
 class Round(NamedTuple):
@@ -58,10 +58,19 @@ class NodeClock:
         self._offsets: deque[Offset] = deque(maxlen=KEPT)
         self._first: Offset | None = None
         self._of_level: dict[int, Offset] = {}
+        self._jumped_ns = 0
 
     def hear(self, answer: Round) -> None:
-        """Learn from a round trip."""
-        self._offsets.append(Offset(answer.offset_ns, answer.bound_ns, (answer.asked_ns + answer.heard_ns) // 2))
+        """Learn from a round trip. What contradicts all before it is no drift: one of the two clocks jumped, as that of
+        a virtual machine that was paused may; what was known until then is forgotten."""
+        new = Offset(answer.offset_ns, answer.bound_ns, (answer.asked_ns + answer.heard_ns) // 2)
+        if self._offsets:
+            known = self.at(new.at_ns)
+            if abs(new.offset_ns - known.offset_ns) > new.bound_ns + known.bound_ns:
+                self._jumped_ns = max(self._jumped_ns, abs(new.offset_ns - known.offset_ns))
+                self._offsets.clear()
+                self._first = None
+        self._offsets.append(new)
 
     def at(self, now_ns: int) -> Offset:
         """The best that is known: of the round trips the shortest, unless it is so long ago that drift costs more."""
@@ -70,6 +79,7 @@ class NodeClock:
 
     def begin(self, level: int, now_ns: int) -> Offset:
         """Settle on one offset for `level`."""
+        self._jumped_ns = 0
         found = self._of_level[level] = self.at(now_ns)
         self._first = self._first or found
         return found
@@ -77,6 +87,11 @@ class NodeClock:
     def of(self, level: int) -> Offset:
         """The offset of a level that was begun."""
         return self._of_level[level]
+
+    @property
+    def jumped_ns(self) -> int:
+        """The farthest that it jumped since the last level was begun."""
+        return self._jumped_ns
 
     def drift_ppm(self, now_ns: int) -> tuple[float, float] | None:
         """How fast it runs away from ours since the first level was begun, and the most that this is off; None where

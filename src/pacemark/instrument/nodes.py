@@ -34,6 +34,8 @@ AgentCall = Callable[..., "Future[Any]"]
 POLL_S = 0.05
 LOST_AFTER_S = 2.0
 """A machine that has not answered for so long is given up: it may not carry its share of the load any more."""
+AWAY_NS = 500_000_000
+"""Whoever has not looked for so long was away, summing up a level or suspended."""
 ROUND_TRIPS = 20
 """Questions for the time, before the first request."""
 START_S = 60.0
@@ -105,6 +107,8 @@ class Nodes:
         self._nodes = [Node(number, call) for number, call in enumerate(calls)]
         self._explain, self._release = explain, release
         self._finishing = False
+        self._looked_ns = self._back_ns = 0
+        """When it was last looked for answers, and since when without a break: nobody is silent while nobody looks."""
         self.died: list[str] = []
 
     def open(self, target: Target, setup: Setup, reading: Reading, *, engine: str = "", loopback: bool = False) -> None:
@@ -198,6 +202,8 @@ class Nodes:
     def receive(self, timeout_s: float) -> Iterator[Batch]:
         """See `Fleet`."""
         heard = self._heard()
+        if monotonic_ns() - self._looked_ns > AWAY_NS:
+            self._back_ns = monotonic_ns()
         for node in heard:
             node.question = node.question or node.ask("poll", POLL_S)
         out = [(node, node.question) for node in heard if node.question is not None]
@@ -205,8 +211,9 @@ class Nodes:
         for node, question in out:
             if question.future.done():
                 yield from self._taken(node)
-            elif monotonic_ns() - question.at_ns > LOST_AFTER_S * 1e9:
+            elif monotonic_ns() - max(question.at_ns, self._back_ns) > LOST_AFTER_S * 1e9:
                 self._lose(node, f"silent for {LOST_AFTER_S:g} s")
+        self._looked_ns = monotonic_ns()
         if all(node.lost for node in self._nodes):
             raise RunFailed("; ".join(self.died))
 
@@ -261,6 +268,7 @@ class Nodes:
             bound_ns=offset.bound_ns,
             drift_ppm=drift_ppm,
             drift_bound_ppm=most_ppm,
+            jumped_ns=node.clock.jumped_ns,
             reads=lag.reads,
             stamped=lag.stamped,
             lag_ns=lag.spread_ns,
