@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test coverage slow lint docs wheel sbom bench fuzz soak clean
+.PHONY: demo test coverage slow lint docs screenshots wheel sbom bench fuzz soak clean
 
 demo: .venv/run
 	$(BIN)/pacemark demo
@@ -28,6 +28,11 @@ lint: .venv/test
 # What docs holds that is made from the code.
 docs: .venv/test
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_python.py
+
+# The pictures in docs, from real runs against the embedded endpoint; some minutes, and Chromium.
+screenshots: .venv/test
+	$(BIN)/python docs/make_screenshots.py
 
 # One file to put on a volume or a cluster: dist/pacemark-VERSION-py3-none-any.whl. The same bytes from the same commit.
 wheel: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)

@@ -102,12 +102,20 @@ def test_the_version_opens_the_changelog() -> None:
     assert len(set(releases)) == len(releases)
 
 
-def test_the_reference_is_that_of_the_commands(tmp_path: Path) -> None:
-    made = tmp_path / "make_cli.py"
-    made.write_text((ROOT / "docs" / "make_cli.py").read_text())
+@pytest.mark.parametrize("name", ["cli", "python"])
+def test_the_reference_is_that_of_the_code(name: str, tmp_path: Path) -> None:
+    made = tmp_path / f"make_{name}.py"
+    made.write_text((ROOT / "docs" / made.name).read_text())
     done = subprocess.run([sys.executable, made], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert (ROOT / "docs" / "cli.md").read_text() == made.with_name("cli.md").read_text(), "make docs"
+    assert (ROOT / "docs" / f"{name}.md").read_text() == made.with_name(f"{name}.md").read_text(), "make docs"
+
+
+def test_the_python_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    missing = [name for name in pacemark.__all__ if not re.search(rf"^### (pacemark\.)?{name}$", page, re.MULTILINE)]
+    assert missing == []
+    assert " at 0x" not in page
 
 
 def anchors(page: Path) -> set[str]:
@@ -130,7 +138,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_in_the_contents() -> None:
-    listed = re.findall(r"^  - (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(listed) == [page.name for page in sorted((ROOT / "docs").glob("*.md"))]
 
 

@@ -22,7 +22,7 @@ from pacemark.units import number
 
 __all__ = ["FROM", "Choice", "Plate", "curve_specs", "fluid", "plates"]
 
-_SIZES = ((1100, 960, 430), (740, 610, 610), (560, 440, 440), (0, 255, 255))
+_SIZES = ((1100, 960, 430), (930, 800, 800), (740, 610, 610), (560, 440, 440), (0, 255, 255))
 """Page widths from which on a size is used, and the plots' widths: of the curve, and of each chart by load."""
 FROM = tuple(page for page, _, _ in _SIZES)
 _NARROW = 330
@@ -85,7 +85,7 @@ def plates(summary: Summary, pictures: Sequence[LevelPicture]) -> dict[str, list
 
 def curve_specs(found: Mapping[str, Sequence[Plate]]) -> list[Spec]:
     """The curve and the charts by load, at the middle size."""
-    return [plate.choices[0].specs[1] for plate in [*found["answer"], *found["load"]]]
+    return [plate.choices[0].specs[len(FROM) // 2] for plate in [*found["answer"], *found["load"]]]
 
 
 def _sized(summary: Summary) -> list[Plate]:

@@ -14,7 +14,7 @@ from pacemark.reporting.charts.runs import Past, curves_chart, curves_table, tre
 from pacemark.reporting.compared import compared_lines, compared_rows
 from pacemark.reporting.plates import Choice, Plate, fluid
 from pacemark.reporting.sheet import rendered
-from pacemark.reporting.words import plain, title
+from pacemark.reporting.words import plain, title, when
 from pacemark.summary import Level, Summary
 from pacemark.units import number
 
@@ -34,11 +34,8 @@ class RunOnPage(NamedTuple):
     def what(self) -> str:
         """What it measured, and when."""
         labels = self.summary.run.get("labels") or {}
-        parts = [
-            title(self.summary),
-            *(f"{k}={v}" for k, v in labels.items()),
-            str(self.summary.run.get("started") or ""),
-        ]
+        started = when(self.summary.run.get("started") or "")
+        parts = [title(self.summary), *(f"{k}={v}" for k, v in labels.items()), started]
         return plain(", ".join(part for part in parts if part))
 
 

@@ -56,7 +56,7 @@ function show(state) {
       : "Waiting for the first level ...";
   const client = state.idle_share === null ? "-" : `${Math.round(100 * state.idle_share)}% idle`;
   at("tiles").replaceChildren(
-    tile("Output tokens/s", number(state.tokens_per_s)),
+    tile("Output tok/s", number(state.tokens_per_s)),
     tile("TTFT p50, ms", number(level?.ttft_ms_p50 ?? null)),
     tile("TTFT p95, ms", number(level?.ttft_ms_p95 ?? null)),
     tile("In flight", String(state.in_flight)),
@@ -64,8 +64,10 @@ function show(state) {
     tile("This client", client),
   );
   const drawn = state.levels
-    .map((x, n) => ({ ...x, n, tokens: x.output_tokens_per_s, latency: x.latency_ms_p50, short: x.load.split(" ").at(-1) }))
+    .map((x) => ({ ...x, tokens: x.output_tokens_per_s, latency: x.latency_ms_p50, short: x.load.split(" ").at(-1) }))
     .filter((x) => x.tokens !== null && x.latency !== null);
+  if (state.search) drawn.sort((a, b) => a.latency - b.latency); // in the order of its levels it would zigzag
+  drawn.forEach((x, n) => { x.n = n; });
   draw("curve", { levels: drawn });
   draw("series", { series: state.series.map(([ago, tokens, failed]) => ({ at: -ago, tokens, failed })) });
   if (state.search) search(state.search);
