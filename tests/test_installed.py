@@ -90,6 +90,15 @@ def test_the_wheel_is_small_and_whole(wheel: Path) -> None:
     assert not [name for name in inside if name.startswith("tests")]
 
 
+@pytest.mark.slow
+def test_serverless_compute_may_be_arm64(wheel: Path, tmp_path: Path) -> None:
+    """All that it needs is there as a wheel for such a machine: nothing is downloaded but what the wheels say."""
+    platforms = [f"--platform=manylinux{libc}_aarch64" for libc in ("_2_28", "_2_17", "2014")]
+    how = ["--dry-run", "--quiet", "--ignore-installed", "--only-binary=:all:", "--python-version=312", *platforms]
+    quietly(sys.executable, "-m", "pip", "install", *how, "--target", tmp_path, f"{wheel}[databricks]")
+    assert not list(tmp_path.iterdir())
+
+
 OLD = ("numpy==1.26.4", "pandas==1.5.3", "scipy==1.13.1", "databricks-sdk==0.40.0")
 NEW = ("numpy", "pandas", "databricks-sdk")
 
