@@ -107,6 +107,41 @@ def test_every_field_is_dropped_by_itself_whichever_are_refused(
     assert requests <= 12
 
 
+ALLOWED = "`model`, `messages`, `max_tokens`, `stream_options`"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (422, "unknown field `{}`, expected one of " + ALLOWED),
+        (400, "Unknown parameter: {}. Supported parameters are: " + ALLOWED),
+        (400, "{} is not allowed. Allowed: " + ALLOWED),
+        (403, "{} is not part of your plan, unlike max_tokens"),
+        (424, "unexpected keyword argument '{}'"),
+        (503, "unexpected keyword argument '{}'"),
+    ],
+)
+def test_what_a_refusal_says_could_be_asked_is_not_what_it_refuses(status: int, words: str) -> None:
+    first = first_options(DIALECTS["chat"])
+    best, _ = negotiated(server({"ignore_eos", "min_tokens", "running_usage"}, "max_tokens", status, words), first)
+    assert best is not None
+    assert (best.include_usage, best.ignore_eos, best.max_tokens_field) == (True, False, "max_tokens")
+
+
+def test_a_server_that_breaks_without_a_word_is_asked_more_plainly() -> None:
+    """Its framework hides what was said of a field that it does not know."""
+
+    def answer(options: Options) -> Exchange:
+        if options.ignore_eos:
+            return understand(raw(b"Internal Server Error", status=500, streamed=False))
+        return understand(each_in_its_read(ROLE, delta(content="a"), DONE))
+
+    best, requests = negotiated(answer, first_options(DIALECTS["chat"]))
+    assert best is not None
+    assert (best.include_usage, best.min_tokens, best.ignore_eos) == (True, True, False)
+    assert requests <= 8
+
+
 def test_a_server_that_takes_everything_is_asked_once() -> None:
     first = first_options(DIALECTS["chat"])
     assert negotiated(server(set(), "max_tokens", 400, "no"), first) == (first, 1)
@@ -609,6 +644,11 @@ def test_a_finish_reason_that_is_a_failure(reason: str) -> None:
 def test_a_failing_finish_reason_takes_the_words_that_follow_it() -> None:
     x = understand(each_in_its_read(ROLE, delta(content="a"), delta("error"), event({"error": {"message": "no room"}})))
     assert (x.error, x.detail) == ("finish_error", "no room")
+
+
+def test_a_failure_in_a_list_of_its_own_as_gemini_sends_it() -> None:
+    x = understand(raw(b'[{"error": {"code": 400, "message": "no room"}}]', status=400, streamed=False))
+    assert x.detail == "no room"
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "eos_token", "stop_sequence", "end_turn", "STOP"])

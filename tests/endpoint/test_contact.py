@@ -175,7 +175,7 @@ class TestPatience:
         assert "cold start" in server.told[0]
         for still in (refusal(status), refusal(status, retry_after_s=3600.0)):
             with pytest.raises(BadInput):
-                negotiate(self.once(still, still, still).way(), WORKLOAD)
+                negotiate(self.once(*[still] * 9).way(), WORKLOAD)
 
     @pytest.mark.parametrize("error", ["empty", "closed", "truncated"])
     def test_bad_luck_with_a_first_request_is_no_refusal(self, error: str) -> None:

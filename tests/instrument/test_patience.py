@@ -24,6 +24,8 @@ def answered(body: bytes = b"", status: int = 200, **headers: str) -> Answer:
         b'event: error\ndata: {"message": "too busy"}\n\n',
         b"data: [DONE]\n\n",
         b"",
+        b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
+        b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n',
     ],
 )
 def test_a_refusal_inside_a_200_is_a_failure(body: bytes) -> None:

@@ -235,7 +235,14 @@ _UNKNOWN = re.compile(
     r"does(?: not|n't) support|extra|forbidden|deprecated|instead|no such|must not be|cannot be (?:set|used)",
     re.IGNORECASE,
 )
-_REFUSED = (400, 404, 405, 415, 422, 500, 501)
+_NO_REFUSAL = (401, 429)
+"""Of the statuses of a failure, those that are about something else than the fields, whatever they name."""
+_INSTEAD = re.compile(
+    r"(?:expected|must be|should be) one of|(?<!\w)(?<!not )(?:allowed|supported|valid|accepted)(?: \w+)?(?: are|:)",
+    re.IGNORECASE,
+)
+"""What leads over from a field that is refused to those that are not."""
+_BARE = re.compile(r"(?:internal server error)?\W*", re.IGNORECASE)
 
 
 def first_options(dialect: Dialect, stream: bool = True, ignore_eos: bool = True) -> Options:
@@ -274,10 +281,11 @@ def _worth(options: Options) -> int:
 
 def _named(options: Options, answer: Exchange) -> list[str]:
     """The optional fields in `options` that the refusal names, the most particular first."""
+    said = _complaint(answer)
     found = [
         name
         for name in _OPTIONAL
-        if getattr(options, name) and re.search(rf"(?<![a-z_]){_group(name)}(?![a-z_])", answer.detail, re.IGNORECASE)
+        if getattr(options, name) and re.search(rf"(?<![a-z_]){_group(name)}(?![a-z_])", said, re.IGNORECASE)
     ]
     if "running_usage" in found:  # it lies inside the other, which may well be taken without it
         found = [name for name in found if name != "include_usage"]
@@ -290,17 +298,20 @@ def _group(name: str) -> str:
 
 def _without_named(options: Options, answer: Exchange) -> Options | None:
     """`options` without what the refusal names, or with the limit in its other field; None where it names neither."""
-    if answer.status not in (*_REFUSED, 200):
+    if answer.status in _NO_REFUSAL or not (answer.status == 200 or 400 <= answer.status < 600):
         return None
     changes: dict[str, Any] = dict.fromkeys(_named(options, answer), False)
-    field = options.max_tokens_field
-    if (
-        field in _LIMITS
-        and re.search(rf"(?<![a-z_]){field}(?![a-z_])", answer.detail)
-        and _UNKNOWN.search(answer.detail)
-    ):
+    field, said = options.max_tokens_field, _complaint(answer)
+    # Beside a field that can be left out the limit may be named for comparison: it is named again if it is refused.
+    if not changes and field in _LIMITS and re.search(rf"(?<![a-z_]){field}(?![a-z_])", said) and _UNKNOWN.search(said):
         changes["max_tokens_field"] = _other(field)
     return msgspec.structs.replace(options, **changes) if changes else None
+
+
+def _complaint(answer: Exchange) -> str:
+    """What a refusal says of what was asked, without what it says could be asked instead."""
+    head = _INSTEAD.split(answer.detail, maxsplit=1)[0]
+    return head if re.search("|".join([*_WIRE.values(), *_LIMITS]), head, re.IGNORECASE) else answer.detail
 
 
 def _other(field: str) -> str:
@@ -308,7 +319,7 @@ def _other(field: str) -> str:
 
 
 def _is_refusal(answer: Exchange) -> bool:
-    return answer.status in (400, 422)
+    return answer.status in (400, 422) or (answer.status == 500 and _BARE.fullmatch(answer.detail) is not None)
 
 
 def _plainer(options: Options, answer: Exchange) -> Options | None:

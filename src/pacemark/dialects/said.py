@@ -140,6 +140,7 @@ def error_text(body: bytes) -> str:
         value = loosely(body[: _MOST_TOLD + 1])
     except ValueError:
         return line_of(_TAG.sub(b" ", body[: _MOST_TOLD + 1]))
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value  # as Gemini wraps it
     text, named = _words_of(value), _field_of(value)
     return f"{text} ({named})" if named and named not in text else text
 

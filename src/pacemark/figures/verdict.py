@@ -76,9 +76,11 @@ def errors(e: Evidence) -> Finding | None:
     share, limited = _failures(e)
     if share - limited <= 0.01:
         return None
+    kinds, counts = np.unique(e.trace.error[e.sample & ~e.good], return_counts=True)
+    worst = kinds[kinds != "http_429"][counts[kinds != "http_429"].argmax()]
     text = (
-        f"{share - limited:.1%} of {e.sample.sum()} requests in the window failed, and the rest had the endpoint to "
-        "themselves; see which errors they are, and mend those or lower the load"
+        f"{share - limited:.1%} of {e.sample.sum()} requests in the window failed (most by {worst}), and the rest had "
+        "the endpoint to themselves; see which errors they are, and mend those or lower the load"
     )
     return Finding("invalid" if share > 0.1 else "suspect", "errors", text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import msgspec
 
@@ -21,6 +22,10 @@ class _Said(msgspec.Struct):
     object: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_OUTPUT = re.compile(
+    rb'"(?:content|text|delta|reasoning\w*|thinking|refusal|arguments|name|response)" *: *(?:"[^"]|\[ *[^] ])'
+).search
+"""A first piece of output, whatever the API."""
 _decode = msgspec.json.Decoder(_Said).decode
 
 
@@ -31,7 +36,8 @@ def failed(answer: Answer) -> bool:
 
 
 def _refused(body: bytes) -> bool:
-    """Whether a whole answer is nothing but an error: an object, or an event stream whose first event is one."""
+    """Whether a whole answer is nothing but an error: an object, or an event stream whose first event is one, or that
+    ends without output."""
     if len(body) > SHORT_BYTES:
         return False
     text = body.strip()
@@ -39,7 +45,7 @@ def _refused(body: bytes) -> bool:
         return True
     if text.startswith(b"data:"):
         text = text[5:].partition(b"\n")[0].strip()
-    if text in (b"", b"[DONE]"):
+    if text in (b"", b"[DONE]") or (b"data:" in body and not _OUTPUT(body)):
         return True
     try:
         said = _decode(text)
