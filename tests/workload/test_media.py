@@ -100,5 +100,5 @@ def test_what_does_not_go_together_is_refused() -> None:
 
 def test_a_jpeg_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(BadInput, match=r"pip install 'pacemark\[jpeg\]'"):
+    with pytest.raises(BadInput, match="pip install pillow"):
         Media(Workload(images="1x9x9:jpeg", seed=77))

@@ -148,7 +148,7 @@ def _jpeg(pixels: Pixels) -> Picture:
     try:
         from PIL import Image
     except ImportError:
-        raise BadInput("--images as JPEG need Pillow: pip install 'pacemark[jpeg]', or leave :jpeg out") from None
+        raise BadInput("--images as JPEG need a package: pip install pillow, or leave :jpeg out") from None
     into = io.BytesIO()
     Image.fromarray(pixels).save(into, "JPEG", quality=_QUALITY)
     data = into.getvalue()
