@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import uvloop
 
 import pacemark
+from pacemark.content import JsonAnswers
 from pacemark.dialects.dialect import DIALECTS, fill, first_options, template
 from pacemark.dialects.reading import understand
 from pacemark.endpoint.address import Address
@@ -23,7 +25,7 @@ from pacemark.instrument.opening import opened
 from pacemark.metered import Server, ServerRun
 from pacemark.trace import ABSENT, RawExchange
 from pacemark.workload.words import prompt
-from support.llama_server import MODEL, server_counters
+from support.llama_server import MODEL, llama_server, server_counters, write_tiny_ranker
 
 pytestmark = pytest.mark.xdist_group("llama")
 
@@ -146,3 +148,58 @@ def test_client_and_server_agree_to_the_token_and_in_ttft_to_the_transport(llama
     ((agrees, client_ms),) = [(c.agrees, c.client) for c in server.checks if c.what == "request_ttft_ms"]
     assert agrees is True  # by the timings that each answer holds
     assert client_ms == pytest.approx(phases.prefill_ms + phases.network_ms + (phases.client_ms or 0.0))
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of a llama.cpp server that judges documents."""
+    model = tmp_path_factory.mktemp("ranker") / "tiny.gguf"
+    write_tiny_ranker(model)
+    with llama_server(model, ranks=True) as base_url:
+        yield base_url
+
+
+@pytest.mark.slow
+def test_every_document_that_llama_ranks_is_counted(ranker: str, tmp_path: Path) -> None:
+    before = server_counters(ranker)
+    run = pacemark.sweep(
+        ranker, api="rerank", concurrency=[1, 4], input_tokens=400, documents=5, duration=1.0, seed=1, out=tmp_path
+    )
+    grown = server_counters(ranker)["prompt_tokens_total"] - before["prompt_tokens_total"]
+    with sqlite3.connect(run.path / "run.db") as db:
+        failed, marks, asked, counted = db.execute(
+            "SELECT sum(error != ''), sum(output_tokens), sum(input_tokens), count(*) FROM request"
+        ).fetchone()
+    assert (failed, marks, asked) == (0, 5 * counted, grown)
+    for level in run.levels:
+        assert not level.errors
+        assert level.input_tokens == pytest.approx(400, rel=0.1)
+        assert level.output_tokens == 5
+        rate, documents = level.requests_per_s.value, level.output_tokens_per_s.value
+        assert rate is not None
+        assert documents == pytest.approx(5 * rate, rel=0.05)
+
+
+@pytest.mark.slow
+def test_an_api_that_llama_has_not_is_refused_in_one_line(ranker: str, tmp_path: Path) -> None:
+    with pytest.raises(pacemark.BadInput, match=r"404.*--api"):
+        pacemark.run(ranker, model=MODEL, api="score", concurrency=1, duration=1, out=tmp_path)
+
+
+SCHEMA = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+
+
+@pytest.mark.slow
+def test_llama_answers_in_json_of_a_schema(llama: str, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    run = pacemark.run(
+        llama, concurrency=2, input_tokens=48, output_tokens=48, duration=1.0, seed=1, out=tmp_path,
+        response_format=tmp_path / "schema.json",
+    )  # fmt: skip
+    (level,) = run.levels
+    assert not level.errors
+    answers = level.json_answers
+    assert isinstance(answers, JsonAnswers)
+    assert answers.checked == level.requests.in_window > 0
+    assert answers.malformed == answers.cut_off
+    assert "short_answers" not in {reason.code for reason in level.verdict.reasons}

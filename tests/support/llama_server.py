@@ -25,6 +25,8 @@ WIDTH, LAYERS, HEADS, FEED_FORWARD = 256, 8, 4, 768
 """Seven million weights: about a millisecond per token on one core."""
 CONTEXT_TOKENS = 4096
 """Room per slot for prompt and answer together."""
+RANKED_TOKENS = 1024
+"""The same of a server that judges documents: for a query and one of them."""
 WORDS = """
 the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not
 what all were we when your can said there use an each which she do how their if will up other about out many then
@@ -123,9 +125,75 @@ def write_tiny_llama(path: Path, seed: int = 0) -> None:
     writer.close()
 
 
+def write_tiny_ranker(path: Path, seed: int = 0) -> None:
+    """Write a BERT that judges pairs of texts, with random weights, to `path` (600 kB): of a query and a document it
+    makes one number. Its words are those of `WORDS`; others are spelled letter by letter."""
+    from gguf import GGUFWriter, PoolingType, TokenType
+
+    random = np.random.default_rng(seed)
+    width, heads, feed_forward = 64, 4, 128
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    signs = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    # A word's first piece has a blank before it in llama.cpp's table; further pieces have none.
+    texts = [*special, *(f"\u2581{text}" for text in dict.fromkeys([*WORDS, *signs])), *signs]
+    types = [int(TokenType.CONTROL)] * len(special) + [int(TokenType.NORMAL)] * (len(texts) - len(special))
+
+    writer = GGUFWriter(path, "bert")
+    writer.add_name("tiny-ranker")
+    writer.add_context_length(RANKED_TOKENS)
+    writer.add_embedding_length(width)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(feed_forward)
+    writer.add_head_count(heads)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(PoolingType.RANK)
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(texts)
+    writer.add_token_types(types)
+    writer.add_token_type_count(2)
+    marks = {"pad": "[PAD]", "unk": "[UNK]", "bos": "[CLS]", "sep": "[SEP]", "mask": "[MASK]", "eos": "[SEP]"}
+    for name, mark in marks.items():
+        getattr(writer, f"add_{name}_token_id")(special.index(mark))
+
+    def add(name: str, *shape: int) -> None:
+        weights = random.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
+        writer.add_tensor(f"{name}.weight", weights)
+
+    def add_with_bias(name: str, rows: int, columns: int) -> None:
+        add(name, rows, columns)
+        writer.add_tensor(f"{name}.bias", np.zeros(rows, np.float32))
+
+    def add_norm(name: str) -> None:
+        writer.add_tensor(f"{name}.weight", np.ones(width, np.float32))
+        writer.add_tensor(f"{name}.bias", np.zeros(width, np.float32))
+
+    add("token_embd", len(texts), width)
+    add("token_types", 2, width)
+    add("position_embd", RANKED_TOKENS, width)
+    add_norm("token_embd_norm")
+    for block in ("blk.0", "blk.1"):
+        for projection in ("q", "k", "v", "output"):
+            add_with_bias(f"{block}.attn_{projection}", width, width)
+        add_norm(f"{block}.attn_output_norm")
+        add_with_bias(f"{block}.ffn_up", feed_forward, width)
+        add_with_bias(f"{block}.ffn_down", width, feed_forward)
+        add_norm(f"{block}.layer_output_norm")
+    add_with_bias("cls", width, width)
+    add_with_bias("cls.output", 1, width)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 @contextmanager
-def llama_server(model: Path, slots: int = 4, cache_mib: int = 0, wait_s: float = 30.0) -> Iterator[str]:
-    """Run llama.cpp over `model` in a process of its own; yields its base URL, `http://127.0.0.1:PORT/v1`.
+def llama_server(
+    model: Path, slots: int = 4, cache_mib: int = 0, wait_s: float = 30.0, *, ranks: bool = False
+) -> Iterator[str]:
+    """Run llama.cpp over `model` in a process of its own; yields its base URL, `http://127.0.0.1:PORT/v1`. `ranks`: it
+    judges documents, as with `--reranking`, and answers nothing else.
 
     A slot knows the prompt that it had last; what is pushed out of it is kept in `cache_mib` of memory. Raises
     `RuntimeError`, with what the server wrote, if it is not healthy within `wait_s` seconds.
@@ -134,7 +202,8 @@ def llama_server(model: Path, slots: int = 4, cache_mib: int = 0, wait_s: float 
         said, log = Path(folder, "stdout"), Path(folder, "stderr")
         with said.open("wb") as stdout, log.open("wb") as stderr:
             # The pipe to its standard input ends the server if this process dies without ending it.
-            command = [sys.executable, __file__, str(model), str(slots), str(cache_mib)]
+            how = [str(slots), str(cache_mib), "ranks" if ranks else "talks"]
+            command = [sys.executable, __file__, str(model), *how]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
         try:
             deadline = time.monotonic() + wait_s
@@ -164,7 +233,7 @@ def _healthy(address: str) -> bool:
         return False
 
 
-def _serve(model: str, slots: int, cache_mib: int) -> None:
+def _serve(model: str, slots: int, cache_mib: int, does: str) -> None:
     """Serve until standard input closes; the address goes to standard output."""
     xllamacpp: Any = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
@@ -181,10 +250,14 @@ def _serve(model: str, slots: int, cache_mib: int) -> None:
     params.fit_params = False
     params.cache_ram_mib = cache_mib
     params.ui = False
+    if does == "ranks":
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+        params.n_ctx = params.n_batch = params.n_ubatch = slots * RANKED_TOKENS
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
