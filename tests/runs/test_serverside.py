@@ -160,3 +160,13 @@ def test_no_metrics_to_be_found_are_no_failure(tmp_path: Path, capfd: pytest.Cap
         run = pacemark.run(url, model="m", concurrency=1, requests=3, metrics="auto", out=tmp_path, **SHORT)
     assert run.levels[0].requests.completed >= 3
     assert not run.summary.server
+
+
+def test_a_load_that_is_measured_twice_has_one_server(tmp_path: Path) -> None:
+    run = pacemark.run("sim:demo", concurrency=2, repeats=2, metrics="auto", out=tmp_path, **SHORT)
+    (level,) = run.levels
+    assert level.repeats == 2
+    assert isinstance(level.server, Server)
+    assert level.server.seconds > 1.5  # two windows of a second
+    assert level.server.phases.prefill_ms is not None
+    assert level.server.running is not None

@@ -19,6 +19,7 @@ from pacemark.figures.estimate import CONFIDENCE, t_quantile
 from pacemark.figures.level import LevelResult, figures_of, started
 from pacemark.figures.nodes import nodes_of_all
 from pacemark.figures.rates import Stretch
+from pacemark.figures.servers import server_over
 from pacemark.figures.verdict import COUNTS, NOTES, too_few
 from pacemark.summary import (
     LATENCIES,
@@ -72,6 +73,7 @@ def pooled(results: Sequence[LevelResult], budget: Budget | None = None) -> Leve
         ended_by=_ended_by(levels),
         repeats=len(levels),
         between_runs=_between(levels),
+        server=server_over(levels) or msgspec.UNSET,
         nodes=nodes_of_all(levels) or msgspec.UNSET,
     )
 
