@@ -497,6 +497,7 @@ def test_check_tells_what_the_endpoint_is(endpoint: Served, tmp_path: Path) -> N
     assert found["streams"] is True
     assert found["reports_usage"] is True
     assert found["accepts"] == ["ignore_eos", "min_tokens"]
+    assert found["metrics"] == [endpoint.url.replace("/v1", "/metrics")]
     assert found["input_tokens"] == pytest.approx(256, rel=0.1)
     assert found["output_tokens"] == 16
     assert 0 < found["ttft_ms"] < found["latency_ms"]

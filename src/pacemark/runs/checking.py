@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pacemark.endpoint.scraping import exporters
 from pacemark.endpoint.speaking import apis_spoken
 from pacemark.runs.bench import Bench
 from pacemark.runs.conduct import Notices, Options, counter_of, endpoint_opened
@@ -23,6 +24,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """What its workspace says of it, where it is in one."""
     speaks: list[str]
     """The APIs that it is seen to speak; of an endpoint of a workspace the one that it is asked by."""
+    metrics: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """Where at its own host it exports metrics that are known: then `--metrics auto` reads them."""
     streams: bool
     reports_usage: bool
     accepts: list[str]
@@ -51,6 +54,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
             bench.prepare()
             bench.finish()
         speaks = apis_spoken(place) if serving is None else [place.api]
+        exported = exporters(place, ["auto"]) if serving is None else []
     first, prompts, accepted = bench.first, bench.prompts, bench.options
 
     generated = first.output_tokens + first.hidden_tokens
@@ -64,6 +68,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
         target=place.described(),
         endpoint=msgspec.UNSET if serving is None else serving.endpoint.described(),
         speaks=speaks,
+        metrics=[place.redacted(exporter.url) for exporter in exported] or msgspec.UNSET,
         streams=first.first_event_ns != ABSENT,
         reports_usage=first.tokens_source == "usage",
         accepts=[n for n in ("ignore_eos", "min_tokens") if getattr(accepted, n) and not short],
