@@ -257,21 +257,23 @@ def versus(
     burstiness: float = 1.0,
     rounds: int = ROUNDS,
     prices: Sequence[float] = (),
+    fail_if: Sequence[str] = (),
     **options: Unpack[Options],
 ) -> ContestOfRuns:
     """Tell which of 2 to 4 `targets` is better: each is measured in every one of `rounds`, for the option `duration`
     at every load (10 s if not given), one at a time and in an order that changes, so that what drifts cancels.
 
     `.winner` is the one that is better than every other in something and worse in nothing, or None; `prices` are those
-    of an hour of each, from which `.cheapest` follows, and what a million output tokens cost. The options `model` and
-    `api_key_env` may name one for each target, separated by commas. Raises as `run` does.
+    of an hour of each, from which `.cheapest` follows, and what a million output tokens cost. `fail_if` are conditions
+    such as `ttft p95 > +5%` that the others must not meet against the first; `.conditions` says what became of them.
+    The options `model` and `api_key_env` may name one for each target, separated by commas. Raises as `run` does.
     """
     scenario.refuse_unknown(options, _OPTIONS)
     wanted = [8] if concurrency is None and rate is None else concurrency
     goal = scenario.curve(wanted, rate, arrivals, burstiness, {})
     assert isinstance(goal, scenario.Levels)
     words: Options = {"duration": SLICE_S, **options}
-    found = contested(targets, goal.loads, words, rounds=rounds, prices=prices)
+    found = contested(targets, goal.loads, words, rounds=rounds, prices=prices, fail_if=fail_if)
     return ContestOfRuns(**msgspec.structs.asdict(found))
 
 

@@ -9,9 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from pacemark.answers.gate import gated_contest, refuse_condition
 from pacemark.answers.versus import COST, SAME, Contest, Entrant, Slice, contest, orders, slices, wins
+from pacemark.errors import BadInput
 from pacemark.figures.level import Enough, LevelResult, Measure
-from pacemark.pace import Concurrency, Load
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, customised, named
 from pacemark.summary import Distribution, Figure, Level, Reason, Verdict
@@ -218,3 +220,34 @@ def hour(slower: float, drift: float, seed: int) -> Contest:
 def test_in_virtual_time_the_slower_one_is_named_though_both_drift() -> None:
     assert [hour(1.05, 0.3, seed).winner for seed in (1, 2)] == ["A", "A"]
     assert hour(1.0, 0.3, 3).winner is None
+
+
+# --- a gate
+
+
+def test_a_condition_is_judged_for_every_other_target_against_the_first() -> None:
+    found = gated_contest(contest(played([1.0, 1.2, 1.0]), THREE), ["latency p95 > +5%", "throughput < -40%"])
+    slow, light = found.conditions
+    assert (slow.status, light.status) == ("failed", "passed")
+    assert [x.status for x in slow.levels] == ["failed", "passed"], "B against A, C against A, and not C against B"
+    assert slow.why.startswith("B at concurrency 8: +")
+    assert gated_contest(contest(played([1.2, 1.0]), TWO), ["latency p95 > +5%"]).conditions[0].status == "passed"
+
+
+def test_a_condition_that_the_rounds_cannot_decide() -> None:
+    noisy = contest(played([1.0, 1.05], 4, noise=0.2), TWO)
+    (outcome,) = gated_contest(noisy, ["ttft p50 > +5%"]).conditions
+    assert outcome.status == "undecided"
+    assert outcome.why.endswith("more --rounds")
+    (few,) = gated_contest(contest(played([1.0, 2.0], 3), TWO), ["ttft p50 > +5%"]).conditions
+    assert few.status == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("text", "load"),
+    [("itl p95 > +5%", LOAD), ("ttft p99 > +5%", LOAD), ("throughput < -5%", Rate(5.0)), ("faster", LOAD)],
+)
+def test_what_is_not_compared_is_refused(text: str, load: Load) -> None:
+    with pytest.raises(BadInput, match="--fail-if"):
+        refuse_condition(text, [load])
+    refuse_condition("ttft p95 > +5%", [load])

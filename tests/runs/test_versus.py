@@ -50,6 +50,18 @@ def test_each_target_has_a_run_that_every_command_reads(played: tuple[str, Path]
     assert {x["draw_seed"] for x in workloads} == {1}
 
 
+def test_a_gate_has_its_exit_code(tmp_path: Path) -> None:
+    gate = ("--fail-if", "latency p50 > +400%", "--fail-if", "throughput < +900%")
+    done = inside("versus", "sim:demo", "sim:demo", "--concurrency", "2", "--out", tmp_path, *gate, *SHORT)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("passed: latency p50 > +400%: concurrency 2: ")
+    assert "failed: throughput < +900%" in " ".join(done.stdout.split())
+    assert "throughput < +900%" in done.stderr.splitlines()[-1]
+    refused = inside("versus", NOBODY, NOBODY, "--fail-if", "ttft p99 > +5%")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "versus compares" in refused.stderr
+
+
 @pytest.mark.slow
 def test_lengths_are_those_of_all_targets(tmp_path: Path) -> None:
     words = ("--concurrency", "2", "--out", tmp_path, "--output-tokens", "uniform(2, 9)", "--json")

@@ -17,10 +17,20 @@ from pacemark.answers.comparison import (
     LevelOutcome,
     Outcome,
 )
+from pacemark.answers.versus import FIGURES, Contest
 from pacemark.errors import BadInput
+from pacemark.pace import Load, Rate
 from pacemark.summary import Figure
 
-__all__ = ["Condition", "gated", "more_requests", "parse_condition", "standing"]
+__all__ = [
+    "Condition",
+    "gated",
+    "gated_contest",
+    "more_requests",
+    "parse_condition",
+    "refuse_condition",
+    "standing",
+]
 
 _CONDITION = re.compile(r"\s*(\w+)(?:\s+(mean|p50|p90|p95|p99))?\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*")
 _NAMES = {"ttft": "ttft_ms", "tpot": "tpot_ms", "latency": "latency_ms"}
@@ -60,6 +70,36 @@ def gated(compared: Compared, conditions: Sequence[str], *, alone: bool = False)
     """
     outcomes = [_outcome(compared, parse_condition(text), alone) for text in conditions]
     return msgspec.structs.replace(compared, conditions=outcomes)
+
+
+def refuse_condition(text: str, loads: Sequence[Load]) -> None:
+    """Raises BadInput for a condition that targets under these loads are not compared by, or of another form."""
+    metric = parse_condition(text).metric
+    open_loop = any(isinstance(load, Rate) for load in loads)
+    if metric not in FIGURES or (open_loop and "." not in metric):
+        known = "ttft, tpot and latency p50, ttft and latency p95, and in a closed loop throughput"
+        raise BadInput(f"--fail-if {text!r}: versus compares {known}")
+
+
+def gated_contest(contest: Contest, conditions: Sequence[str]) -> Contest:
+    """`contest` with what became of each of `conditions`, for every other target against the first."""
+    outcomes = [_of_contest(contest, parse_condition(text)) for text in conditions]
+    return msgspec.structs.replace(contest, conditions=outcomes)
+
+
+def _of_contest(contest: Contest, condition: Condition) -> Outcome:
+    first, *others = (one.name for one in contest.targets)
+    levels, said = [], []
+    for load in contest.loads:
+        for pair in (pair for pair in load.pairs if pair.a == first):
+            found = pair.metrics.get(condition.metric)
+            ratio = found.ratio if found is not None else Figure()
+            levels.append(LevelOutcome(load.load, ratio, standing(ratio, condition)))
+            said.append(f"{f'{pair.b} at ' if len(others) > 1 else ''}{_in_words(levels[-1])}")
+    statuses = {level.status for level in levels}
+    status: GateStatus = "failed" if "failed" in statuses else "passed" if statuses == {"passed"} else "undecided"
+    why = "; ".join(x for x, level in zip(said, levels, strict=True) if status == "passed" or level.status == status)
+    return Outcome(condition.text, status, levels, why=f"{why}; more --rounds" if status == "undecided" else why)
 
 
 def _outcome(compared: Compared, condition: Condition, alone: bool) -> Outcome:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from scipy import special
 
+from pacemark.answers.comparison import Outcome
 from pacemark.figures.level import Measure
 from pacemark.figures.verdict import COUNTS, NOTES
 from pacemark.pace import Concurrency, Load, Rate
@@ -129,6 +130,8 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = ""
     """Where it is kept, with the runs of the targets in it."""
     interrupted: bool = False
+    conditions: list[Outcome] = []
+    """What became of the conditions of a gate, where there are some."""
 
 
 def orders(targets: int, rounds: int, seed: int) -> list[tuple[int, ...]]:

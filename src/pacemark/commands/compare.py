@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,14 @@ from pacemark.errors import BadInput, Failed, Stopped, Undecided
 from pacemark.flags import ACCESS, SPEND, flags
 
 if TYPE_CHECKING:
-    from pacemark.answers.comparison import Compared
+    from pacemark.answers.comparison import Compared, Outcome
 
-__all__ = ["compare_command"]
+__all__ = ["FailIf", "OnUndecided", "compare_command", "refuse_failed", "refuse_undecided"]
+
+FailIf = Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="Such as 'ttft p95 > +5%'.")]
+OnUndecided = Annotated[
+    str, typer.Option(metavar="pass|fail", help="What an undecided --fail-if does; exit code 4 if not given.")
+]
 
 
 @flags("model wait", ACCESS.replace(" tokenizer extra_body", ""), "workers seed out label json", SPEND)
@@ -30,13 +36,11 @@ def compare_command(
         Path | None, typer.Option(metavar="RUN", help="With --target: the run whose lengths and loads are repeated.")
     ] = None,
     max_duration: Annotated[str, typer.Option(metavar="TIME", help="With --target: longest time in all.")] = "600s",
-    fail_if: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="Such as 'ttft p95 > +5%'.")] = None,
+    fail_if: FailIf = None,
     even_if_different: Annotated[
         bool, typer.Option("--even-if-different", help="Judge runs of other lengths, API or streaming too.")
     ] = False,
-    undecided: Annotated[
-        str, typer.Option(metavar="pass|fail", help="What an undecided --fail-if does; exit code 4 if not given.")
-    ] = "",
+    undecided: OnUndecided = "",
     everything: Annotated[bool, typer.Option("--all", help="Every figure, not only those that differ.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gate's conditions as JUnit.")] = None,
@@ -48,8 +52,7 @@ def compare_command(
     from pacemark import api as face
     from pacemark.reporting.junit import of_gate
 
-    if undecided not in ("", "pass", "fail"):
-        raise BadInput(f"--undecided {undecided!r}: say pass or fail")
+    refuse_undecided(undecided)
     wanted: Any = {"fail_if": fail_if or [], "baseline": baseline or ""}
     if target:
         wanted |= {"target": target, "max_duration": max_duration}
@@ -64,7 +67,13 @@ def compare_command(
         note(f"page: {face.together([found.a.run, found.b.run], output=html)}")
     if target and found.b and found.b.ended == "interrupted":
         raise Stopped(f"stopped; what had finished is in {found.b.run}")
-    _judged(found, undecided)
+    refuse_failed(found.conditions, undecided)
+
+
+def refuse_undecided(word: str) -> None:
+    """Raises BadInput for what --undecided does not know."""
+    if word not in ("", "pass", "fail"):
+        raise BadInput(f"--undecided {word!r}: say pass or fail")
 
 
 def _told_apart(found: Compared, json: bool, *, markdown: bool, everything: bool, gate: bool) -> None:
@@ -85,10 +94,10 @@ def _told_apart(found: Compared, json: bool, *, markdown: bool, everything: bool
         showing.console().print(compared.comparison(found, everything=everything))
 
 
-def _judged(found: Compared, undecided: str) -> None:
+def refuse_failed(conditions: Sequence[Outcome], undecided: str) -> None:
     """Raises Failed where a condition of the gate failed, Undecided where none did and one is not decided."""
     lines = {
-        status: "; ".join(f"{x.condition}: {x.why}" for x in found.conditions if x.status == status)
+        status: "; ".join(f"{x.condition}: {x.why}" for x in conditions if x.status == status)
         for status in ("failed", "undecided")
     }
     if lines["failed"]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pacemark import showing
+from pacemark.commands.compare import FailIf, OnUndecided, refuse_failed, refuse_undecided
 from pacemark.errors import Stopped
 from pacemark.flags import PROCESS, RUNNING, SPEND, flags, numbers
 from pacemark.machine import make_room
@@ -30,13 +31,17 @@ def versus_command(
     prices: Annotated[
         str, typer.Option(metavar="P,P,...", help="What an hour of each costs, to tell what a million tokens do.")
     ] = "",
+    fail_if: FailIf = None,
+    undecided: OnUndecided = "",
     model: Annotated[str, typer.Option(metavar="NAME,...", help=_EACH)] = "",
     api_key_env: Annotated[str, typer.Option(metavar="NAME,...", help=_KEYS)] = "",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
     **given: Any,
 ) -> None:
     """Tell which of several targets is better. They are measured in turn, in short slices of the same hour, so that
-    what drifts meanwhile cancels."""
+    what drifts meanwhile cancels. A --fail-if condition is one on the others against the first; exit codes as for
+    compare."""
+    refuse_undecided(undecided)
     given |= {"duration": duration, "model": model, "api_key_env": api_key_env}
     levels = numbers("--concurrency", concurrency, int) if concurrency else None
     rates = numbers("--rate", rate, float) if rate else None
@@ -47,7 +52,8 @@ def versus_command(
     with showing.watched(context, given) as options:
         from pacemark import api as face
 
-        found = face.versus(targets, concurrency=levels, rate=rates, rounds=rounds, prices=costs, **process, **options)
+        loads: Any = {"concurrency": levels, "rate": rates} | process
+        found = face.versus(targets, rounds=rounds, prices=costs, fail_if=fail_if or [], **loads, **options)
     if given["json"]:
         showing.print_json(found)
     else:
@@ -59,3 +65,4 @@ def versus_command(
             showing.console().print(contest_table(found))
     if found.interrupted:
         raise Stopped(f"stopped; the rounds that had finished are in {found.folder}")
+    refuse_failed(found.conditions, undecided)

@@ -118,10 +118,11 @@ def _html_table(compared: Compared, everything: bool) -> str:
 
 
 def _gate(compared: Compared) -> list[str]:
-    return [_outcome(outcome) for outcome in compared.conditions]
+    return [outcome_line(outcome) for outcome in compared.conditions]
 
 
-def _outcome(outcome: Outcome) -> str:
+def outcome_line(outcome: Outcome) -> str:
+    """What became of a condition of a gate."""
     return plain(f"{outcome.status}: {outcome.condition}: {outcome.why}")
 
 

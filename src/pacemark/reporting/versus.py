@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pacemark.answers.versus import COST, FIGURES, SAME, Contest, LoadContest, Pair, Paired, wins
+from pacemark.reporting.compared import outcome_line
 from pacemark.reporting.markdown import cell
 from pacemark.reporting.words import plain
 from pacemark.units import number
@@ -39,7 +40,8 @@ def figure_name(name: str) -> str:
 def verdict_lines(contest: Contest) -> list[str]:
     """Who is who, who is better, and what it costs; a sentence each."""
     who = [f"{one.name}: {plain(', '.join(x for x in (one.model, one.target) if x))}" for one in contest.targets]
-    return [*who, _winner(contest), *_costs(contest), *map(plain, [*contest.left_out, *contest.doubts])]
+    gate = [outcome_line(outcome) for outcome in contest.conditions]
+    return [*gate, *who, _winner(contest), *_costs(contest), *map(plain, [*contest.left_out, *contest.doubts])]
 
 
 def _winner(contest: Contest) -> str:

@@ -7,9 +7,11 @@ import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from pacemark.answers.gate import gated_contest, refuse_condition
 from pacemark.answers.versus import LEAST_ROUNDS, Contest, Entrant, Slice, contest, orders, slices
 from pacemark.errors import BadInput, Failed, RunFailed
 from pacemark.figures.level import Enough, LevelResult, Measure
@@ -35,16 +37,26 @@ SLICE_S = 10.0
 
 
 def contested(
-    where: Sequence[str], loads: Sequence[Load], options: Options, *, rounds: int, prices: Sequence[float]
+    where: Sequence[str],
+    loads: Sequence[Load],
+    options: Options,
+    *,
+    rounds: int,
+    prices: Sequence[float],
+    fail_if: Sequence[str] = (),
 ) -> Contest:
     """Measure the targets `where` in turn, and say which is better; all of it is kept in a folder of its own.
 
-    `prices` are those of an hour of each target, or none. Raises BadInput and RunFailed.
+    `prices` are those of an hour of each target, or none; `fail_if` are conditions of a gate. Raises BadInput and
+    RunFailed.
     """
     if "observe" not in options:
+        how: Any = {"rounds": rounds, "prices": prices, "fail_if": fail_if}
         with observing() as observe:
-            return contested(where, loads, {**options, "observe": observe}, rounds=rounds, prices=prices)
+            return contested(where, loads, {**options, "observe": observe}, **how)
     _refuse(where, rounds, prices)
+    for condition in fail_if:
+        refuse_condition(condition, loads)
     if options.get("nodes"):
         raise BadInput("versus measures from one machine: leave nodes out")
     names = LETTERS[: len(where)]
@@ -69,6 +81,7 @@ def contested(
         if game.taken:
             found = contest(game.taken, [seat.entrant for seat in game.seats], rounds=rounds, seed=seed)
             found = msgspec.structs.replace(found, folder=str(folder), interrupted=game.interrupted)
+            found = gated_contest(found, fail_if)
             write_whole(folder / "versus.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         with contextlib.suppress(OSError):  # it holds something, or was never made
             folder.rmdir()
