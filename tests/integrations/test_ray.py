@@ -124,20 +124,25 @@ def test_two_nodes_measure_the_timeline_that_one_machine_does(cluster: Any) -> N
 
 
 def test_the_arrivals_of_two_nodes_are_one_process(cluster: Any) -> None:
-    """2 x 50 requests a second: the gaps over both are exponential, by one schedule that nobody sends around."""
+    """2 x 50 requests a second: the gaps over both are exponential, by one schedule that nobody sends around. So are
+    those of what was sent, unless this machine was too busy to send on time."""
+    with bench(cluster, 8.0, tokens=4) as (ready, _):
+        result = ready.measure(Rate(100.0))
+        ready.finish()
+    trace, late = result.trace, result.level.client.lateness_ms
+    order = np.argsort(trace.index)
+    assert len(set(trace.index.tolist())) == len(trace) > 0.97 * trace.index.max()  # the last may be under way yet
+    assert (np.diff(trace.scheduled_ns[order]) > -5_000_000).all()  # to what the clocks are known
+    assert all(node.requests > 0.4 * result.level.requests.in_window for node in nodes_of(result))
+    assert exponential(trace.scheduled_ns)
+    assert late is not None
+    assert late.p99 is None or late.p99 > 1.0 or exponential(trace.sent_ns)
 
-    @in_three_tries
-    def tried() -> None:
-        with bench(cluster, 8.0, tokens=4) as (ready, _):
-            result = ready.measure(Rate(100.0))
-            ready.finish()
-        gaps_s = np.diff(np.sort(result.trace.sent_ns).astype(np.float64)) / 1e9
-        assert stats.kstest(gaps_s, "expon", args=(0, 1 / 100.0)).pvalue > 0.01
-        due = np.sort(result.trace.scheduled_ns)
-        assert (np.diff(np.sort(result.trace.index)) == 1).mean() > 0.99
-        assert len(due) == len(set(due.tolist()))
 
-    tried()
+def exponential(times_ns: Any) -> bool:
+    """Whether the gaps between these times are those of 100 a second."""
+    gaps_s = np.diff(np.sort(times_ns).astype(np.float64)) / 1e9
+    return bool(stats.kstest(gaps_s, "expon", args=(0, 1 / 100.0)).pvalue > 0.01)
 
 
 def lost(cluster: Any, load: Load, trouble: Callable[[], None]) -> str:

@@ -192,7 +192,7 @@ def differences(a: Summary, b: Summary) -> list[Difference]:
         return run.workload.get("streaming", run.run.get("settings", {}).get("stream"))
 
     def nodes(run: Summary) -> object:
-        return run.run.get("settings", {}).get("nodes")
+        return run.run.get("settings", {}).get("nodes", 0)
 
     pairs: list[tuple[str, object, object, bool]] = [
         ("model", a.target.get("model"), b.target.get("model"), False),

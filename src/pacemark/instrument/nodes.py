@@ -34,6 +34,9 @@ AgentCall = Callable[..., "Future[Any]"]
 POLL_S = 0.05
 LOST_AFTER_S = 2.0
 """A machine that has not answered for so long is given up: it may not carry its share of the load any more."""
+_SILENT = f"silent for {LOST_AFTER_S:g} s"
+GATHER_S = 0.005
+"""For so long after the first answer others are waited for, lest each of many machines be listened to by itself."""
 AWAY_NS = 500_000_000
 """Whoever has not looked for so long was away, summing up a level or suspended."""
 ROUND_TRIPS = 20
@@ -187,17 +190,19 @@ class Nodes:
             if isinstance(command, Begin):
                 offset_ns = node.clock.begin(command.level, monotonic_ns()).offset_ns
             asked.append((node, node.ask("send", command_there(command, offset_ns), offset_ns, len(self._nodes))))
-        refused = []
-        for node, question in asked:
-            try:
-                if why := question.future.result(timeout=LOST_AFTER_S):
-                    refused.append(f"{node.facts.name}: {why}")
-            except TimeoutError:
-                self._lose(node, f"silent for {LOST_AFTER_S:g} s")
-            except Exception as error:  # whatever an engine raises
-                self._lose(node, self._explain(error))
+        refused = [f"{node.facts.name}: {why}" for node, question in asked if (why := self._told(node, question))]
         if refused:
             raise RunFailed("; ".join(refused))
+
+    def _told(self, node: Node, question: Question) -> Any:
+        """The answer to a question; None where the machine does not give one any more."""
+        try:
+            return question.future.result(timeout=LOST_AFTER_S)
+        except TimeoutError:
+            self._lose(node, _SILENT)
+        except Exception as error:  # whatever an engine raises
+            self._lose(node, self._explain(error))
+        return None
 
     def receive(self, timeout_s: float) -> Iterator[Batch]:
         """See `Fleet`."""
@@ -207,12 +212,14 @@ class Nodes:
         for node in heard:
             node.question = node.question or node.ask("poll", POLL_S)
         out = [(node, node.question) for node in heard if node.question is not None]
-        wait([question.future for _, question in out], timeout_s, FIRST_COMPLETED)
+        futures = [question.future for _, question in out]
+        if wait(futures, timeout_s, FIRST_COMPLETED).not_done:
+            wait(futures, min(timeout_s, GATHER_S))
         for node, question in out:
             if question.future.done():
                 yield from self._taken(node)
             elif monotonic_ns() - max(question.at_ns, self._back_ns) > LOST_AFTER_S * 1e9:
-                self._lose(node, f"silent for {LOST_AFTER_S:g} s")
+                self._lose(node, _SILENT)
         self._looked_ns = monotonic_ns()
         if all(node.lost for node in self._nodes):
             raise RunFailed("; ".join(self.died))
@@ -251,12 +258,7 @@ class Nodes:
         return [self._part(node, question, level) for node, question in asked]
 
     def _part(self, node: Node, question: Question | None, level: int) -> NodePart:
-        lag = Lag()
-        if question is not None:
-            try:
-                lag = question.future.result(timeout=LOST_AFTER_S)
-            except Exception as error:  # whatever an engine raises
-                self._lose(node, self._explain(error))
+        lag = (self._told(node, question) if question is not None else None) or Lag()
         offset, drift = node.clock.of(level), node.clock.drift_ppm(monotonic_ns())
         drift_ppm, most_ppm = drift if drift is not None else (None, None)
         return NodePart(

@@ -162,7 +162,8 @@ def written(record: RunRecord) -> dict[str, Any]:
 def _settings(settings: Settings) -> dict[str, Any]:
     text = "" if settings.budget is None else str(settings.budget)
     plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(settings, budget=None))
-    return plain | {"budget": text}
+    here = () if settings.nodes else ("nodes", "ray")  # nobody needs to read of what was not used
+    return {name: value for name, value in plain.items() if name not in here} | {"budget": text}
 
 
 def read(stored: Mapping[str, Any]) -> RunRecord:
