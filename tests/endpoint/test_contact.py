@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -286,6 +287,11 @@ class TestWhole:
         way = dataclasses.replace(Server(good).way(), target=target(url, model="m"))
         with pytest.raises(BadInput, match=advice):
             refuse_if_bad(way, exchange(0, error=error, detail=detail))
+
+    @pytest.mark.parametrize("location", ["/api/v1", "http://127.0.0.1:9/api/v1"])
+    def test_where_it_moved_is_told_as_a_url(self, location: str) -> None:
+        with pytest.raises(BadInput, match=re.escape("moved to http://127.0.0.1:9/api/v1; give")):
+            refuse_if_bad(Server(good).way(), exchange(0, status=301, error="http_301", detail=location))
 
     def test_no_stream_and_an_empty_answer(self) -> None:
         with pytest.raises(BadInput, match="--no-stream"):

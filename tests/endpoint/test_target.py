@@ -451,6 +451,9 @@ def test_several_models_must_be_chosen_from() -> None:
         ({"models": ["llama3:latest", "meta/Llama-3"]}, "llama-3", ""),
         ({"data": [{"id": "openai/*"}, {"id": "a"}]}, "openai/x", ""),
         ({"data": []}, "a", ""),
+        ({"data": [{"id": "a"}], "has_more": True}, "b", ""),
+        ({"models": [{"name": "models/a"}], "nextPageToken": "x"}, "b", ""),
+        ({"data": [{"id": "a"}], "has_more": False}, "b", "does not list b"),
         ("a", "b", ""),
     ],
 )

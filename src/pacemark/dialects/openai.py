@@ -184,10 +184,12 @@ def _called(said: Said, delta: Delta | None) -> None:
 
 def _counts(chunk: Chunk) -> CountedUsage | None:
     """What the server counted: beside the choices, where Groq has it, or in a choice as Moonshot does."""
-    if chunk.usage is not None or (not chunk.x_groq and not chunk.choices):
+    if chunk.usage is not None:
         return chunk.usage
-    places = (chunk.x_groq, *(chunk.choices or ()))
-    return next((place.usage for place in places if place and place.usage), None)
+    for choice in chunk.choices or ():
+        if choice.usage is not None:
+            return choice.usage
+    return None if chunk.x_groq is None else chunk.x_groq.usage
 
 
 def _time(said: Said, timings: dict[str, Any], metrics: dict[str, Any]) -> None:
@@ -211,7 +213,7 @@ def _read_stream(body: bytes) -> Said:
     said, events = Said(), Events(body)
     for payload in events:
         for piece, end in unglued(events, payload):
-            if is_done(piece):
+            if len(piece) < 16 and is_done(piece):
                 said.is_over(end)
             elif piece.strip():
                 if (chunk := _read_event(said, piece, end, events.event)) is None:

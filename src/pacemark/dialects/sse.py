@@ -27,7 +27,7 @@ _SIGN_OF_LIFE = re.compile(
 
 def is_done(payload: bytes) -> bool:
     """Whether an event says `[DONE]`, however it spells that."""
-    return len(payload) < 16 and payload.strip(b' "[]\t\r\n').upper() == b"DONE"
+    return payload.strip(b' "[]\t\r\n').upper() == b"DONE"
 
 
 def is_sign_of_life(payload: bytes, name: bytes) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from urllib.parse import urljoin
 
 import msgspec
 
@@ -342,7 +343,8 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
         hints["bad_http"] += "; if it speaks TLS: use https://"
     elif _NO_TLS.search(answer.detail):
         hints["tls"] = f"no TLS connection to {where}{said}; if it speaks no TLS: use http://"
-    moved = f"{where} answered {answer.status}, moved to {answer.detail or 'an unnamed place'}; give that URL instead"
+    place = urljoin(f"{where}/", answer.detail) if answer.detail else "an unnamed place"
+    moved = f"{where} answered {answer.status}, moved to {place}; give that URL instead"
     hints |= {f"http_{status}": moved for status in (301, 302, 303, 307, 308)}
     text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
     if answer.retry_after_s > 0:

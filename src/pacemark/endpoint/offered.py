@@ -94,12 +94,17 @@ def unlisted(target: Target) -> str:
     listed = _listed(target, timeout_s=3.0)
     names, wanted = models_in(listed, adapters=True), target.model.casefold()
     known = {spelling for name in names for spelling in _spellings(name.casefold())}
-    if not names or "*" in repr(listed) or wanted in known:
+    if not names or "*" in repr(listed) or wanted in known or _goes_on(listed):
         return ""
     return (
         f"{target.redacted(target.url)} does not list {target.model}, only {', '.join(names[:4])}"
         f"{' ...' if len(names) > 4 else ''}; if it answers all the same, it may be with another model"
     )
+
+
+def _goes_on(listed: Any) -> bool:
+    """Whether a list is one page of several, as Gemini's and Anthropic's are."""
+    return isinstance(listed, dict) and any(listed.get(name) for name in ("has_more", "nextPageToken", "next"))
 
 
 def _spellings(name: str) -> tuple[str, str, str]:
