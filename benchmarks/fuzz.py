@@ -5,7 +5,8 @@
 Each parser has a process of its own, one after the other, which libFuzzer (through atheris) drives for so long, or
 until it has had so many inputs; an input that crashes it, takes longer than ten seconds or needs more than 2 GB ends
 it, and is kept in DIR. Files are written to memory where the system has such a folder. Prints a line for each: inputs,
-inputs/s, the most memory it had, what that grew by after the first quarter of its inputs, and how it ended.
+inputs/s, the most memory it had and what that grew by after the first quarter of its inputs (the fuzzer keeps tables of
+its own there), what memory grew by as the kept inputs were read over and over without it, and how it ended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 DONE = re.compile(r"Done (\d+) runs? in (\d+) second")
 MEMORY = Path("/dev/shm")
+AGAIN = 10_000
+"""So many inputs, about, are read again without the fuzzer."""
 PULSE = re.compile(r"#(\d+)\s.*rss: (\d+)Mb")
 
 
@@ -41,6 +44,8 @@ def fuzzed(name: str, seconds: int, inputs: int, corpus: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:
         env = os.environ | {"TMPDIR": scratch}
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds + 120, env=env)
+        command = [sys.executable, __file__, "--again", name, str(seeds)]
+        reread = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
     said = ran.stderr
     pulses = [(int(n), int(mb)) for n, mb in PULSE.findall(said)]
     done = DONE.search(said)
@@ -50,7 +55,8 @@ def fuzzed(name: str, seconds: int, inputs: int, corpus: Path) -> bool:
     ended = "stood" if done else "FAILED: " + next((x for x in said.splitlines() if "ERROR" in x or "Error" in x), "?")
     per_s = runs // max(1, int(done[2])) if done else 0
     print(
-        f"{name:16} {runs:10,} inputs {per_s:7,}/s  {most:5} MB at most, {sizes[-1] - sizes[0]:+4} MB  {ended}",
+        f"{name:16} {runs:10,} inputs {per_s:7,}/s  {most:5} MB at most, {sizes[-1] - sizes[0]:+4} MB; "
+        f"{reread.stdout.strip() or reread.stderr[-300:]}  {ended}",
         flush=True,
     )
     if not done:
@@ -74,7 +80,25 @@ def inside(name: str, words: list[str]) -> None:
     atheris.Fuzz()
 
 
+def again(name: str, seeds: Path) -> None:
+    """Read what the fuzzer kept over and over without it, and tell what that makes the memory grow by."""
+    from support import parsers
+
+    parsers.sparing = 16
+    inputs = [path.read_bytes() for path in sorted(seeds.iterdir())]
+    rounds = max(4, AGAIN // len(inputs))
+    sizes = []
+    for _ in range(rounds):
+        for data in inputs:
+            parsers.PARSERS[name].read(data)
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    grown = (sizes[-1] - sizes[rounds // 4]) / 1e6
+    print(f"{rounds * len(inputs):,} read again: {grown:+.1f} MB")
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--again"]:
+        return again(sys.argv[2], Path(sys.argv[3]))
     if sys.argv[1:2] == ["--inside"]:
         return inside(sys.argv[2], sys.argv[3:])
     from support.parsers import PARSERS

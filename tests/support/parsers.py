@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import math
@@ -201,14 +202,19 @@ def _change_a_cell(file: Path, how: bytes) -> None:
     value = how[4:]
     as_text = value.decode("utf-8", "replace")
     kinds = (value, as_text, int.from_bytes(value[:8], "big", signed=True), None, float(len(value)) * 1e300)
-    with contextlib.closing(sqlite3.connect(file)) as db:
+    with contextlib.closing(sqlite3.connect(file, timeout=0.5)) as db:
         name = ("request", "level", "health", "request")[table % 4]
         columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({name})")]
         (least,) = db.execute(f"SELECT min(rowid) FROM {name}").fetchone()
-        with contextlib.suppress(sqlite3.IntegrityError):
-            words = f"UPDATE {name} SET {columns[column % len(columns)]} = ? WHERE rowid = ?"
-            db.execute(words, (kinds[kind % len(kinds)], least + row % 12))
-        db.commit()
+        words = f"UPDATE {name} SET {columns[column % len(columns)]} = ? WHERE rowid = ?"
+        for _ in range(2):
+            try:
+                db.execute(words, (kinds[kind % len(kinds)], least + row % 12))
+                return db.commit()
+            except sqlite3.IntegrityError:
+                return
+            except sqlite3.OperationalError:  # from Python 3.12 on a cursor that an error keeps alive holds its lock
+                gc.collect()
 
 
 @cache

@@ -30,6 +30,8 @@ def looked(pid: int) -> Look:
     """A process as it is. Raises OSError where it has ended."""
     status = Path(f"/proc/{pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
+    if "VmRSS" not in fields:
+        raise ProcessLookupError(f"process {pid} has ended, and nobody has asked how")
     descriptors = len(os.listdir(f"/proc/{pid}/fd"))
     return Look(int(fields["VmRSS"].split()[0]), descriptors, int(fields["Threads"]))
 
