@@ -1,6 +1,6 @@
 """Runs that are killed at a random moment of their levels, and what that costs.
 
-    python benchmarks/kill.py [--kills 100] [--seed 1]
+    python benchmarks/kill.py [--kills 100] [--minutes 60] [--seed 1]
 
 Each time a sweep of the embedded endpoint is begun and SIGKILL is sent, in turn, to the coordinating process, to a
 worker and to a reader; then it is resumed, and must keep the levels that had ended as they were and measure the rest.
@@ -116,15 +116,20 @@ def once(url: str, rng: random.Random, who: str, within_s: float) -> tuple[float
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--kills", type=int, default=100)
+    words.add_argument("--minutes", type=float, default=60.0, help="no kill is begun after so long")
     words.add_argument("--seed", type=int, default=1)
     given = words.parse_args()
     rng = random.Random(given.seed)
-    losses, gone, apart, resumed = [], 0, 0.0, 0
+    losses, gone, apart, resumed, done = [], 0, 0.0, 0, 0
+    until_s = time.monotonic() + 60 * given.minutes
     with serving("demo") as served, tempfile.TemporaryDirectory() as folder:
         whole = pacemark.sweep(
             served.url, concurrency=LEVELS, duration=1.0, input_tokens=16, output_tokens=4, workers=1, out=folder
         )
         for number in range(given.kills):
+            if time.monotonic() > until_s:
+                break
+            done += 1
             who = WHO[number % 3]
             lost, missing, run = once(served.url, rng, who, lasted_s(whole))
             if run is not None:
@@ -136,7 +141,7 @@ def main() -> None:
             gone += missing
             said = "no level was under way" if lost is None else f"{lost:.2f} s lost"
             print(f"{number + 1:4} {who:12} {said}, {missing} missing before", flush=True)
-    print(f"{given.kills} kills, {len(losses)} with a level under way, {resumed} resumed; the largest loss is")
+    print(f"{done} kills, {len(losses)} with a level under way, {resumed} resumed; the largest loss is")
     print(
         f"{max(losses):.2f} s, {gone} requests are missing before; median TTFT of resumed levels within {apart:.1%} of"
     )

@@ -61,8 +61,20 @@ def test_columns_are_joined_in_the_room_of_one_column_more(monkeypatch: pytest.M
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert before > 12 * events
+    assert before > 8 * events
     assert peak - before < 10 * events  # the times once more, and no other
+
+
+def test_what_is_the_same_of_every_request_is_kept_once() -> None:
+    page = Page()
+    for n in range(50):
+        page.add(made(n, n, [60, 61]))
+        page._put_into_columns()
+    whole = page.trace()
+    assert whole.finish_reason.base is not None
+    assert whole.finish_reason.base.size == whole.tokens.base.size == 1  # type: ignore[union-attr]
+    assert whole.sent_ns.base is None
+    assert set(whole.tokens.tolist()) == {1.0}
 
 
 @pytest.mark.parametrize("after", range(0, 40, 3))

@@ -314,6 +314,20 @@ def test_no_moment_of_a_kill_loses_more_than_a_second(endpoint: Served, tmp_path
         assert run.summary.run["ended"] == "completed"
 
 
+@pytest.mark.slow
+def test_a_resumed_run_that_is_killed_again_goes_on_again(endpoint: Served, tmp_path: Path) -> None:
+    path = cut_off(tmp_path, "sweep", endpoint.url, *SWEEP, query=ENDED, rows=1)
+    with started("resume", path) as process:
+        wait_for(lambda: len(asked(path, ENDED)) >= 2, 60)
+        process.kill()
+        process.communicate(timeout=30)
+    before = levels_of(path)[:2]
+    run = pacemark.resume(path)
+    assert [level.load.value for level in run.levels] == [1, 2, 3]
+    assert [x.ttft_ms for x in run.levels[:2]] == [x.ttft_ms for x in before]
+    assert [part["level"] for part in run.summary.run["resumed"]] == [1, 2]
+
+
 def test_a_run_that_an_older_version_began_is_written_on(tmp_path: Path) -> None:
     path = Path(shutil.copytree(Path(__file__).parents[1] / "golden" / "run", tmp_path / "20260101T000000Z-golden"))
     before = levels_of(path)

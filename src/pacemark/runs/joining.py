@@ -43,7 +43,7 @@ class Joining:
         """The one trace."""
         for name in list(self._todo):
             self._todo[name] = [np.concatenate(self._todo[name])]
-            self._done[name] = self._in_order(name, self._todo[name][0])
+            self._done[name] = _once(self._in_order(name, self._todo[name][0]))
             del self._todo[name]
         counts = self._counts if self._order is None else self._counts[self._order]
         return Trace(
@@ -58,3 +58,10 @@ class Joining:
         if name in PER_REQUEST:
             return column[self._order]
         return pieces_of(column, self._starts[self._order], self._counts[self._order])
+
+
+def _once(column: NDArray[Any]) -> NDArray[Any]:
+    """A column that says the same everywhere, as many do, is kept as one value; it cannot be written to then."""
+    if len(column) < 2 or not bool((column == column[0]).all()):
+        return column
+    return np.broadcast_to(column[:1].copy(), column.shape)

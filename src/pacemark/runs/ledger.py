@@ -101,7 +101,7 @@ class Page:
 
     def _put_into_columns(self) -> None:
         if self._new:
-            self._parts.append(trace_of(self._new, self._open_loop))
+            self._parts.append(Joining([trace_of(self._new, self._open_loop)]).trace())
             self._new = []
 
     def health(self, died: Sequence[str] = (), parts: Sequence[NodePart] = ()) -> Health:
