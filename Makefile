@@ -54,6 +54,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/open_loop.py
 	$(BIN)/python benchmarks/simulator_lateness.py
 	$(BIN)/python benchmarks/real_vs_virtual.py
+	$(BIN)/python benchmarks/nodes.py
 
 # What breaks a parser: a minute for each.
 fuzz: .venv/test

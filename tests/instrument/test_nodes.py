@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import pacemark
 from pacemark.endpoint.target import target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.instrument.commands import Reading
@@ -200,6 +202,25 @@ def test_every_machine_ends_with_the_fleet() -> None:
         before = worker_processes()
         fleet.close()
         wait_for(lambda: not any(command(pid) for pid in before))
+
+
+def test_the_rows_of_a_file_are_each_sent_once_over_all_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The public way, from the file to what is stored."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"row number {n}"}) + "\n" for n in range(60)))
+    with serving("fixed", ttft_ms=20.0, itl_ms=2.0) as served, hired_afar(Machine(HOUR_NS), Machine()) as hire:
+        monkeypatch.setattr("pacemark.runs.conduct._hire", lambda settings, observe: hire)
+        run = pacemark.run(
+            served.url, model=served.model, data=str(rows), once=True, concurrency=4, output_tokens=4, nodes=2,
+            out=tmp_path / "runs",
+        )  # fmt: skip
+    with contextlib.closing(RunFolder.open(run.path)) as folder:
+        origins = folder.trace(0).origin.tolist()
+    assert sorted(origins) == list(range(1, 61))
+    assert [node["workers"] for node in run.summary.run["nodes"]] == [1, 1]
+    assert "Node: " in (run.path / "report.html").read_text()
 
 
 def test_workers_are_numbered_in_turn() -> None:
