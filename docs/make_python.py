@@ -28,7 +28,7 @@ Made from the code by `make docs`. Functions have the names of the commands and 
 
     run = pacemark.sweep("http://host:8000/v1", model="m", concurrency=[1, 2, 4, 8], duration=30)
     for level in run.levels:
-        print(level.load, level.output_tokens_per_s.value, level.ttft_ms.p95.value, level.verdict.status)
+        print(level.load, level.output_tokens_per_s.value, level.ttft_ms.p95.value)
     run.plot()          # the curve; a notebook shows it by itself, and while the run goes on
 """
 MEASURING = ("run", "sweep", "find", "versus", "check", "demo", "resume", "calibrate")
