@@ -98,7 +98,7 @@ async def measured(served: Any, port: int, given: argparse.Namespace, rate: floa
         wire.close()
 
     async def large() -> None:
-        holes = json.dumps({"images": [MEDIA_HOLE] * (order.each if order else 0)}).encode()
+        holes = json.dumps({"images": [MEDIA_HOLE] * (order.number if order else 0)}).encode()
         away = target(f"http://127.0.0.1:{port}")
         wire, due = await opening.opened(loop, resolve(away)[0]), time.monotonic()
         wire._sock = Timed(wire._sock, held)  # type: ignore[assignment]

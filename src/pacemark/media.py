@@ -20,7 +20,7 @@ _MOST_PIXELS, _MOST_S = 1 << 26, 600.0
 class Images(NamedTuple):
     """The images of one request."""
 
-    each: int
+    number: int
     width: int
     height: int
     form: Literal["png", "jpeg"]

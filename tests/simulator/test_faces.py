@@ -21,6 +21,7 @@ from pacemark.endpoint.target import target
 from pacemark.media import MEDIA_HOLE
 from pacemark.reporting.content import content_in_words
 from pacemark.reporting.traffic import traffic_in_words
+from pacemark.runs.tables import table
 from pacemark.simulator import Served, serving
 from pacemark.simulator.server.tokens import WORDS, count
 from pacemark.trace import ABSENT, Exchange
@@ -255,6 +256,11 @@ def test_a_run_with_tools_tells_of_its_calls(fast: Served, formed: Workload, tmp
     assert "none malformed" in said
     again = pacemark.report(run.path).levels[0]
     assert again.tool_calls == calls
+    rows = table(run.summary, run.path, "requests").columns
+    assert {*rows["calls"]} == {1}
+    times = zip(rows["ttft_ms"], rows["call_ms"], rows["complete_call_ms"], rows["latency_ms"], strict=True)
+    assert all(first <= call <= whole == last for first, call, whole, last in times)
+    assert "tool calls in" in (run.path / "report.html").read_text()
 
 
 def test_a_run_that_asks_for_json_tells_whether_it_was(fast: Served, formed: Workload, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def attached(dialect: Dialect, workload: Workload) -> list[Attached]:
         raise BadInput(f"--images: the API {dialect.name} takes none; {_with(lambda d: d.attach)} do")
     if sound and not dialect.hears:
         raise BadInput(f"--audio: the API {dialect.name} takes none; {_with(lambda d: d.hears)} do")
-    seen = [Attached("image", f"image/{pictures.form}")] * pictures.each if pictures else []
+    seen = [Attached("image", f"image/{pictures.form}")] * pictures.number if pictures else []
     return seen + ([Attached("audio", "audio/wav")] if sound else [])
 
 

@@ -17,6 +17,7 @@ from pacemark.reporting import drawing
 from pacemark.reporting.answer import answer, search_of
 from pacemark.reporting.brief import brief
 from pacemark.reporting.charts import curve as charts
+from pacemark.reporting.content import content_in_words
 from pacemark.reporting.nodes import HEADS, facts_of_nodes, node_row, nodes_in_words
 from pacemark.reporting.plates import curve_specs, plates
 from pacemark.reporting.reasons import counts, grouped
@@ -93,7 +94,7 @@ def _verdicts(levels: Sequence[Level]) -> str:
 
 def _remarks(level: Level) -> list[str]:
     """What stands below a level's figures."""
-    said = reasons(level) + traffic_in_words(level) + server_in_words(level)
+    said = reasons(level) + traffic_in_words(level) + content_in_words(level) + server_in_words(level)
     said += [f"Ended by {ended(level)}"] if level.ended_by in ("precision", "max_duration", "allowance") else []
     return said + ([f"Failed requests: {errors(level)}"] if level.requests.failed else [])
 

@@ -38,7 +38,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.progress import Phase, Status
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.ledger import Ledger
-from pacemark.runs.looks import Begun, RampEnd, WindowEnd, first_due_ns, ran_out_ns
+from pacemark.runs.looks import Begun, RampEnd, WindowEnd, drawing, first_due_ns, ran_out_ns
 from pacemark.runs.priming import primed, refuse_conversation
 from pacemark.runs.recording import load_of
 from pacemark.runs.status import Teller
@@ -174,7 +174,10 @@ class Bench:
         refuse_conversation(self.workload, self._template, self.target.api)
         self._prepared = True
         self._say_patience()
+        told_ns = monotonic_ns()
         self._say_how()
+        while drawing(self.workload, self._workers.beats, told_ns) and not self._workers.died:
+            self.listen()
         if self.workload.prime:
             self._known = primed(self.workload, self.prompts, self._template, self._ask, self.tell)
 

@@ -13,11 +13,11 @@ from pacemark.instrument.commands import expected_in_flight
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.ledger import Page
 from pacemark.runs.trouble import Doubts
-from pacemark.scenario import Settings
+from pacemark.scenario import Settings, Workload
 from pacemark.summary import EndedBy
 from pacemark.trace import ABSENT, Beat, Window
 
-__all__ = ["Begun", "RampEnd", "WindowEnd", "first_due_ns", "ran_out_ns"]
+__all__ = ["Begun", "RampEnd", "WindowEnd", "drawing", "first_due_ns", "ran_out_ns"]
 
 CONNECTING_NS = 1_000_000
 """Time allowed for each connection that an open loop opens beforehand; with a far endpoint 32 are opened at once."""
@@ -25,6 +25,8 @@ FIRST_ROWS_NS = 300_000_000
 """Time to read the first rows of a trace and make their prompts, which may all be due at once."""
 _EVERY_NS = 200_000_000
 _DAY_S = 86_400.0
+_DRAWN_NS = 150_000_000
+"""A worker that beats so long after it was told has heard it, and has done what it takes."""
 """The longest that a window can last that only its requests end."""
 
 
@@ -139,6 +141,11 @@ def ran_out_ns(level: int, load: Load, beats: Sequence[Beat]) -> int:
     if isinstance(load, Rate):
         return max(known) if known and len(known) == len(beats) else ABSENT
     return min(known, default=ABSENT)
+
+
+def drawing(workload: Workload, beats: Sequence[Beat], told_ns: int) -> bool:
+    """Whether a worker that was told at `told_ns` how to ask may still draw images: it does not beat meanwhile."""
+    return bool(workload.images or workload.audio) and any(beat.now_ns < told_ns + _DRAWN_NS for beat in beats)
 
 
 def _looks(page: Page, start_ns: int, enough: Enough) -> Callable[[], bool]:

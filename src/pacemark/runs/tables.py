@@ -118,11 +118,18 @@ def _figure(name: str, figure: Figure | None) -> dict[str, tuple[type, Any]]:
     return {name: (float, value), f"{name}_low": (float, low), f"{name}_high": (float, high)}
 
 
-_TIMES = ("ttft_ms", "ttfa_ms", "ttfb_ms", "tpot_ms", "latency_ms", "send_delay_ms")
+_TIMES = (
+    *("ttft_ms", "ttfa_ms", "ttfb_ms", "tpot_ms", "latency_ms", "send_delay_ms"),
+    *("upload_ms", "reasoning_ms", "call_ms", "complete_call_ms"),
+)
+_COUNTS = (
+    *("asked_tokens", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
+    *("calls", "malformed_calls", "json_answer", "sent_bytes"),
+)
 _REQUEST: dict[str, type] = {
     "level": int, "load_kind": str, "load_value": float, "in_window": bool, "index": int, "stream": int,
-    "scheduled_ns": int, "sent_ns": int, "status": int, "error": str, "finish_reason": str, "asked_tokens": int,
-    "input_tokens": int, "cached_tokens": int, "output_tokens": int, "events": int, **dict.fromkeys(_TIMES, float),
+    "scheduled_ns": int, "sent_ns": int, "status": int, "error": str, "finish_reason": str, "disclosed": str,
+    **dict.fromkeys(_COUNTS, int), "events": int, **dict.fromkeys(_TIMES, float),
 }  # fmt: skip
 
 
@@ -138,9 +145,9 @@ def requests(folder: RunFolder) -> Table:
             "in_window": metrics.started_in(trace, window.start_ns, window.end_ns).tolist(),
             "events": np.diff(trace.offsets).tolist(),
         }
-        for name in ("index", "stream", "scheduled_ns", "sent_ns", "status", "error", "finish_reason"):
+        for name in ("index", "stream", "scheduled_ns", "sent_ns", "status", "error", "finish_reason", "disclosed"):
             fields[name] = getattr(trace, name).tolist()
-        for name in ("asked_tokens", "input_tokens", "cached_tokens", "output_tokens"):
+        for name in _COUNTS:
             fields[name] = [None if v < 0 else v for v in getattr(trace, name).tolist()]
         for name in _TIMES:
             fields[name] = [None if v != v else v for v in getattr(metrics, name)(trace).tolist()]

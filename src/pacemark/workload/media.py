@@ -29,7 +29,7 @@ class Media:
         self._seed, self._alone = workload.seed, 0
         self._images, self._audio_s = images(workload.images), audio_s(workload.audio)
         if self._images is not None:  # drawn now, before any request is due
-            for number in range(self._images.each):
+            for number in range(self._images.number):
                 picture_of(self._images, self._seed, number)
 
     def request(self, head: bytes, body: bytes, level: int, index: int) -> bytes:
@@ -54,7 +54,7 @@ class Media:
         return pieces
 
     def _encoded(self, rng: np.random.Generator, number: int) -> tuple[bytes, ...]:
-        if self._images is not None and number < self._images.each:
+        if self._images is not None and number < self._images.number:
             return picture_of(self._images, self._seed, number).encoded(rng)
         head, rest = _sound(self._audio_s, self._seed)
         own = rng.integers(-2000, 2000, _OWN_SAMPLES).astype("<i2").tobytes()

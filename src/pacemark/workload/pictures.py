@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pacemark.errors import BadInput
 from pacemark.media import Images
 
-__all__ = ["Picture", "picture_of"]
+__all__ = ["PackedJpeg", "PackedPng", "picture_of"]
 
 Pixels = NDArray[np.uint8]
 _DRAWINGS = 4
@@ -34,44 +34,52 @@ _TABLE_STEPS = 24
 """Coefficients of a JPEG, from the coarsest on, whose step is each request's own."""
 
 
-class Picture(NamedTuple):
-    """A packed picture in base64, without what is each request's own."""
+class PackedPng(NamedTuple):
+    """A PNG without its first line."""
 
-    form: str
-    first: bytes
-    """A PNG: its bytes before the line of noise. A JPEG: its first bytes, table and all."""
+    head: bytes
+    """What is before that line."""
     middle: bytes
-    """Base64 of most of it."""
-    last: bytes
-    """A PNG: its bytes after that, of which the checksum is to be made. A JPEG: base64 of the rest."""
-    row_bytes: int = 0
-    """Of a PNG, bytes of its first line; of a JPEG, where the table begins."""
-    checksum: int = 0
-    """Of a PNG: Adler-32 of the lines after the first, and their bytes."""
-    rest_bytes: int = 0
+    """Base64 of most of what comes after it."""
+    rest: bytes
+    """What is left of that, to be joined to the checksum."""
+    row_bytes: int
+    checksum: int
+    """Adler-32 of the lines after the first, which are so many bytes:"""
+    rest_bytes: int
 
-    def encoded(self, rng: np.random.Generator) -> tuple[bytes, bytes, bytes]:
-        """Base64, in three pieces, of the picture that is `rng`'s own."""
-        if self.form == "jpeg":
-            table = bytearray(self.first)
-            at = self.row_bytes + 1  # the mean of each square stays as it is
-            steps = np.frombuffer(bytes(table[at : at + _TABLE_STEPS]), np.uint8).astype(np.uint16)
-            own = np.minimum(steps + rng.integers(0, 4, len(steps)), 255)
-            table[at : at + _TABLE_STEPS] = own.astype(np.uint8).tobytes()
-            return base64.b64encode(table), self.middle, self.last
+    def encoded(self, rng: np.random.Generator) -> tuple[bytes, ...]:
+        """Base64, in pieces, of the picture whose first line is noise of `rng`."""
         row = b"\x00" + rng.bytes(self.row_bytes - 1)
-        both = _joined(zlib.adler32(row), self.checksum, self.rest_bytes)
-        tail = self.last + _chunk(b"IDAT", both.to_bytes(4, "big")) + _chunk(b"IEND", b"")
-        return base64.b64encode(self.first + _first_data(row)), self.middle, base64.b64encode(tail)
+        checksum = _joined(zlib.adler32(row), self.checksum, self.rest_bytes)
+        end = self.rest + _chunk(b"IDAT", checksum.to_bytes(4, "big")) + _chunk(b"IEND", b"")
+        return base64.b64encode(self.head + _first_data(row)), self.middle, base64.b64encode(end)
 
 
-def picture_of(images: Images, seed: int, number: int) -> Picture:
+class PackedJpeg(NamedTuple):
+    """A JPEG, cut after its first quantisation table."""
+
+    head: bytes
+    rest: bytes
+    """In base64."""
+    table: int
+    """Where in the head the table begins."""
+
+    def encoded(self, rng: np.random.Generator) -> tuple[bytes, ...]:
+        """Base64, in pieces, of the picture whose table is `rng`'s own."""
+        at = self.table + 1  # the mean of each square stays as it is
+        steps = np.frombuffer(self.head[at : at + _TABLE_STEPS], np.uint8).astype(np.uint16)
+        own = np.minimum(steps + rng.integers(0, 4, len(steps)), 255).astype(np.uint8).tobytes()
+        return base64.b64encode(self.head[:at] + own + self.head[at + _TABLE_STEPS :]), self.rest
+
+
+def picture_of(images: Images, seed: int, number: int) -> PackedPng | PackedJpeg:
     """What the image `number` of every request is made of. Raises BadInput where nothing is there to make a JPEG."""
     return _packed(images, seed, number % _DRAWINGS)
 
 
 @functools.lru_cache(maxsize=2 * _DRAWINGS)
-def _packed(images: Images, seed: int, drawing: int) -> Picture:
+def _packed(images: Images, seed: int, drawing: int) -> PackedPng | PackedJpeg:
     pixels = _drawn(images.width, images.height, np.random.default_rng([seed, drawing, _PICTURES]))
     return _jpeg(pixels) if images.form == "jpeg" else _png(pixels)
 
@@ -97,7 +105,7 @@ def _drawn(width: int, height: int, rng: np.random.Generator) -> Pixels:
 # --- PNG (RFC 2083), with deflate (RFC 1951) in zlib's wrapping (RFC 1950)
 
 
-def _png(pixels: Pixels) -> Picture:
+def _png(pixels: Pixels) -> PackedPng:
     """Its first line stands in a block of its own, as it is; the others are packed, and know nothing of it."""
     height, width, _ = pixels.shape
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
@@ -113,7 +121,7 @@ def _png(pixels: Pixels) -> Picture:
     data = _chunk(b"IDAT", packer.compress(rest) + packer.flush())
     whole = len(data) - len(data) % 3
     middle = base64.b64encode(data[:whole])
-    return Picture("png", _SIGNATURE + header, middle, data[whole:], len(row), zlib.adler32(rest), len(rest))
+    return PackedPng(_SIGNATURE + header, middle, data[whole:], len(row), zlib.adler32(rest), len(rest))
 
 
 def _first_data(row: bytes) -> bytes:
@@ -144,7 +152,7 @@ def _joined(first: int, second: int, size: int) -> int:
 # --- JPEG
 
 
-def _jpeg(pixels: Pixels) -> Picture:
+def _jpeg(pixels: Pixels) -> PackedJpeg:
     try:
         from PIL import Image
     except ImportError:
@@ -154,4 +162,4 @@ def _jpeg(pixels: Pixels) -> Picture:
     data = into.getvalue()
     table = data.index(b"\xff\xdb\x00") + 5  # after its mark, its length and its number
     end = -(-(table + 64) // 3) * 3
-    return Picture("jpeg", data[:end], base64.b64encode(data[end:]), b"", table)
+    return PackedJpeg(data[:end], base64.b64encode(data[end:]), table)
