@@ -295,9 +295,12 @@ def test_plain_lines_leave_out_what_is_unknown() -> None:
         clock.now = 20.0
         progress.update(status(levels=None, remaining_s=None, tokens_per_s=None, errors=1))
         progress.note("concurrency 8: within budget")
+        clock.now = 40.0
+        progress.update(status(phase="reporting"))
     assert shown(console).splitlines() == [
         "[3] concurrency 16: measuring, 12 s, 16 in flight, 120 done, 1 error",
         "concurrency 8: within budget",
+        "writing the report",
     ]
 
 

@@ -17,10 +17,11 @@ import pytest
 import pacemark
 from pacemark.errors import BadInput
 from pacemark.metered import Server, ServerRun
+from pacemark.pace import Concurrency
 from pacemark.reporting.charts.server import moments_part, phases_part
 from pacemark.reporting.server import where_time_goes
 from pacemark.simulator import Served, serving
-from pacemark.summary import Summary, Timeline
+from pacemark.summary import Level, Summary, Timeline
 
 SHORT: Any = {"input_tokens": 32, "output_tokens": 8, "duration": 1.0}
 
@@ -101,7 +102,24 @@ def test_where_the_time_goes_is_said_by_load(tmp_path: Path) -> None:
     run = pacemark.sweep("sim:demo", concurrency=[2, 80], metrics="auto", out=tmp_path, **SHORT)
     said = where_time_goes(run.summary)
     assert said == "most of TTFT is prefill up to 2 parallel requests; from 80 parallel requests on it is queue"
+    few, many = run.levels
+    to_and_fro = [few, mixed(few), few, mixed(few), many]
+    levels = [msgspec.structs.replace(x, load=Concurrency(2**n)) for n, x in enumerate(to_and_fro)]
+    said = where_time_goes(msgspec.structs.replace(run.summary, levels=levels))
+    assert said == "most of TTFT is prefill up to 4 parallel requests; from 16 parallel requests on it is queue"
     assert not phases_part(msgspec.structs.replace(run.summary, levels=[]), 400)
+
+
+def mixed(level: Level) -> Level:
+    """The level with as much of each phase as of any other."""
+    server = server_of(level)
+    alike = msgspec.structs.replace(server.phases, queue_ms=5.0, prefill_ms=5.0, network_ms=5.0)
+    return msgspec.structs.replace(level, server=msgspec.structs.replace(server, phases=alike))
+
+
+def server_of(level: Level) -> Server:
+    assert isinstance(level.server, Server)
+    return level.server
 
 
 @pytest.mark.parametrize("api", ["chat", "ollama"])

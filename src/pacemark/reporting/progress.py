@@ -134,7 +134,10 @@ class Progress:
                 self._shown, self._shown_s = stage, now
                 self._live.update(self._drawn(status), refresh=True)
         elif now - self._shown_s >= _PLAIN_EVERY_S:
-            self.note(f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}")
+            at = (
+                "" if status.phase == "reporting" else f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}"
+            )
+            self.note(at or "writing the report")
 
     def _learn(self, step: Step) -> None:
         self._step = step

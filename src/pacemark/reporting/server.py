@@ -88,16 +88,26 @@ def agreement_in_words(summary: Summary) -> str:
     return f"{' and '.join(run.engines)}: {said}" if said else ""
 
 
+_MIXED = "of several kinds"
+
+
 def where_time_goes(summary: Summary) -> str:
     """What most of TTFT is, from which load on; empty where the server did not tell."""
     levels = sorted((x for x in summary.levels if _main(x)), key=lambda x: x.load.value)
     if not levels or any(level.asked for level in levels) or len({type(level.load) for level in levels}) > 1:
         return ""
-    parts = [(name, list(group)) for name, group in itertools.groupby(levels, key=_main)]
+    parts = _in_turn(levels)
+    if len(parts) > 3 and (clear := [level for level in levels if _main(level) != _MIXED]):
+        parts = _in_turn(clear)  # between two kinds a busy endpoint goes to and fro
     (first, group), *others = parts
     at = f"up to {_load(group[-1])}" if others else "at every load" if len(levels) > 1 else f"at {_load(group[0])}"
     later = [f"from {_load(group[0])} on it is {name}" for name, group in others]
     return "; ".join([f"most of TTFT is {first} {at}", *later])
+
+
+def _in_turn(levels: Sequence[Level]) -> list[tuple[str, list[Level]]]:
+    """Neighbouring levels of one kind together."""
+    return [(name, list(group)) for name, group in itertools.groupby(levels, key=_main)]
 
 
 def _load(level: Level) -> str:
@@ -115,4 +125,4 @@ def _main(level: Level) -> str:
     if any(ms is None for ms in told.values()):
         return ""
     name = max(told, key=lambda name: told[name])
-    return name if 2 * told[name] > sum(told.values()) else "of several kinds"
+    return name if 2 * told[name] > sum(told.values()) else _MIXED
