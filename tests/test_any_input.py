@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,15 @@ FRAGMENTS = [
 def test_inputs_to_start_from(name: str) -> None:
     for seed in PARSERS[name].seeds:
         PARSERS[name].read(seed)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_no_number_is_too_large(name: str) -> None:
+    """Each number of each input in turn is one that neither a database nor a float holds."""
+    for seed in PARSERS[name].seeds[: 1 if name == "runs" else None]:  # the others are of its database
+        for number in re.finditer(rb"\d+", seed[1:]):
+            for digits in (20, 60, 400):
+                PARSERS[name].read(seed[: 1 + number.start()] + b"6" * digits + seed[1 + number.end() :])
 
 
 @pytest.mark.parametrize("name", PARSERS)

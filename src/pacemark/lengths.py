@@ -127,6 +127,8 @@ def lengths(flag: str, value: object) -> Lengths:
 def _fixed(flag: str, value: int) -> Lengths:
     if value < 1:
         raise BadInput(f"{flag} {value}: must be a whole number of at least 1")
+    if value >= _MOST:
+        raise BadInput(f"{flag}: must be below {_MOST:,}")
     return Lengths("fixed", float(value), 0.0, value, value)
 
 
@@ -180,8 +182,8 @@ def _weighted(flag: str, text: str) -> Lengths:
         pairs = [(int(n), float(w)) for n, _, w in (part.partition(":") for part in text.split(","))]
     except ValueError:
         raise BadInput(f"{flag} {text}: give lengths with their weights, such as 1000:0.7,4000:0.3") from None
-    if any(n < 1 or not math.isfinite(w) or w <= 0 for n, w in pairs):
-        raise BadInput(f"{flag} {text}: lengths are at least 1, and weights above 0")
+    if any(not 1 <= n < _MOST or not 0 < w < _MOST for n, w in pairs):
+        raise BadInput(f"{flag} {text}: lengths are at least 1, weights above 0, and both below {_MOST:,}")
     return _listed([n for n, _ in pairs], [w for _, w in pairs])
 
 

@@ -125,7 +125,7 @@ def test_a_server_that_loads_its_model_is_waited_for() -> None:
     notes: list[str] = []
 
     def reply(asked: Asked) -> Reply:
-        return as_json({"error": {"message": "Loading model"}}, 503) if asked.number < 2 else streamed(asked)
+        return as_json({"error": {"message": "Loading model"}}, 503) if asked.number < 3 else streamed(asked)
 
     def observe(status: Status) -> None:
         if status.note:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, NO_JSON, Said, busy_code, error_text, loosely, says_failure
+from pacemark.dialects.said import ANSWER, NO_JSON, Said, busy_code, error_text, loosely, says_failure, tally
 
 
 def body(text: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _take(said: Said, vectors: int, usage: _Usage | None, end: int) -> None:
     said.completion_tokens = vectors
     if usage is not None:
         # Some servers count the whole input as the total alone.
-        said.prompt_tokens = usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+        said.prompt_tokens = tally(usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens)
 
 
 def _otherwise(said: Said, body: bytes, problem: Exception) -> Said:

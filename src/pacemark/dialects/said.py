@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -222,18 +221,22 @@ def broke(said: Said, payload: bytes) -> None:
     said.fail(f"said_{code}" if refused else "stream_error", error_text(payload))
 
 
+MOST_COUNTED = 2**53
+"""No count is so large; what says so says nothing."""
+
+
 def tally(value: Any) -> int | None:
     """A count, however it is written; None for what is none."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 16:
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if abs(value) < 2**53 else None
+    return int(value) if abs(value) < MOST_COUNTED else None  # neither infinity nor what is no number is less
 
 
 def duration_ms(value: Any, unit_ms: float = 1.0) -> float | None:
     """A time that a server tells, in ms; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST_COUNTED:
         return None
     return value * unit_ms
 

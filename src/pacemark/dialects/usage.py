@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import NOTHING, Said, tally
+from pacemark.dialects.said import MOST_COUNTED, NOTHING, Said, tally
 
 
 class PromptDetails(msgspec.Struct):
@@ -69,7 +69,7 @@ def take_usage(said: Said, usage: CountedUsage, kind: int) -> None:
     told = _first(usage.completion_tokens, usage.output_tokens)
     if told is None or told < 0 or (not told and said.completion_tokens):
         return
-    said.completion_tokens, said.total_tokens = told, usage.total_tokens
+    said.completion_tokens, said.total_tokens = told, _first(usage.total_tokens)
     details, thought = usage.prompt_tokens_details, usage.completion_tokens_details
     cached = _first(details.cached_tokens if details else None, usage.cached_tokens, usage.prompt_cache_hit_tokens)
     if cached is not None:
@@ -82,4 +82,5 @@ def take_usage(said: Said, usage: CountedUsage, kind: int) -> None:
 
 
 def _first(*counts: int | None) -> int | None:
-    return next((number for number in counts if number is not None), None)
+    """The first that is a count: a number that no database can hold is none."""
+    return next((number for number in counts if number is not None and abs(number) < MOST_COUNTED), None)

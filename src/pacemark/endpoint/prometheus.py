@@ -48,7 +48,7 @@ def _read(line: str) -> Sample | None:
     try:
         found = [s for family in text_string_to_metric_families(line + "\n") for s in family.samples]
         return Sample(found[0].name, dict(found[0].labels), float(found[0].value))
-    except (ValueError, IndexError, KeyError):
+    except (ValueError, OverflowError, IndexError, KeyError):
         return None
 
 
