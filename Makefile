@@ -50,6 +50,7 @@ sbom: wheel .venv/test
 bench: .venv/test
 	$(BIN)/python benchmarks/client.py --repeats 3
 	$(BIN)/python benchmarks/apis.py
+	$(BIN)/python benchmarks/media.py
 	$(BIN)/python benchmarks/server_metrics.py
 	$(BIN)/python benchmarks/open_loop.py
 	$(BIN)/python benchmarks/simulator_lateness.py
