@@ -26,12 +26,12 @@ def test_inputs_to_start_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_no_number_is_too_large(name: str) -> None:
-    """Each number of each input in turn is one that neither a database nor a float holds."""
+def test_no_number_is_too_large_or_below_nought(name: str) -> None:
+    """Each number of each input in turn is one that neither a database nor a float holds, or no count."""
     for seed in PARSERS[name].seeds[: 1 if name == "runs" else None]:  # the others are of its database
         for number in re.finditer(rb"\d+", seed[1:]):
-            for digits in (20, 60, 400):
-                PARSERS[name].read(seed[: 1 + number.start()] + b"6" * digits + seed[1 + number.end() :])
+            for other in (b"-4", b"6" * 20, b"6" * 60, b"6" * 400):
+                PARSERS[name].read(seed[: 1 + number.start()] + other + seed[1 + number.end() :])
 
 
 @pytest.mark.parametrize("name", PARSERS)

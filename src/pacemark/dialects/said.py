@@ -231,7 +231,7 @@ def tally(value: Any) -> int | None:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if abs(value) < MOST_COUNTED else None  # neither infinity nor what is no number is less
+    return int(value) if 0 <= value < MOST_COUNTED else None  # of infinity, and of what is no number, neither holds
 
 
 def duration_ms(value: Any, unit_ms: float = 1.0) -> float | None:

@@ -82,5 +82,5 @@ def take_usage(said: Said, usage: CountedUsage, kind: int) -> None:
 
 
 def _first(*counts: int | None) -> int | None:
-    """The first that is a count: a number that no database can hold is none."""
-    return next((number for number in counts if number is not None and abs(number) < MOST_COUNTED), None)
+    """The first that is a count: one below nought, or that no database can hold, is none."""
+    return next((number for number in counts if number is not None and 0 <= number < MOST_COUNTED), None)
