@@ -20,10 +20,10 @@ from pacemark.dialects.said import Said
 from pacemark.errors import BadInput
 from pacemark.media import audio_s, images
 from pacemark.tools import Tool, schema_in, tools_in
-from pacemark.traffic import Workload
 
 if TYPE_CHECKING:
-    from pacemark.trace import Exchange  # numpy, which the command line's help does without
+    from pacemark.trace import Exchange  # these two take numpy, which the command line's help does without
+    from pacemark.traffic import Workload
 
 
 _OPTIONAL = ("running_usage", "min_tokens", "ignore_eos", "include_usage")
