@@ -35,6 +35,7 @@ from support.waiting import in_three_tries, wait_for
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),
+    pytest.mark.skipif(" " in sys.executable, reason="Ray cannot start a Python whose path has a space"),
     pytest.mark.filterwarnings("default"),  # what Ray itself says and leaves open
 ]
 

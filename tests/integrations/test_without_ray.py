@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import subprocess
@@ -78,6 +79,13 @@ def test_a_cluster_that_cannot_be_joined_is_refused(
         monkeypatch.setenv("RAY_ADDRESS", address)
     words = ("http://127.0.0.1:9", "--model", "m", "--concurrency", "4", "--nodes", "2", "--out", tmp_path)
     assert_refused(inside("run", *words, *(["--ray", address] if by == "flag" else [])), said)
+
+
+def test_a_python_that_ray_cannot_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed("ray")
+    monkeypatch.setattr(sys, "executable", "/opt/my env/bin/python")
+    with contextlib.ExitStack() as stack, pytest.raises(BadInput, match="Ray cannot start /opt/my env/bin/python"):
+        on_ray._joined("auto", stack)
 
 
 def test_versus_stays_on_one_machine(tmp_path: Path) -> None:

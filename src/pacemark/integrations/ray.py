@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -71,6 +72,8 @@ def _joined(address: str, stack: contextlib.ExitStack) -> Any:
     if not ray.is_initialized():
         if address != "auto":
             _refuse_unreachable(address)
+        if " " in sys.executable:  # Ray starts what has variables of its own through a shell, which splits the path
+            raise BadInput(f"--nodes: Ray cannot start {sys.executable}: install where no path has a space")
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
