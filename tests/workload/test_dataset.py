@@ -235,8 +235,9 @@ def test_a_run_records_what_it_took_and_can_be_summed_up_again(tmp_path: Path) -
     assert json.loads(done.stdout)["levels"][0]["ended_by"] == "rows"
     assert "600 rows of JSONL; prompt from 'prompt'" in done.stderr
     again = pacemark("report", folder, "--json", cwd=tmp_path)
-    for name in ("window_s", "requests", "ttft_ms", "latency_ms", "traffic"):
-        assert json.loads(again.stdout)["levels"][0][name] == json.loads(done.stdout)["levels"][0][name]
+    first, anew = (json.loads(run.stdout)["levels"][0] for run in (done, again))
+    for name in ("window_s", "requests", "ttft_ms", "latency_ms", "traffic"):  # a window can be too short for traffic
+        assert anew.get(name) == first.get(name)
     assert "canary-" not in done.stdout + done.stderr + again.stderr
     for file in folder.iterdir():
         assert b"canary-" not in file.read_bytes(), file
