@@ -105,6 +105,10 @@ class Reason(msgspec.Struct, frozen=True):
     message: str
 
 
+VERDICTS: tuple[Literal["valid", "suspect", "invalid"], ...] = ("valid", "suspect", "invalid")
+"""From the best to the worst."""
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """Whether a level's numbers can be relied on."""
 

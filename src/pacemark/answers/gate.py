@@ -96,23 +96,25 @@ def _of_contest(contest: Contest, condition: Condition) -> Outcome:
             ratio = found.ratio if found is not None else Figure()
             levels.append(LevelOutcome(load.load, ratio, standing(ratio, condition)))
             said.append(f"{f'{pair.b} at ' if len(others) > 1 else ''}{_in_words(levels[-1])}")
-    statuses = {level.status for level in levels}
-    status: GateStatus = "failed" if "failed" in statuses else "passed" if statuses == {"passed"} else "undecided"
+    status = _of_all(levels)
     why = "; ".join(x for x, level in zip(said, levels, strict=True) if status == "passed" or level.status == status)
     return Outcome(condition.text, status, levels, why=f"{why}; more --rounds" if status == "undecided" else why)
 
 
 def _outcome(compared: Compared, condition: Condition, alone: bool) -> Outcome:
     levels = [_at(level, condition, alone) for level in compared.levels]
-    statuses = {level.status for level in levels}
-    status: GateStatus = (
-        "failed" if "failed" in statuses else "passed" if statuses == {"passed"} and not compared.lost else "undecided"
-    )
+    status = _of_all(levels, whole=not compared.lost)
     needs = max((x.needs_requests or 0 for x in levels if x.status == "undecided"), default=0)
     why = "; ".join(_in_words(level) for level in levels if level.status == status or status == "passed")
     if status == "undecided" and compared.lost:
         why = "; ".join([*([why] if why else []), *compared.lost])
     return Outcome(condition.text, status, levels, needs or None, why or "; ".join(compared.left_out))
+
+
+def _of_all(levels: Sequence[LevelOutcome], *, whole: bool = True) -> GateStatus:
+    """One failed level fails a condition; it passes where every level does and the levels are the `whole` of them."""
+    statuses = {level.status for level in levels}
+    return "failed" if "failed" in statuses else "passed" if statuses == {"passed"} and whole else "undecided"
 
 
 def _at(level: ComparedLevel, condition: Condition, alone: bool) -> LevelOutcome:

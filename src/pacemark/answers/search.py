@@ -336,10 +336,12 @@ class _Search:
         """
         scatter, rest = self.scatter(), Spent(0, drift.REST_S)
         if not scatter:
-            if not self.rounds and self.nearly() and not self.allowance.exceeded(added(self.spent, rest)):
+            if self.rounds:
+                return None, ""
+            if self.nearly() and not self.allowance.exceeded(added(self.spent, rest)):
                 self.rounds, self.pause = 1, rest
                 return self.glance()[0], "no load meets the budget by little: to see whether it is so at another time"
-            return self.glance() if not self.rounds and self.glance_due(drift.OCCASION_S, 4) else (None, "")
+            return self.glance() if self.glance_due(drift.OCCASION_S, 4) else (None, "")
         belief = believe(self.shaken(scatter))
         if self.rounds >= drift.RETURNS or (self.resolved and self.axis.narrow(belief)):
             return None, ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pacemark.media import MEDIA_HOLE
 
@@ -21,3 +21,8 @@ class Attached(NamedTuple):
     def url(self) -> str:
         """All of it, as a URL."""
         return f"data:{self.mime};base64,{self.data}"
+
+    @property
+    def input_audio(self) -> dict[str, Any]:
+        """A sound as a part of a message, as OpenAI words it in chat and in Responses."""
+        return {"type": "input_audio", "input_audio": {"data": self.data, "format": "wav"}}

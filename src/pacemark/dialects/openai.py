@@ -51,12 +51,7 @@ def completions_body(text: str) -> dict[str, Any]:
 def chat_attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
     """Put images and audio after the prompt, whose beginning is each request's own."""
     (message,) = body["messages"]
-    parts = [
-        {"type": "image_url", "image_url": {"url": x.url}}
-        if x.kind == "image"
-        else {"type": "input_audio", "input_audio": {"data": x.data, "format": "wav"}}
-        for x in beside
-    ]
+    parts = [{"type": "image_url", "image_url": {"url": x.url}} if x.kind == "image" else x.input_audio for x in beside]
     message["content"] = [{"type": "text", "text": message["content"]}, *parts]
 
 

@@ -26,12 +26,7 @@ def body(text: str) -> dict[str, Any]:
 def attach(body: dict[str, Any], beside: Sequence[Attached]) -> None:
     """Put images and audio after the prompt, see `openai.chat_attach`."""
     (message,) = body["input"]
-    parts = [
-        {"type": "input_image", "image_url": x.url}
-        if x.kind == "image"
-        else {"type": "input_audio", "input_audio": {"data": x.data, "format": "wav"}}
-        for x in beside
-    ]
+    parts = [{"type": "input_image", "image_url": x.url} if x.kind == "image" else x.input_audio for x in beside]
     message["content"] = [{"type": "input_text", "text": message["content"]}, *parts]
 
 

@@ -205,9 +205,8 @@ def _with_tokens_beside(way: Way, workload: Workload, options: Options, prompts:
         if (bare := without(system_prompt="")) is not None:
             system = max(0.0, overhead - bare)
         else:
-            system = (
-                len(text_of("--system-prompt", Path(workload.system_prompt)).encode()) / 4
-            )  # some four letters each
+            text = text_of("--system-prompt", Path(workload.system_prompt))
+            system = len(text.encode()) / 4  # some four letters each
             overhead += system
     if (workload.images or workload.audio) and (bare := without(images="", audio="")) is not None:
         media = max(0.0, overhead - bare)

@@ -14,7 +14,7 @@ from pacemark.figures import client, metrics
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.health import Health
 from pacemark.nodes import NodeLevel, NodePart
-from pacemark.summary import Level
+from pacemark.summary import VERDICTS, Level
 
 __all__ = ["NODE_CHECKS", "by_node", "clocks", "nodes_of_all", "on_one_machine", "slowed"]
 
@@ -140,11 +140,10 @@ def _joined(same: Sequence[NodeLevel]) -> NodeLevel:
     def known(name: str) -> list[float]:
         return [value for node in same if (value := getattr(node, name)) is not None]
 
-    order = ("valid", "suspect", "invalid")
     means = {n: float(np.mean(known(n))) for n in ("output_tokens_per_s", "ttft_ms_p50", "ttft_ms_p95") if known(n)}
     worst = ("lag_ms_p99", "cpu_share", "wait_share", "stall_ms", "offset_bound_ms")
     return msgspec.structs.replace(
-        max(same, key=lambda node: order.index(node.status)),
+        max(same, key=lambda node: VERDICTS.index(node.status)),
         requests=sum(node.requests for node in same),
         failed=sum(node.failed for node in same),
         idle_share=min(known("idle_share"), default=None),

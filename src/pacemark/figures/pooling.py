@@ -25,6 +25,7 @@ from pacemark.summary import (
     LATENCIES,
     RATES,
     STATISTICS,
+    VERDICTS,
     Basis,
     Between,
     Distribution,
@@ -215,7 +216,6 @@ def _ended_by(levels: Sequence[Level]) -> EndedBy:
 
 def _verdict(whole: Level, levels: Sequence[Level], good: int, *, beyond: bool) -> Verdict:
     """The worst of the runs' verdicts. Whether there are enough requests is asked of all of them together."""
-    order = ("valid", "suspect", "invalid")
     statuses = [
         "valid" if {r.code for r in level.verdict.reasons} <= NOTES | COUNTS else level.verdict.status
         for level in levels
@@ -226,4 +226,4 @@ def _verdict(whole: Level, levels: Sequence[Level], good: int, *, beyond: bool) 
     if few is not None:
         reasons[few.code] = Reason(few.code, few.message)
         statuses.append("suspect" if few.status == "suspect" else "valid")
-    return Verdict(max(statuses, key=order.index), list(reasons.values()))
+    return Verdict(max(statuses, key=VERDICTS.index), list(reasons.values()))

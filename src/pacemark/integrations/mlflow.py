@@ -14,7 +14,7 @@ from pacemark.errors import BadInput, RunFailed
 from pacemark.pace import Concurrency
 from pacemark.reporting.answer import search_of
 from pacemark.reporting.terminal import answer
-from pacemark.summary import Distribution, Figure, Level, OperatingPoint, OperatingPoints, Slopes, Summary
+from pacemark.summary import VERDICTS, Distribution, Figure, Level, OperatingPoint, OperatingPoints, Slopes, Summary
 
 __all__ = ["log", "metrics_of", "parameters_of", "require"]
 
@@ -46,8 +46,7 @@ def log(summary: Summary, path: Path, experiment: str | None = None) -> str:
 
     tags = {"mlflow.note.content": answer(summary), "pacemark.schema": summary.schema}
     if summary.levels:
-        ranks = ("valid", "suspect", "invalid")
-        tags["pacemark.verdict"] = max((x.verdict.status for x in summary.levels), key=ranks.index)
+        tags["pacemark.verdict"] = max((x.verdict.status for x in summary.levels), key=VERDICTS.index)
     status = "KILLED" if summary.run.get("interrupted") else "FAILED" if summary.run.get("failure") else "FINISHED"
     try:
         with _quiet():

@@ -34,7 +34,7 @@ from pacemark.reporting.words import (
     title,
     when,
 )
-from pacemark.summary import Level, Summary
+from pacemark.summary import VERDICTS, Level, Summary
 
 
 def write_html(summary: Summary, path: str | Path, pictures: Sequence[LevelPicture] = ()) -> None:
@@ -88,7 +88,7 @@ def html(summary: Summary, pictures: Sequence[LevelPicture] = ()) -> str:
 def _verdicts(levels: Sequence[Level]) -> str:
     """How many levels there are, and how far they can be trusted."""
     found = Counter(level.verdict.status for level in levels)
-    said = [f"{found[status]} {status}" for status in ("valid", "suspect", "invalid") if found[status]]
+    said = [f"{found[status]} {status}" for status in VERDICTS if found[status]]
     return f"{len(levels)} level{'' if len(levels) == 1 else 's'}: {', '.join(said)}" if levels else "none finished"
 
 

@@ -7,12 +7,11 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from pacemark.pace import Rate
 from pacemark.reporting.words import plain
-from pacemark.summary import LATENCIES, RATES, STATISTICS, Figure, Level, Summary
+from pacemark.summary import LATENCIES, RATES, STATISTICS, VERDICTS, Figure, Level, Summary
 
 __all__ = ["openmetrics"]
 
 _ABOUT = ("model", "load", "input_tokens", "output_tokens")
-_VERDICTS = ("valid", "suspect", "invalid")
 
 
 def openmetrics(summary: Summary) -> str:
@@ -37,7 +36,7 @@ def openmetrics(summary: Summary) -> str:
                 _set(gauge, about | {"statistic": statistic}, figure, unit=1e-3)
         completed.labels(**about).set(level.requests.completed)
         failed.labels(**about).set(level.requests.failed)
-        for status in _VERDICTS:
+        for status in VERDICTS:
             verdict.labels(**about, verdict=status).set(level.verdict.status == status)
     text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
     return text.decode()

@@ -52,13 +52,7 @@ def write_folders(results: Sequence[LevelResult], record: RunRecord, path: Path)
         whole = msgspec.json.encode(_figures(result, record, folder.name))
         (folder / "profile_export_aiperf.json").write_bytes(msgspec.json.format(whole, indent=2))
         with (folder / "profile_export.jsonl").open("wb") as file:
-            file.writelines(msgspec.json.encode(line) + b"\n" for line in _requests(result, _zero_ns(record)))
-
-
-def _zero_ns(record: RunRecord) -> int:
-    """The time of day at zero of the monotonic clock."""
-    began, begun = record.began or (0, 0)
-    return begun - began
+            file.writelines(msgspec.json.encode(line) + b"\n" for line in _requests(result, record.ahead_ns))
 
 
 def _values(trace: Trace) -> dict[str, NDArray[np.float64]]:
@@ -102,8 +96,8 @@ def _figures(result: LevelResult, record: RunRecord, name: str) -> _Json:
         | {"cli_command": record.command},
         "was_cancelled": level.ended_by == "interrupted",
         "error_summary": [{"error_details": _error(kind), "count": count} for kind, count in failed.items()],
-        "start_time": _time(window.start_ns + _zero_ns(record)),
-        "end_time": _time(window.end_ns + _zero_ns(record)),
+        "start_time": _time(window.start_ns + record.ahead_ns),
+        "end_time": _time(window.end_ns + record.ahead_ns),
         "pacemark": msgspec.to_builtins(level.verdict),
     }
 

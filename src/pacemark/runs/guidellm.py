@@ -40,8 +40,7 @@ Floats = NDArray[np.floating[Any]] | Int64
 
 def benchmarks_json(results: Sequence[LevelResult], record: RunRecord) -> bytes:
     """The measurements `results` of a run as the text of a benchmarks.json."""
-    began, begun = record.began or (0, 0)
-    benchmarks = [_benchmark(n, result, record, (begun - began) / 1e9) for n, result in enumerate(results)]
+    benchmarks = [_benchmark(n, result, record, record.ahead_ns / 1e9) for n, result in enumerate(results)]
     about = {"version": 2, "guidellm_version": f"pacemark {__version__}", "python_version": platform.python_version()}
     return msgspec.json.encode(
         {
@@ -119,7 +118,7 @@ def _benchmark(n: int, result: LevelResult, record: RunRecord, zero_s: float) ->
         | dict.fromkeys(("request_time_avg", "resolve_time_avg"), took_s)
         | dict.fromkeys(("resolve_end_delay_avg", "finalized_delay_avg", "processed_delay_avg"), 0.0)
         | {"strategy_type": strategy["type_"]},
-        "metrics": _metrics(result, counts),
+        "metrics": _metrics(result, sample, counts),
         "requests": {"successful": [], "errored": [], "incomplete": [], "total": None},
         "warnings": [],
         "pacemark": msgspec.to_builtins(result.level.verdict),
@@ -130,9 +129,9 @@ def _at(ns: int, zero_s: float) -> float:
     return float(ns / 1e9 + zero_s)
 
 
-def _metrics(result: LevelResult, counts: _Json) -> _Json:
-    trace, level, window = result.trace, result.level, result.window
-    sample = started(Stretch(trace, window))
+def _metrics(result: LevelResult, sample: NDArray[np.bool_], counts: _Json) -> _Json:
+    """The figures of the requests `sample` (n,), of which those that were answered count."""
+    trace, level = result.trace, result.level
     good = sample & metrics.succeeded(trace)
     inputs, outputs = trace.input_tokens[good & (trace.input_tokens != ABSENT)], trace.output_tokens[good]
     events, latency_ms = np.diff(trace.offsets)[good], metrics.latency_ms(trace)[good]

@@ -85,6 +85,12 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[NodeFacts] = []
     """The machines that carried the load, where it was not this one alone."""
 
+    @property
+    def ahead_ns(self) -> int:
+        """The time of day at zero of the monotonic clock; 0 where that is not known."""
+        begun_ns, at_ns = self.began or (0, 0)
+        return at_ns - begun_ns
+
 
 def begun(
     scenario: Scenario,

@@ -84,11 +84,10 @@ def beside(path: Path, file: Path) -> Beside:
     matched_by, own = _own(_read(file), run)
     if not own:
         raise BadInput(f"{file} holds no request of {run}: neither its tag nor pacemark's user agent is in it")
-    ahead_ns = record.began[1] - record.began[0]
     times = [(_unix_s(_first(row, _TIMES)), row) for row in own]
     levels = []
     for result in results:
-        start_s, end_s = ((ns + ahead_ns) / 1e9 for ns in (result.window.start_ns, result.window.end_ns))
+        start_s, end_s = ((ns + record.ahead_ns) / 1e9 for ns in (result.window.start_ns, result.window.end_ns))
         inside = [row for at, row in times if at is not None and start_s <= at <= end_s]
         levels.append(_level(result, [row for row in inside if str(row.get("status_code") or 200).startswith("2")]))
     return Beside(matched_by, len(own), levels)

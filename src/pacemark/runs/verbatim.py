@@ -19,9 +19,8 @@ class Verbatim:
 
     def __init__(self, folder: Path) -> None:
         self._db = sqlite3.connect(folder / "bodies.db")
-        self._db.execute(
-            "PRAGMA synchronous=OFF"
-        )  # a kill loses nothing; a power cut is no reason to wait for the disk
+        # A kill loses nothing; a power cut is no reason to wait for the disk.
+        self._db.execute("PRAGMA synchronous=OFF")
         self._db.execute("CREATE TABLE IF NOT EXISTS body (level INTEGER, idx INTEGER, sent BLOB, answered BLOB)")
 
     def add(self, bodies: Sequence[Body]) -> None:
