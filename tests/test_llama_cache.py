@@ -31,8 +31,9 @@ def remembering(llama: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield base_url
 
 
-def measured(url: str, out: Path, **words: Any) -> tuple[Cached, Run]:
-    run = pacemark.run(url, workers=1, seed=11, out=out, timeout=60, **words)
+def measured(url: str, out: Path, seed: int, **words: Any) -> tuple[Cached, Run]:
+    """A seed for each measurement: the server remembers the prompts of an earlier one, whole."""
+    run = pacemark.run(url, workers=1, seed=seed, out=out, timeout=60, **words)
     traffic = run.levels[0].traffic
     assert isinstance(traffic, Traffic)
     assert isinstance(traffic.cached, Cached)
@@ -43,7 +44,7 @@ def measured(url: str, out: Path, **words: Any) -> tuple[Cached, Run]:
 @pytest.mark.parametrize("groups", [1, 9])
 def test_shared_prefixes_are_found_as_expected(remembering: str, tmp_path: Path, groups: int) -> None:
     """Nine prefixes are more than there are slots: the memory beside them has the rest."""
-    found, _ = measured(remembering, tmp_path, concurrency=1, prefix_groups=groups, **GROUPS)
+    found, _ = measured(remembering, tmp_path, groups, concurrency=1, prefix_groups=groups, **GROUPS)
     assert found.state == "warm"
     assert found.expected == pytest.approx(0.75, abs=0.01)
     assert found.usage == pytest.approx(found.expected, abs=0.03)
@@ -52,15 +53,15 @@ def test_shared_prefixes_are_found_as_expected(remembering: str, tmp_path: Path,
 @pytest.mark.slow
 def test_of_two_at_once_the_second_may_miss(remembering: str, tmp_path: Path) -> None:
     """What a slot works on is not in the memory yet; an engine that shares blocks between requests has no such case."""
-    found, _ = measured(remembering, tmp_path, concurrency=4, prefix_groups=9, **GROUPS)
+    found, _ = measured(remembering, tmp_path, 12, concurrency=4, prefix_groups=9, **GROUPS)
     assert found.usage is not None
-    assert found.expected - 0.2 < found.usage < found.expected + 0.03
+    assert found.expected - 0.3 < found.usage < found.expected + 0.03
 
 
 @pytest.mark.slow
 def test_a_server_that_gives_prefixes_up_is_found_out(llama: str, tmp_path: Path) -> None:
     """Without that memory a slot knows its last prompt alone, and nine prefixes take turns in four of them."""
-    found, run = measured(llama, tmp_path, concurrency=1, prefix_groups=9, **GROUPS)
+    found, run = measured(llama, tmp_path, 13, concurrency=1, prefix_groups=9, **GROUPS)
     assert found.usage is not None
     assert found.usage < found.expected - 0.05
     (said,) = [r.message for r in run.levels[0].verdict.reasons if r.code == "cache"]
@@ -71,7 +72,9 @@ def test_a_server_that_gives_prefixes_up_is_found_out(llama: str, tmp_path: Path
 @pytest.mark.parametrize("streams", [1, 3])
 def test_conversations_are_found_as_expected(remembering: str, tmp_path: Path, streams: int) -> None:
     """Their history has made up answers, which no cache knows."""
-    found, _ = measured(remembering, tmp_path, concurrency=streams, history="recorded", requests=24, **TURNS)
+    found, _ = measured(
+        remembering, tmp_path, 20 + streams, concurrency=streams, history="recorded", requests=24, **TURNS
+    )
     assert found.expected > 0.4
     assert found.usage == pytest.approx(found.expected, abs=0.03)
 
@@ -81,7 +84,7 @@ def test_the_servers_own_answers_may_be_read_as_other_tokens_than_were_written(
     remembering: str, tmp_path: Path
 ) -> None:
     """At most the answer before last is lost of each later turn: its text, once sent, is read in tokens of its own."""
-    found, run = measured(remembering, tmp_path, concurrency=1, history="served", requests=24, **TURNS)
+    found, run = measured(remembering, tmp_path, 24, concurrency=1, history="served", requests=24, **TURNS)
     folder = RunFolder.open(run.path)
     trace = folder.trace(folder.levels()[0].level)
     folder.close()
