@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from pacemark.answers.step import Step
 from pacemark.errors import BadInput, RunFailed
@@ -27,10 +25,11 @@ from pacemark.instrument.commands import PROBE_LEVEL, Body
 from pacemark.nodes import NodePart
 from pacemark.pace import Load
 from pacemark.runs.parts import keep_parts, parts_of
+from pacemark.runs.requests import RequestTable
 from pacemark.runs.session import Session, begin, sessions
 from pacemark.runs.verbatim import Verbatim
 from pacemark.summary import EndedBy, Summary
-from pacemark.trace import ABSENT, PER_REQUEST, TYPES, Beat, Exchange, Int64, Scrape, Sight, Trace, Window
+from pacemark.trace import ABSENT, Beat, Exchange, Scrape, Sight, Trace, Window
 
 _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
@@ -42,29 +41,9 @@ CREATE TABLE endpoint (now_ns INTEGER, sight TEXT);
 """
 
 
-def _column(name: str) -> str:
-    """A field's column: SQL keeps `index` for itself."""
-    return "idx" if name == "index" else name
-
-
-_PACKED = {"hi_ns": "<i8", "lo_ns": "<i8", "tokens": "<f4", "lag_ns": "<i4"}
-"""Arrays of a request, and how they are packed into blobs."""
-_FIELDS = {f.name: f for f in msgspec.structs.fields(Exchange) if f.name not in _PACKED}
-"""The plain fields of a request: each is a column."""
-_COLUMNS = [(_column(name), f.type) for name, f in _FIELDS.items()]
-_TYPES = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT"}
-_REQUEST = ", ".join(
-    [*(f"{name} {_TYPES[kind]}" for name, kind in _COLUMNS), "events INTEGER", *(f"{name} BLOB" for name in _PACKED)]
-)
-_NAMES = [*(name for name, _ in _COLUMNS), "events", *_PACKED]
-_EVENTS = "length(hi_ns) / 8"
-"""How many events a request has. The column `events` says so too, to whoever reads the database, but its times do."""
-_INSERT = f"INSERT INTO request ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"
 _BEAT = "level worker now_ns in_flight reads cpu_ns wait_ns idle_share stall_ns reconnects throttled_ns".split()
 COMMIT_S = 0.5
 _TRIES = 20
-_BLOCK = 10_000
-"""Rows that are fetched at once."""
 
 
 class StoredLevel(NamedTuple):
@@ -79,20 +58,18 @@ class StoredLevel(NamedTuple):
 
 
 class RunFolder:
-    """One run on disk. Event times are packed little-endian int64; a NULL `lo_ns` equals `hi_ns`, and NULL
-    `tokens` means that the output tokens spread evenly over the events."""
+    """One run on disk."""
 
     def __init__(self, path: Path, lock: int | None = None) -> None:
         """`lock`: what `held` gave, where this process is to write."""
         self.path = path
         self._db = sqlite3.connect(path / "run.db", isolation_level=None)
+        self._requests = RequestTable(self._db)
         self._committed_s = 0.0
         self._run: dict[str, Any] = {}
         self._lock = lock
         self._bodies: Verbatim | None = None
         self._first_level = 0
-        self._spans: tuple[int, dict[int, tuple[int, int]]] | None = None
-        """After how many changes it was read, and for each level its first and last request."""
 
     @classmethod
     def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
@@ -123,25 +100,15 @@ class RunFolder:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("BEGIN")
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'request'").fetchone():
-            for statement in (*_TABLES.split(";")[:-1], f"CREATE TABLE request ({_REQUEST})"):
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'level'").fetchone():
+            for statement in _TABLES.split(";")[:-1]:
                 self._db.execute(statement)
-        self._add_columns()
-        self.commit(at_once=True)
-
-    def _add_columns(self) -> None:
-        """Give the tables of a run that an older version began what this one stores; its rows have the defaults."""
-        there = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
-        for name, field in _FIELDS.items():
-            if _column(name) not in there:
-                default = f"'{field.default}'" if isinstance(field.default, str) else int(field.default)
-                self._db.execute(
-                    f"ALTER TABLE request ADD COLUMN {_column(name)} {_TYPES[field.type]} DEFAULT {default}"
-                )
+        self._requests.create()
         there = {row[1] for row in self._db.execute("PRAGMA table_info(health)")}
-        for name in _BEAT:
+        for name in _BEAT:  # of which an older version knew less
             if name not in there:
                 self._db.execute(f"ALTER TABLE health ADD COLUMN {name} INTEGER DEFAULT 0")
+        self.commit(at_once=True)
 
     @classmethod
     def again(cls, path: Path) -> RunFolder:
@@ -209,19 +176,7 @@ class RunFolder:
 
     def add(self, x: Exchange) -> None:
         """Keep one request."""
-        even = bool(np.all(x.tokens == x.tokens[0])) if len(x.tokens) else True
-        exact = bool(np.array_equal(x.hi_ns, x.lo_ns))
-        self._db.execute(
-            _INSERT,
-            (
-                *(getattr(x, name) for name in _FIELDS),
-                len(x.hi_ns),
-                x.hi_ns.astype("<i8").tobytes(),
-                None if exact else x.lo_ns.astype("<i8").tobytes(),
-                None if even else x.tokens.astype("<f4").tobytes(),
-                x.lag_ns.astype("<i4").tobytes(),
-            ),
-        )
+        self._requests.add(x)
 
     def add_bodies(self, bodies: Sequence[Body]) -> None:
         """Keep what was sent and answered, beside `run.db`."""
@@ -273,7 +228,7 @@ class RunFolder:
         whole = sqlite3.connect(self.path / "run.db", isolation_level=None)
         self._db.backup(whole)
         self._db.close()
-        self._db = whole
+        self._db, self._requests = whole, RequestTable(whole)
         self.write_run(self._run)
         self._write_on()
 
@@ -346,85 +301,7 @@ class RunFolder:
 
     def trace(self, level: int, *, open_loop: bool = False) -> Trace:
         """A level's requests, read straight into columns, without an object for each."""
-        column = self._columns(level)
-        order = np.argsort(column["sent_ns"], kind="stable")
-        column = {name: values[order] for name, values in column.items()}
-        counts, output = column[_EVENTS], column["output_tokens"]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        tokens = np.repeat((output / np.maximum(1, counts)).astype(np.float32), counts)
-        hi_ns, bounds_ns, lag_ns = self._events(level, offsets[place], tokens)
-        known: dict[str, Any] = {n: column[n].astype(TYPES[n], copy=False) for n in PER_REQUEST if n in column}
-        return Trace(
-            **known,
-            tokens_from_usage=column["tokens_source"] == "usage",
-            offsets=offsets,
-            hi_ns=hi_ns,
-            lo_ns=hi_ns if bounds_ns is None else bounds_ns,
-            tokens=tokens,
-            open_loop=open_loop,
-            exact=bounds_ns is None,
-            lag_ns=lag_ns,
-            refusals=tuple(self._refusals(level)) if (known["error"] == "http_429").any() else (),
-        )
-
-    def _columns(self, level: int) -> dict[str, NDArray[Any]]:
-        """The plain columns of a level and how many events each has, in the order in which the requests ended.
-
-        What a run did not store yet when it was written has the field's own default.
-        """
-        stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
-        wanted = [name for name in (*PER_REQUEST, "tokens_source") if name in _FIELDS]
-        kinds: dict[str, type] = {_EVENTS: int} | {n: _FIELDS[n].type for n in wanted if _column(n) in stored}
-        words: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind is str}
-        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in kinds}
-        found = self._rows(level, ", ".join(map(_column, kinds)))
-        for block in iter(lambda: found.fetchmany(_BLOCK), []):
-            for (name, kind), values in zip(kinds.items(), zip(*block, strict=True), strict=True):
-                known = words.get(name)
-                codes = values if known is None else [known.setdefault(word, len(known)) for word in values]
-                parts[name].append(np.asarray(codes, np.float64 if kind is float else np.int64))
-        count = sum(map(len, parts[_EVENTS]))
-        column = {name: np.concatenate(part or [np.zeros(0, np.int64)]) for name, part in parts.items()}
-        column |= {name: np.asarray(list(known), np.str_)[column[name]] for name, known in words.items()}
-        return column | {n: np.full(count, _FIELDS[n].default) for n in wanted if n not in column}
-
-    def _rows(self, level: int, columns: str, more: str = "") -> sqlite3.Cursor:
-        """The requests of a level, in the order in which they ended. They lie together, so that the first and the last
-        are looked for once, and not the whole file read for every level."""
-        changes = self._db.total_changes
-        if self._spans is None or self._spans[0] != changes:
-            spans = self._db.execute("SELECT level, min(rowid), max(rowid) FROM request GROUP BY level")
-            self._spans = (changes, {number: (first, last) for number, first, last in spans})
-        asked = f"SELECT {columns} FROM request WHERE rowid BETWEEN ? AND ? AND level = ? {more} ORDER BY rowid"
-        return self._db.execute(asked, (*self._spans[1].get(level, (1, 0)), level))
-
-    def _refusals(self, level: int) -> list[str]:
-        """What was said with each 429."""
-        return [detail for (detail,) in self._rows(level, "detail", "AND error = 'http_429'")]
-
-    def _events(
-        self, level: int, starts: Int64, tokens: NDArray[np.float32]
-    ) -> tuple[Int64, Int64 | None, NDArray[np.int32]]:
-        """Event times of a level and the lag of its reads; `starts` says where the events of each row go. Uneven
-        `tokens` are put in their place. The earlier bounds are None where every time is exact."""
-        rows = self._rows(level, "hi_ns, lo_ns, tokens, lag_ns")
-        hi_ns, lags = np.empty(len(tokens), "<i8"), bytearray()
-        lo_ns: Int64 | None = None
-        into_hi = into_lo = hi_ns.view(np.uint8).data  # bytes into bytes: an array for each row takes longer
-        for start, (hi, lo, uneven, lag) in zip(starts.tolist(), rows, strict=False):
-            begin, end = 8 * start, 8 * start + len(hi)
-            into_hi[begin:end] = hi
-            if lo is not None and lo_ns is None:
-                lo_ns = hi_ns.copy()
-                into_lo = lo_ns.view(np.uint8).data
-            if lo_ns is not None:
-                into_lo[begin:end] = hi if lo is None else lo
-            if uneven is not None:
-                tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
-            lags += lag
-        return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
+        return self._requests.trace(level, open_loop=open_loop)
 
 
 def _aside(level: int) -> int:
