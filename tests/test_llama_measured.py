@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 import pacemark
-from pacemark.content import JsonAnswers
+from pacemark.content import JsonAnswers, ToolCalls
 from pacemark.dialects.dialect import DIALECTS, fill, first_options, template
 from pacemark.dialects.reading import understand
 from pacemark.endpoint.address import Address
@@ -23,9 +23,10 @@ from pacemark.endpoint.target import resolve, target
 from pacemark.instrument.answer import Answer
 from pacemark.instrument.opening import opened
 from pacemark.metered import Server, ServerRun
+from pacemark.reporting.content import content_in_words
 from pacemark.trace import ABSENT, RawExchange
 from pacemark.workload.words import prompt
-from support.llama_server import MODEL, llama_server, server_counters, write_tiny_ranker
+from support.llama_server import MODEL, llama_server, server_counters, write_tiny_llama, write_tiny_ranker
 
 pytestmark = pytest.mark.xdist_group("llama")
 
@@ -186,14 +187,70 @@ def test_an_api_that_llama_has_not_is_refused_in_one_line(ranker: str, tmp_path:
         pacemark.run(ranker, model=MODEL, api="score", concurrency=1, duration=1, out=tmp_path)
 
 
-SCHEMA = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of a llama.cpp server whose model calls tools."""
+    model = tmp_path_factory.mktemp("caller") / "tiny.gguf"
+    write_tiny_llama(model, calls=True)
+    with llama_server(model) as base_url:
+        yield base_url
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"on": {"type": "boolean"}, "room": {"enum": ["hall", "attic"]}},
+    "required": ["on", "room"],
+    "additionalProperties": False,
+}
+"""All that it allows is finite, so that weights at random, held to it, must come to an end."""
+
+
+def tools(folder: Path) -> Path:
+    path = folder / "tools.json"
+    path.write_text(json.dumps([{"type": "function", "function": {"name": "switch", "parameters": SCHEMA}}]))
+    return path
+
+
+@pytest.mark.parametrize("api", ["chat", "responses", "messages"])
+@pytest.mark.slow
+def test_the_tool_that_llama_calls_is_timed_to_its_first_piece_and_its_last(
+    caller: str, tmp_path: Path, api: str
+) -> None:
+    run = pacemark.run(
+        caller, api=api, concurrency=2, input_tokens=300, output_tokens=200, duration=2.0, seed=1, out=tmp_path,
+        tools=tools(tmp_path), tool_choice="required", ignore_eos=False,
+    )  # fmt: skip
+    (level,) = run.levels
+    assert not level.errors
+    calls = level.tool_calls
+    assert isinstance(calls, ToolCalls)
+    assert calls.requests == calls.calls == level.requests.in_window > 0
+    assert (calls.malformed, calls.cut_off) == (0, 0)
+    first, complete = calls.first_byte_ms.mean.value, calls.complete_ms.mean.value
+    assert first is not None
+    assert complete is not None
+    assert level.ttft_ms.mean.value is not None
+    assert level.latency_ms.mean.value is not None
+    assert level.ttft_ms.mean.value <= first < complete <= level.latency_ms.mean.value
+    assert any(line.startswith(f"{calls.calls:,} tool calls in") for line in content_in_words(level))
+
+
+@pytest.mark.slow
+def test_calls_of_llama_that_are_cut_off_are_told_as_such(caller: str, tmp_path: Path) -> None:
+    run = pacemark.run(
+        caller, concurrency=2, input_tokens=300, output_tokens=20, duration=2.0, seed=1, out=tmp_path,
+        tools=tools(tmp_path), tool_choice="required",
+    )  # fmt: skip
+    calls = run.levels[0].tool_calls
+    assert isinstance(calls, ToolCalls)
+    assert calls.malformed == calls.cut_off == calls.calls == calls.requests > 0
 
 
 @pytest.mark.slow
 def test_llama_answers_in_json_of_a_schema(llama: str, tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
     run = pacemark.run(
-        llama, concurrency=2, input_tokens=48, output_tokens=48, duration=1.0, seed=1, out=tmp_path,
+        llama, concurrency=2, input_tokens=48, output_tokens=200, duration=1.0, seed=1, out=tmp_path,
         response_format=tmp_path / "schema.json",
     )  # fmt: skip
     (level,) = run.levels
@@ -201,5 +258,5 @@ def test_llama_answers_in_json_of_a_schema(llama: str, tmp_path: Path) -> None:
     answers = level.json_answers
     assert isinstance(answers, JsonAnswers)
     assert answers.checked == level.requests.in_window > 0
-    assert answers.malformed == answers.cut_off
+    assert (answers.malformed, answers.cut_off) == (0, 0)
     assert "short_answers" not in {reason.code for reason in level.verdict.reasons}

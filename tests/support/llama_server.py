@@ -36,9 +36,18 @@ than first water been call who oil its now find long down day did get come made 
 """Each is one token, as is every beginning of it; other text is told letter by letter."""
 CONTROL = ["<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>"
+BEGINS_CALL, ENDS_CALL = ["<|use|>", "<|used|>"]
+"""Round a call, of a model that has any. `<|call|>` would not do: llama.cpp takes that for an end of text."""
+CALLING_TEMPLATE = (
+    "{% if tools %}<|system|>{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] or '' }}{% for c in m['tool_calls'] or [] %}"
+    "<|use|>{{ c['function']['name'] }} {{ c['function']['arguments'] | tojson }}<|used|>"
+    "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""From it llama.cpp finds out how a call is spelt, and holds a model that has to call a tool to that."""
 
 
-def _vocabulary() -> tuple[list[str], list[float], list[int], NDArray[np.float32]]:
+def _vocabulary(calls: bool) -> tuple[list[str], list[float], list[int], NDArray[np.float32]]:
     """Texts, scores, GGUF token types and a bias on how readily each of the tokens is said."""
     from gguf import TokenType
 
@@ -46,6 +55,7 @@ def _vocabulary() -> tuple[list[str], list[float], list[int], NDArray[np.float32
     beginnings = list(dict.fromkeys("▁" + word[:end] for word in WORDS for end in range(1, len(word) + 1)))
     groups: list[tuple[list[str], TokenType, float]] = [
         (CONTROL, TokenType.CONTROL, -8.0),
+        ([BEGINS_CALL, ENDS_CALL] if calls else [], TokenType.CONTROL, -8.0),
         ([f"<0x{byte:02X}>" for byte in range(128)], TokenType.BYTE, -8.0),
         # Bytes of multi-byte characters now and then, so that some text is held back until it is whole.
         ([f"<0x{byte:02X}>" for byte in range(128, 256)], TokenType.BYTE, -0.25),
@@ -57,17 +67,20 @@ def _vocabulary() -> tuple[list[str], list[float], list[int], NDArray[np.float32
     bias = np.array([group_bias for members, _, group_bias in groups for _ in members], np.float32)
     types[texts.index("<unk>")] = int(TokenType.UNKNOWN)
     bias[texts.index("</s>")] = 0.6  # an answer that nobody forces on ends after some tens of tokens
+    if calls:  # where it has to call a tool it does so at once, and ends after that
+        bias[texts.index(BEGINS_CALL)], bias[texts.index("</s>")] = 4.0, 8.0
     scores = [float(len(text)) for text in texts]
     return texts, scores, types, bias
 
 
-def write_tiny_llama(path: Path, seed: int = 0) -> None:
-    """Write a Llama GGUF with random weights to `path` (9 MB); the same seed gives the same file."""
+def write_tiny_llama(path: Path, seed: int = 0, *, calls: bool = False) -> None:
+    """Write a Llama GGUF with random weights to `path` (9 MB); the same seed gives the same file. `calls`: its
+    template offers tools, and where one is required it calls it; elsewhere it says nothing."""
     from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
     from gguf.quants import quantize
 
     random = np.random.default_rng(seed)
-    texts, scores, types, bias = _vocabulary()
+    texts, scores, types, bias = _vocabulary(calls)
 
     writer = GGUFWriter(path, "llama")
     writer.add_name(MODEL)
@@ -91,7 +104,7 @@ def write_tiny_llama(path: Path, seed: int = 0) -> None:
     writer.add_eos_token_id(texts.index("</s>"))
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_chat_template(CALLING_TEMPLATE if calls else CHAT_TEMPLATE)
 
     def add_random(name: str, rows: int, columns: int) -> None:
         weights = random.standard_normal((rows, columns), np.float32) / np.float32(np.sqrt(columns))
