@@ -6,6 +6,7 @@ import itertools
 import json
 import sqlite3
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -52,11 +53,16 @@ def test_each_target_has_a_run_that_every_command_reads(played: tuple[str, Path]
 
 def test_a_gate_has_its_exit_code(tmp_path: Path) -> None:
     gate = ("--fail-if", "latency p50 > +400%", "--fail-if", "throughput < +900%")
-    done = inside("versus", "sim:demo", "sim:demo", "--concurrency", "2", "--out", tmp_path, *gate, *SHORT)
+    written = ("--out", tmp_path, "--junit", tmp_path / "gate.xml")
+    done = inside("versus", "sim:demo", "sim:demo", "--concurrency", "2", *written, *gate, *SHORT)
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("passed: latency p50 > +400%: concurrency 2: ")
     assert "failed: throughput < +900%" in " ".join(done.stdout.split())
     assert "throughput < +900%" in done.stderr.splitlines()[-1]
+    suite = ElementTree.parse(tmp_path / "gate.xml").getroot()[0]
+    assert "against http://127.0.0.1:" in (suite.get("name") or "")
+    failed = {case.get("name"): case.find("failure") is not None for case in suite}
+    assert failed == {"latency p50 > +400%": False, "throughput < +900%": True}
     refused = inside("versus", NOBODY, NOBODY, "--fail-if", "ttft p99 > +5%")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "versus compares" in refused.stderr

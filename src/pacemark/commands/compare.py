@@ -16,12 +16,13 @@ from pacemark.flags import ACCESS, SPEND, flags
 if TYPE_CHECKING:
     from pacemark.answers.comparison import Compared, Outcome
 
-__all__ = ["FailIf", "OnUndecided", "compare_command", "refuse_failed", "refuse_undecided"]
+__all__ = ["FailIf", "OnUndecided", "ToJunit", "compare_command", "refuse_failed", "refuse_undecided", "write_junit"]
 
 FailIf = Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="Such as 'ttft p95 > +5%'.")]
 OnUndecided = Annotated[
     str, typer.Option(metavar="pass|fail", help="What an undecided --fail-if does; exit code 4 if not given.")
 ]
+ToJunit = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gate's conditions as JUnit.")]
 
 
 @flags("model wait", ACCESS.replace(" tokenizer extra_body", ""), "workers seed out label json", SPEND)
@@ -43,14 +44,13 @@ def compare_command(
     undecided: OnUndecided = "",
     everything: Annotated[bool, typer.Option("--all", help="Every figure, not only those that differ.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gate's conditions as JUnit.")] = None,
+    junit: ToJunit = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write both runs, drawn, as one page.")] = None,
     **given: Any,
 ) -> None:
     """Compare two runs, level by level. Stored ones, or a target with a stored run; exit code 1 where a --fail-if
     condition surely holds, 4 where that cannot be told."""
     from pacemark import api as face
-    from pacemark.reporting.junit import of_gate
 
     refuse_undecided(undecided)
     wanted: Any = {"fail_if": fail_if or [], "baseline": baseline or ""}
@@ -61,8 +61,8 @@ def compare_command(
     else:
         found = face.compare(a or "", b or "", **wanted)
     _told_apart(found, given["json"], markdown=markdown, everything=everything, gate=bool(fail_if) > even_if_different)
-    if junit is not None:
-        junit.write_text(of_gate(found, undecided), encoding="utf-8")
+    runs = " against ".join(side.run for side in (found.b, found.a) if side)
+    write_junit(junit, f"compare {runs}".strip(), found.conditions, undecided)
     if html is not None and found.a and found.b:
         note(f"page: {face.together([found.a.run, found.b.run], output=html)}")
     if target and found.b and found.b.ended == "interrupted":
@@ -74,6 +74,14 @@ def refuse_undecided(word: str) -> None:
     """Raises BadInput for what --undecided does not know."""
     if word not in ("", "pass", "fail"):
         raise BadInput(f"--undecided {word!r}: say pass or fail")
+
+
+def write_junit(file: Path | None, name: str, conditions: Sequence[Outcome], undecided: str) -> None:
+    """Write what became of a gate's conditions to `file`, where one is given; `name` says what was judged."""
+    if file is not None:
+        from pacemark.reporting.junit import of_gate
+
+        file.write_text(of_gate(name, conditions, undecided), encoding="utf-8")
 
 
 def _told_apart(found: Compared, json: bool, *, markdown: bool, everything: bool, gate: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pacemark import showing
-from pacemark.commands.compare import FailIf, OnUndecided, refuse_failed, refuse_undecided
+from pacemark.commands.compare import FailIf, OnUndecided, ToJunit, refuse_failed, refuse_undecided, write_junit
 from pacemark.errors import Stopped
 from pacemark.flags import PROCESS, RUNNING, SPEND, flags, numbers
 from pacemark.machine import make_room
@@ -33,6 +33,7 @@ def versus_command(
     ] = "",
     fail_if: FailIf = None,
     undecided: OnUndecided = "",
+    junit: ToJunit = None,
     model: Annotated[str, typer.Option(metavar="NAME,...", help=_EACH)] = "",
     api_key_env: Annotated[str, typer.Option(metavar="NAME,...", help=_KEYS)] = "",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown.")] = False,
@@ -63,6 +64,8 @@ def versus_command(
             typer.echo(contest_markdown(found))
         else:
             showing.console().print(contest_table(found))
+    first, *others = (one.target for one in found.targets)
+    write_junit(junit, f"versus {', '.join(others)} against {first}", found.conditions, undecided)
     if found.interrupted:
         raise Stopped(f"stopped; the rounds that had finished are in {found.folder}")
     refuse_failed(found.conditions, undecided)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from pacemark.answers.comparison import Compared
+from pacemark.answers.comparison import Outcome
 from pacemark.reporting.words import level_in_words, plain, title
 from pacemark.summary import Level, Summary
 
@@ -40,17 +40,16 @@ def _of_level(level: Level) -> Case:
     return Case(name, skipped=level.budget.why, said=said)
 
 
-def of_gate(compared: Compared, undecided: str = "") -> str:
+def of_gate(name: str, conditions: Sequence[Outcome], undecided: str = "") -> str:
     """A case per condition: failed where it failed, and where it is undecided unless `undecided` is `pass`."""
     cases = []
-    for outcome in compared.conditions:
+    for outcome in conditions:
         passed = outcome.status == "passed"
         lenient = outcome.status == "undecided" and undecided == "pass"
         why = "" if passed else f"{outcome.status}: {outcome.why}"
         said = outcome.why if passed else ""
         cases.append(Case(outcome.condition, "" if lenient else why, why if lenient else "", said))
-    runs = " against ".join(side.run for side in (compared.b, compared.a) if side)
-    return _written(f"pacemark compare {runs}".strip(), cases)
+    return _written(f"pacemark {name}", cases)
 
 
 def _written(name: str, cases: Sequence[Case]) -> str:
