@@ -109,6 +109,20 @@ def test_a_compressed_stream_keeps_the_times_of_its_reads(encoding: str, wbits: 
     assert (x.error, ms(x.hi_ns), x.output_tokens) == ("", [110, 120], 2)
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_stream_of_which_each_event_was_compressed_by_itself(size: int) -> None:
+    body, ends = b"", []
+    for part in (ROLE, delta(content="a"), delta(content="b"), usage(7, 2) + DONE):
+        body += gzip.compress(part)
+        ends.append(len(body))
+    body += bytes(8)  # padding, which gzip's own tools pass over
+    cuts = sorted({*range(size, len(body), size), *ends, len(body)})
+    x = understand(raw(body, [(100 + i, end) for i, end in enumerate(cuts)], encoding="gzip"))
+    assert (x.error, x.output_tokens, x.input_tokens) == ("", 2, 7)
+    for hi, before, end in zip(ms(x.hi_ns), ends[:2], ends[1:3], strict=True):
+        assert 100 + cuts.index(before) < hi <= 100 + cuts.index(end)
+
+
 def test_a_broken_compression_is_an_error_and_not_a_crash() -> None:
     assert understand(raw(b"not gzip at all", encoding="gzip")).error == "truncated"
     assert understand(raw(b"not gzip at all", encoding="gzip", streamed=False)).error == "bad_answer"

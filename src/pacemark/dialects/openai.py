@@ -73,10 +73,12 @@ _NOT_TEXT = ("type", "id", "format", "signature", "data", "index", "encrypted_co
 
 
 def _carried(choice: ChunkChoice) -> tuple[int, str]:
-    if choice.text is not None:
-        return (ANSWER, choice.text) if choice.text else (EMPTY, "")
     delta = choice.delta or choice.message
-    return (NOTHING, "") if delta is None else _carried_in(delta)
+    if choice.text is None:
+        return (NOTHING, "") if delta is None else _carried_in(delta)
+    if choice.text or delta is None:
+        return (ANSWER, choice.text) if choice.text else (EMPTY, "")
+    return max((EMPTY, ""), _carried_in(delta))  # Together has both, and reasoning in the delta alone
 
 
 def _carried_in(delta: Delta) -> tuple[int, str]:

@@ -22,6 +22,9 @@ from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
 _TRANSPORT_SAID = ("truncated", "bad_stream", "bad_answer", "empty")
 """What bytes that broke off reveal: the failure of the transport says more."""
 _INFLATED = ("gzip", "x-gzip", "deflate")
+_MEMBER = b"\x1f"
+"""How a member of gzip begins: a gateway may compress each event by itself (RFC 1952, 2.2). Other bytes after one are
+padding."""
 MOST_PLAIN_BYTES = 64 << 20
 """Of an answer that came compressed; no more of it is inflated."""
 MOST_EVENTS = 1_000_000
@@ -251,11 +254,15 @@ def _inflated(body: bytes, ends: Int64) -> tuple[bytes, Int64]:
         plain, sizes, begin = bytearray(), [], 0
         try:
             for end in ends.tolist():
-                plain += machine.decompress(body[begin:end], MOST_PLAIN_BYTES + 1 - len(plain))
+                part = body[begin:end]
+                while part and len(plain) <= MOST_PLAIN_BYTES:  # one byte more than there may be tells of it
+                    plain += machine.decompress(part, MOST_PLAIN_BYTES + 1 - len(plain))
+                    part = machine.unused_data
+                    if not part.startswith(_MEMBER):
+                        break
+                    machine = zlib.decompressobj(wbits=wbits)
                 sizes.append(len(plain))
                 begin = end
-                if len(plain) > MOST_PLAIN_BYTES:
-                    break  # one byte more than there may be tells of it
         except zlib.error:
             continue
         return bytes(plain), np.asarray(sizes, dtype=np.int64)
