@@ -136,7 +136,9 @@ def index(folder: str | Path = "runs", *, output: str | Path = "") -> Path:
 
 def resume(path: str | Path, *, tell: Callable[[Step], None] = lambda step: None, **anew: Unpack[Anew]) -> Run:
     """Go on with a run that was cut off, into its own folder, with what it was ordered with; of a folder of runs, the
-    newest. `.summary.run["resumed"]` says from which level on. A run with nothing left to measure is given as it is.
+    newest. `.summary.run["resumed"]` says from which level on. A level for most of which the endpoint was away
+    (connections failed, and it had no request) is measured again with those after it, which is said. A run with nothing
+    left to measure is given as it is.
 
     `headers` are not stored and are given again, `wait` is how long to wait for an endpoint that is not ready. Raises
     BadInput, also where another process writes the run, and RunFailed.

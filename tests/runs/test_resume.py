@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -156,6 +157,39 @@ def test_a_search_goes_on_from_its_probes(endpoint: Served, tmp_path: Path) -> N
     assert run.summary.run["allowance"]["requests"] == 4000
     assert len(steps) <= len(find.probes) - len(ended) + 1
     assert run.summary.run["resumed"][0]["level"] == len(ended)
+
+
+def test_a_level_whose_endpoint_went_away_is_measured_again(tmp_path: Path) -> None:
+    words: Any = {"input_tokens": 16, "output_tokens": 4, "duration": 1.0, "out": tmp_path}
+    with serving("demo") as served:
+
+        def kill(status: Status) -> None:
+            if status.level_index == 1 and status.phase == "measuring":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(served.pid, signal.SIGKILL)
+
+        before = pacemark.sweep(served.url, concurrency=[1, 2], **words, observe=kill)
+    assert before.levels[1].verdict.status == "invalid"
+    said: list[str] = []
+    with serving("demo") as again:
+        run = pacemark.resume(before.path, target=again.url, observe=lambda status: said.append(status.note))
+    assert any(re.match(r"the endpoint was away for \d+% of concurrency 2: it is measured again", x) for x in said)
+    assert [level.load for level in run.levels] == [Concurrency(1), Concurrency(2)]
+    assert run.levels[0].ttft_ms == before.levels[0].ttft_ms
+    assert not any(level.errors for level in run.levels)
+    assert [again["level"] for again in run.summary.run["resumed"]] == [1]
+
+
+def test_a_level_that_is_invalid_for_other_reasons_stays(tmp_path: Path) -> None:
+    def refuses_half(asked: Asked) -> Reply:
+        return Reply(500, b"no") if asked.number > 8 and asked.number % 2 else streamed(asked)
+
+    with server(refuses_half) as url:
+        run = pacemark.sweep(url, model="m", concurrency=[1, 2], duration=0.3, out=tmp_path)
+        assert {level.verdict.status for level in run.levels} == {"invalid"}
+        sent = asked(run.path, "SELECT count(*) FROM request")
+        assert pacemark.resume(run.path).levels == run.levels
+    assert asked(run.path, "SELECT count(*) FROM request") == sent
 
 
 # --- what cannot be gone on with

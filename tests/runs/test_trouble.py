@@ -8,9 +8,9 @@ import pytest
 
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.ledger import Page
-from pacemark.runs.trouble import Doubts, stall_limit_s
-from pacemark.trace import ABSENT, Beat
-from support.servers import exchange
+from pacemark.runs.trouble import Doubts, away_share, stall_limit_s
+from pacemark.trace import ABSENT, Beat, Exchange, Window, trace_of
+from support.servers import MS, exchange
 
 SECOND = 1_000_000_000
 
@@ -23,6 +23,25 @@ def failing(page: Page, count: int, kind: str = "http_429", said: str = "no") ->
     for n in range(count):
         status = int(kind.removeprefix("http_")) if kind.startswith("http_") else 0
         page.add(exchange(n, error=kind, detail=said, status=status))
+
+
+class TestAway:
+    WINDOW = Window(0, 100 * MS)
+
+    def share(self, *exchanges: Exchange) -> float:
+        return away_share(trace_of(sorted(exchanges, key=lambda x: x.sent_ns)), self.WINDOW)
+
+    def test_from_when_on_connections_fail_and_nothing_is_with_it(self) -> None:
+        refusals = [exchange(n, error="refused") for n in range(41, 100, 5)]
+        assert self.share(exchange(0, [40]), *refusals) == pytest.approx(0.6)
+        assert self.share(exchange(0, [40]), *refusals, exchange(80, [100])) == pytest.approx(0.4)
+
+    def test_not_while_others_are_answered(self) -> None:
+        refusals = [exchange(n, error="refused") for n in range(1, 100)]
+        assert self.share(exchange(0, [60]), exchange(60, [110]), *refusals) == 0
+
+    def test_not_where_nothing_is_asked_of_it(self) -> None:
+        assert self.share(exchange(0, [2]), exchange(90, [92], error="http_500")) == 0
 
 
 class TestHopeless:

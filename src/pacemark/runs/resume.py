@@ -12,8 +12,9 @@ import msgspec
 from pacemark.answers.step import Step
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
+from pacemark.files import legible
 from pacemark.machine import room_for
-from pacemark.pace import Concurrency
+from pacemark.pace import Concurrency, Rate
 from pacemark.reporting.observing import observing
 from pacemark.reporting.progress import Status, told
 from pacemark.runs.bench import Bench
@@ -23,6 +24,7 @@ from pacemark.runs.folder import RunFolder, StoredLevel
 from pacemark.runs.record import RunRecord, gone_on, read, written
 from pacemark.runs.recording import rows_of
 from pacemark.runs.run import Run
+from pacemark.runs.trouble import away_share
 from pacemark.scenario import Grid, Levels, Scenario, Search, steps
 from pacemark.values import seconds
 
@@ -43,8 +45,9 @@ def resumed(path: Path, anew: Anew, tell: Callable[[Step], None]) -> Run:
     """Measure what is left of the run in `path`. One with nothing left is given as it is, and nothing is sent.
 
     Levels that had ended are summed up from their requests. The level that was cut off is measured anew, with prompts
-    that were not sent before; what there was of it stays in `run.db`, set aside. Raises BadInput, also where another
-    process writes the run, and RunFailed.
+    that were not sent before; what there was of it stays in `run.db`, set aside. The same goes for a level for most of
+    which the endpoint was away, and for those after it. Raises BadInput, also where another process writes the run, and
+    RunFailed.
     """
     if "observe" not in anew:
         with observing() as observe:
@@ -54,8 +57,10 @@ def resumed(path: Path, anew: Anew, tell: Callable[[Step], None]) -> Run:
         goal, observe = record.scenario.goal, anew["observe"]
         _refuse(folder, record)
         begun = folder.levels()
-        done = _done(begun, record)
-        if record.ended == "completed" or (not isinstance(goal, Search) and len(done) >= len(steps(goal))):
+        whole = _done(begun, record)
+        done = _while_there(folder, whole, observe)
+        ended = record.ended == "completed" or (not isinstance(goal, Search) and len(done) >= len(steps(goal)))
+        if ended and done == whole:
             observe(told(f"{folder.path}: nothing is left to measure"))
             return _as_it_is(folder, record)
         observe(told(f"{folder.path}: {_stands(record, done)}; going on"))
@@ -98,6 +103,20 @@ def _done(begun: Sequence[StoredLevel], record: RunRecord) -> list[StoredLevel]:
         return list(begun[: len(begun) - cut])
     until = next((n for n, level in enumerate(begun) if level.ended_by == "interrupted"), len(begun))
     return list(begun[:until])
+
+
+def _while_there(
+    folder: RunFolder, ended: Sequence[StoredLevel], observe: Callable[[Status], None]
+) -> list[StoredLevel]:
+    """The levels before the first for most of whose time the endpoint was away; which that is, is said."""
+    with legible(folder.path / "run.db"):
+        for n, level in enumerate(ended):
+            trace = folder.trace(level.level, open_loop=isinstance(level.load, Rate))
+            if (share := away_share(trace, level.window)) > 0.5:
+                after = ", and what followed," if n + 1 < len(ended) else ""
+                observe(told(f"the endpoint was away for {share:.0%} of {level.load}: it{after} is measured again"))
+                return list(ended[:n])
+    return list(ended)
 
 
 def _stands(record: RunRecord, done: Sequence[StoredLevel]) -> str:

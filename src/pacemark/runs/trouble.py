@@ -9,10 +9,12 @@ import re
 from collections.abc import Sequence
 from time import monotonic_ns
 
+import numpy as np
+
 from pacemark.endpoint.contact import may_be_ignore_eos
 from pacemark.pace import Concurrency, Load
 from pacemark.runs.ledger import Page
-from pacemark.trace import ABSENT, Beat
+from pacemark.trace import ABSENT, Beat, Trace, Window
 
 HOPELESS = 12
 """A level whose first requests all fail is given up after this many (or one per stream, if that is more)."""
@@ -124,6 +126,23 @@ class Doubts:
     def _hint(self, kind: str) -> str:
         """That ignore_eos may be the cause, unless what was said names another."""
         return "" if _OTHER_CAUSE.search(self._page.said[kind]) else f"; {IGNORE_EOS}"
+
+
+def away_share(trace: Trace, window: Window) -> float:
+    """For what share of a window the endpoint was away: connections to it failed, and no request was with it.
+
+    What refuses some under load answers others meanwhile, and is not away.
+    """
+    unreached = np.isin(trace.error, sorted(_UNREACHED))
+    failed_ns = np.sort(trace.ended_ns[unreached])
+    there = ~unreached & (trace.sent_ns != ABSENT)
+    order = np.argsort(trace.sent_ns[there])
+    sent_ns, ended_ns = trace.sent_ns[there][order], np.maximum.accumulate(trace.ended_ns[there][order])
+    start, end = np.int64(window.start_ns), np.int64(window.end_ns)
+    from_ns = np.clip(np.append(start, ended_ns), start, end)
+    to_ns = np.clip(np.append(sent_ns, end), start, end)
+    away = (to_ns > from_ns) & (np.searchsorted(failed_ns, to_ns) > np.searchsorted(failed_ns, from_ns))
+    return float((to_ns - from_ns)[away].sum() / max(1, end - start))
 
 
 def stall_limit_s(gap_ns: int, slowest_ns: int) -> float:
