@@ -189,6 +189,14 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & heavy
 
 
+def test_a_python_without_docstrings_is_refused_before_anything_is_measured() -> None:
+    args = [sys.executable, "-m", "pacemark.cli", "run", "sim:demo"]
+    done = subprocess.run(args, env=os.environ | {"PYTHONOPTIMIZE": "2"}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PYTHONOPTIMIZE" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 # --- a whole sweep, with everything that is made of it
 
 

@@ -20,6 +20,7 @@ ERRORS = 0.01
 
 _METRICS = ("ttft", "tpot", "latency", "itl", "errors")
 _UNITS_MS = {"ms": 1.0, "s": 1000.0}
+_BELOW = ("<", "<=", "≤")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def parse(text: str) -> Budget:
     """The budget that `text` states.
 
     `ttft p95 < 500ms, tpot mean < 40ms, errors < 1%`, or `95% of requests: ttft < 500ms, tpot < 50ms`. Metrics are
-    ttft, tpot, itl, latency and errors; statistics are a quantile (p50, p99.9) or the mean; units are ms and s.
+    ttft, tpot, itl, latency and errors; statistics are a quantile (p50, p99.9), the median or the mean; units are ms and s.
 
     Raises BadInput, which points at the word that cannot be understood.
     """
@@ -141,7 +142,7 @@ class _Reader:
         if metric == "errors":
             if statistic is not None:
                 self._refuse("errors are a share of all requests and have no quantile", first)
-            self._take("<", "<=", expected="'<'")
+            self._take(*_BELOW, expected="'<'")
             at, most = self._at, self._number() / 100
             self._take("%", expected="a percentage, such as 1%")
             if not 0 < most < 1:
@@ -151,7 +152,7 @@ class _Reader:
             self._refuse("with '% of requests:' every request is held against the limit, without a quantile", first)
         if not each and statistic is None:
             self._refuse(f"which quantile? For example {metric} p95, or {metric} mean")
-        self._take("<", "<=", expected="'<'")
+        self._take(*_BELOW, expected="'<'")
         at, most = self._at, self._number()
         most *= _UNITS_MS[self._take(*_UNITS_MS, expected="a unit: ms or s")]
         if most <= 0:
@@ -160,14 +161,16 @@ class _Reader:
 
     def _statistic(self) -> Statistic | None:
         """The mean or a quantile; None where the next word is neither."""
-        if self._word in ("mean", "average", "avg"):
+        if self._word in ("mean", "average", "avg", "median"):
             self._at += 1
-            return MEAN
+            return Statistic(0.5) if self._words[self._at - 1][0] == "median" else MEAN
         found = _QUANTILE.fullmatch(self._word)
         if found is None:
             return None
         if not 0 < (quantile := round(float(found.group(1)) / 100, 9)) < 1:
             self._refuse("a quantile lies between p0 and p100")
+        if quantile < 0.01:
+            self._refuse(f"that is a quantile in percent: p{quantile * 1e4:.6g}?")
         self._at += 1
         return Statistic(quantile)
 

@@ -384,6 +384,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _called(words: list[str]) -> int:
+    if sys.flags.optimize > 1:  # no docstrings: no help, and no charts at the end of a run
+        raise BadInput("Python runs without docstrings (PYTHONOPTIMIZE=2 or -OO), which pacemark needs: use 1 at most")
     readable(words)
     command = typer.main.get_command(app)
     return command.main(words or ["--help"], prog_name="pacemark", standalone_mode=False, obj=words) or 0

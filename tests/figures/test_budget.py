@@ -56,6 +56,7 @@ def test_a_budget_says_itself(text: str) -> None:
 
 def test_words_may_stand_in_either_order_and_case() -> None:
     assert parse("P95 TTFT < 500 MS; mean tpot<40ms") == parse("ttft p95 < 500ms, tpot mean < 40ms")
+    assert parse("median ttft ≤ 1s") == parse("ttft p50 < 1s")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_words_may_stand_in_either_order_and_case() -> None:
         ("ttft p95 < 5 minutes", 14, "a unit: ms or s"),
         ("ttft p95 < 5s tpot p95 < 9ms", 15, "a comma"),
         ("ttft p100 < 5s", 6, "between p0 and p100"),
+        ("ttft p0.95 < 5s", 6, "in percent: p95"),
         ("ttft p95 < 0ms", 12, "more than 0"),
         ("ttft < 5s", 6, "which quantile"),
         ("95% of requests: ttft p95 < 5s", 23, "without a quantile"),
