@@ -48,7 +48,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
     "connection": (ABSENT, np.int64),
     "served_by": ("", np.str_),
-    "filtered": (False, np.bool_),
+    **dict.fromkeys(("filtered", "outlined"), (False, np.bool_)),
     **dict.fromkeys(("server_queue_ms", "server_prefill_ms", "server_decode_ms"), (float(ABSENT), np.float64)),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
@@ -179,6 +179,13 @@ class Exchange(msgspec.Struct, frozen=True):
     """Which of several models answered, as the server's header says it."""
     filtered: bool = False
     """A content filter annotated its events, and may have held text back until it had judged it."""
+    events: int = 0
+    """How many carried output, and the longest time between two of them."""
+    gap_ns: int = 0
+    part: int = ABSENT
+    """Of one in outline, whose events here are but the first and the last: the part file that holds them all, and where
+    in it. See `pacemark.instrument.apart`."""
+    place: int = ABSENT
     server_queue_ms: float = ABSENT
     """What the server said of this request itself: how long it waited, its prompt took, its tokens took."""
     server_prefill_ms: float = ABSENT
@@ -256,6 +263,8 @@ class Trace:
     """(n,) which of several models answered."""
     filtered: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     """(n,) a content filter annotated the events."""
+    outlined: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(n,) of its events the first and the last are known: those between are drawn evenly, and give no figure."""
     server_queue_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """(n,) how long the request waited in the server, its prompt took, its tokens took, as its answer says."""
     server_prefill_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))

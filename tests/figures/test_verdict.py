@@ -188,7 +188,7 @@ def test_every_reason_says_what_to_do() -> None:
     said = {r.code: r.message for verdict in judged for r in verdict.reasons}
     watched = {
         "endpoint_changed", "endpoint_unseen", "endpoint_may_burst", "client_throttled", "client_stalled",
-        "uneven_connections", *TOLD, "clocks", "slowed", "on_one_machine",
+        "uneven_connections", *TOLD, "clocks", "slowed", "on_one_machine", "events_missing",
     }  # fmt: skip
     assert said.keys() >= {check.__name__ for check in verdict.CHECKS} - watched | {"no_interval"}
     assert all(f.code in verdict.NOTES for e in EVERY for f in checked(evidence(GOOD, **e)) if f.status == "note")

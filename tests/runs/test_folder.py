@@ -374,7 +374,7 @@ def test_output_is_given_when_it_came_also_where_events_hold_unequal_numbers_of_
     folder.close()
     stored = RunFolder.open(folder.path)
     (session,) = stored.sessions()
-    ((times, tokens),) = session.output()
+    ((times, tokens),) = stored.output(session)
     stored.close()
     assert times.tolist() == [200 * MS, 220 * MS, 240 * MS, *[200 * MS, 220 * MS] * 3]
     assert tokens.tolist() == [1, 1, 1, 3, 1, 2.5, 2.5, 3, 1]

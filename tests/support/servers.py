@@ -236,6 +236,8 @@ def exchange(
         "tokens_source": "usage",
         "lag_ns": np.full(len(events_ms), 1000, np.int32),
         "coalesced_reads": 0,
+        "events": len(events_ms),
+        "gap_ns": int(np.diff(ns(events_ms)).max(initial=0)),
     }
     hi = ns(events_ms)
     return Exchange(**(plain | fields), hi_ns=hi, lo_ns=hi if lo_ms is None else ns(lo_ms), tokens=each)

@@ -66,6 +66,7 @@ def understand(
     chosen = output.events
     answer = first_answer(said) if streamed and len(hi) else None
     holding = read_of[chosen]
+    hi_ns = hi[chosen]
     return Exchange(
         **{name: getattr(raw, name) for name in _KEPT},
         first_event_ns=int(hi[0]) if streamed and len(hi) else ABSENT,
@@ -78,7 +79,7 @@ def understand(
         cached_tokens=ABSENT if said.cached_tokens is None else said.cached_tokens,
         output_tokens=output.output_tokens,
         tokens_source=output.source,
-        hi_ns=hi[chosen],
+        hi_ns=hi_ns,
         lo_ns=lo[chosen],
         tokens=output.tokens.astype(np.float32),
         lag_ns=np.minimum(np.maximum(reads[:, 1], ABSENT), _LONGEST_NS).astype(np.int32),
@@ -92,6 +93,8 @@ def understand(
         done_ns=_stamp_of(said.done_at, reads, ends),
         served_by=_word(raw.served_by),
         filtered=said.filtered,
+        events=len(hi_ns),
+        gap_ns=int((hi_ns[1:] - hi_ns[:-1]).max()) if len(hi_ns) > 1 else 0,
         **_server_times(said),
         **_called(said, hi if streamed else None),
         json_answer=_json_answer(said) if json_answers and not error else ABSENT,

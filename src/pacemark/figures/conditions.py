@@ -11,7 +11,7 @@ from pacemark.budget import Budget, Limit
 from pacemark.figures import metrics
 from pacemark.trace import Trace
 
-__all__ = ["Condition", "demands", "misses", "misses_by_limit"]
+__all__ = ["Condition", "demands", "all_known", "misses", "misses_by_limit"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -31,6 +31,11 @@ class Condition:
     """Which quantile of the scores; None: their mean."""
     most: float
     """The limit itself, in ms, or as a share of the requests: what turns a score back into a figure."""
+
+
+def all_known(budget: Budget, trace: Trace) -> bool:
+    """Whether all is known that the budget is about: a limit on `itl` needs every event."""
+    return not (trace.outlined.any() and any(limit.metric == "itl" for limit in budget.timed))
 
 
 def misses(budget: Budget, trace: Trace) -> Bools:
@@ -55,9 +60,10 @@ def demands(budget: Budget, trace: Trace, sample: Bools) -> list[Condition]:
     if budget.share is None:
         return [*(_condition(limit, trace, sample, failed) for limit in budget.timed), errors]
     worst = np.full(len(trace), np.nan)
-    for limit in budget.timed:
-        worst = np.fmax(worst, _per_request(limit, trace) / limit.most)
-    worst[failed] = np.inf
+    if all_known(budget, trace):
+        for limit in budget.timed:
+            worst = np.fmax(worst, _per_request(limit, trace) / limit.most)
+        worst[failed] = np.inf
     return [Condition(f"{budget.share * 100:.6g}% of requests", _known(worst[sample]), budget.share, 1.0), errors]
 
 
@@ -75,11 +81,7 @@ def _per_request(limit: Limit, trace: Trace) -> Floats:
     """The metric (n,) in ms, NaN where a request does not have it; of `itl` the longest gap."""
     if limit.metric != "itl":
         return _TIMED[limit.metric](trace)
-    longest = np.full(len(trace), np.nan)
-    gaps, _, _ = metrics.gaps(trace, np.ones(len(trace), dtype=np.bool_))
-    owner = np.repeat(np.arange(len(trace)), np.maximum(np.diff(trace.offsets) - 1, 0))
-    np.fmax.at(longest, owner, gaps)
-    return np.where(metrics.succeeded(trace), longest, np.nan)
+    return metrics.longest_stall_ms(trace)
 
 
 def _known(scores: Floats) -> Floats:

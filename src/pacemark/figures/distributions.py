@@ -71,7 +71,7 @@ def between_events(trace: Trace, good: Mask) -> tuple[Distribution, int]:
     """Mean and quantiles of pooled gaps, and how many gaps there are. Their low and high are no confidence interval but
     what the true figure lies between, given that events which were read together have one stamp."""
     count = int(np.maximum(np.diff(trace.offsets)[good] - 1, 0).sum())
-    if not count:
+    if not count or trace.outlined.any():
         return Distribution(), 0
     exact = trace.exact
     kinds = (metrics.STAMPED,) if exact else (metrics.STAMPED, metrics.LEAST, metrics.MOST)

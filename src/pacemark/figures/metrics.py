@@ -37,10 +37,13 @@ def parts(trace: Trace) -> Iterator[tuple[slice, Trace]]:
 
 
 def _by_parts(metric: Callable[..., Float]) -> Callable[..., Float]:
-    """A metric with one value per request, computed part by part."""
+    """A metric with one value per request, computed part by part. Of a level some of whose events are not known it is
+    unknown for all: those that are left were measured by some machines and not by others."""
 
     @functools.wraps(metric)
     def pieced(trace: Trace, *args: float) -> Float:
+        if trace.outlined.any():
+            return np.full(len(trace), np.nan)
         return np.concatenate([metric(part, *args) for _, part in parts(trace)])
 
     return pieced
@@ -162,7 +165,7 @@ def fluidity(trace: Trace, wanted: Mask, ttft_limit_ms: float, gap_limit_ms: flo
     all the deadlines it passed.
     """
     found = []
-    for row in np.flatnonzero(wanted & succeeded(trace)).tolist():
+    for row in np.flatnonzero(wanted & succeeded(trace) & ~trace.outlined.any()).tolist():
         times = trace.hi_ns[trace.offsets[row] : trace.offsets[row + 1]]
         waits = (np.diff(times, prepend=_start(trace)[row]) / 1e6).tolist()
         slack, missed, total = 0.0, 0, 0
@@ -227,7 +230,7 @@ def gap(trace: Trace, wanted: Mask, which: int) -> Float:
 
 def _inner(trace: Trace, wanted: Mask) -> Mask:
     """Which differences of neighbouring events lie within a `wanted` request."""
-    inner = np.ones(max(0, len(trace.hi_ns) - 1), dtype=bool)
+    inner = np.full(max(0, len(trace.hi_ns) - 1), not trace.outlined.any())
     inner[trace.offsets[(trace.offsets > 0) & (trace.offsets < len(trace.hi_ns))] - 1] = False
     if not wanted.all():
         inner &= np.repeat(wanted, np.diff(trace.offsets))[1:]

@@ -112,7 +112,9 @@ def _of_one(e: Evidence, part: NodePart, health: Health) -> NodeLevel:
         name=part.name,
         requests=int((mine & e.sample).sum()),
         failed=int((mine & e.sample & ~e.good).sum()),
-        output_tokens_per_s=float(tokens.sum()) / e.window.seconds if e.window.seconds else None,
+        output_tokens_per_s=float(tokens.sum()) / e.window.seconds
+        if e.window.seconds and not own.outlined.any()
+        else None,
         ttft_ms_p50=p50,
         ttft_ms_p95=p95,
         clock="kernel" if health.clock == "kernel" else "user",

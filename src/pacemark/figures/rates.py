@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pacemark.budget import Budget
 from pacemark.figures import metrics, stats
-from pacemark.figures.conditions import misses
+from pacemark.figures.conditions import all_known, misses
 from pacemark.figures.distributions import scaled
 from pacemark.pace import Concurrency, Load
 from pacemark.summary import Figure, Goodput
@@ -74,7 +74,7 @@ def binned_tokens(stretches: Sequence[Stretch], bins: int) -> Floats:
 def token_rate(stretches: Sequence[Stretch]) -> Figure:
     """Output tokens per second."""
     seconds = seconds_of(stretches)
-    if seconds <= 0:
+    if seconds <= 0 or any(trace.outlined.any() for trace, _ in stretches):
         return Figure()
     return stats.binned_rate(binned_tokens(stretches, stats.RATE_BINS), seconds).figure
 
@@ -102,6 +102,8 @@ def by_cycle(load: Load, stretches: Sequence[Stretch]) -> Figure:
 
 def goodput(budget: Budget, stretches: Sequence[Stretch]) -> Goodput:
     """The requests that meet every limit of the budget."""
+    if not all(all_known(budget, trace) for trace, _ in stretches):
+        return Goodput(str(budget), Figure(), Figure())
     met = [~misses(budget, trace) for trace, _ in stretches]
     sample = [metrics.started_in(t, w.start_ns, w.end_ns) for t, w in stretches]
     share = stats.share_interval(np.concatenate([m[s] for m, s in zip(met, sample, strict=True)])).figure

@@ -184,6 +184,24 @@ def endpoint_may_burst(e: Evidence) -> Finding | None:
     return Finding("note", "endpoint_may_burst", text)
 
 
+def events_missing(e: Evidence) -> Finding | None:
+    """Figures that need the time of every event are not there; nothing stands in for them."""
+    missing = e.trace.outlined
+    if not missing.any():
+        return None
+    machines = [part.name for part, _ in e.health.nodes]
+    which = {machines[n] for n in (e.trace.index[missing] % len(machines)).tolist()} if machines else set[str]()
+    of = f" ({', '.join(sorted(which))})" if which else ""
+    return Finding(
+        "suspect",
+        "events_missing",
+        f"of {missing.sum():,} of {len(missing):,} requests{of} the events "
+        "between the first and the last are not there, for a part file (events-*.bin) in the run folder is missing or "
+        "cut off, or its node was lost: ITL, stalls and output tokens/s are not given; TTFT, TPOT and latency stand; "
+        "put the file back and run pacemark report",
+    )
+
+
 def beyond_capacity(e: Evidence) -> Finding | None:
     """An open loop that outruns its server has no latency: it grows for as long as one looks."""
     if not e.beyond:
@@ -390,6 +408,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     no_window,
     worker_died,
     interrupted,
+    events_missing,
     beyond_capacity,
     errors,
     rate_limited,

@@ -28,12 +28,14 @@ from pacemark.endpoint.proxy import is_loopback, proxy_for
 from pacemark.endpoint.target import Target, resolve
 from pacemark.errors import BadInput, PacemarkError, RunFailed
 from pacemark.files import cache_folder
+from pacemark.instrument.apart import EventLog
 from pacemark.instrument.clocks import batch_here
-from pacemark.instrument.commands import PROBE_LEVEL, Begin, Command, Reading, Setup, encode_batch
+from pacemark.instrument.commands import PROBE_LEVEL, Batch, Begin, Command, Reading, Setup, encode_batch
 from pacemark.instrument.fleet import Processes
 from pacemark.machine import boot_id, room_for
 from pacemark.nodes import NodeFacts
 from pacemark.pace import Concurrency
+from pacemark.trace import ABSENT
 from pacemark.version import __version__
 
 ANSWER_BYTES = 8 << 20
@@ -73,6 +75,10 @@ class NodeAgent:
         self._facts = NodeFacts(name=platform.node())
         self._fleet: Processes | None = None
         self._offsets_ns: dict[int, int] = {}
+        self._log = EventLog()
+        self._parts: dict[int, int] = {}
+        """For each level whose events are kept apart: the number of this machine's part file."""
+        self._number = 0
         self._lags: defaultdict[int, list[NDArray[np.int32]]] = defaultdict(list)
 
     def facts(self, engine: str) -> NodeFacts:
@@ -108,7 +114,7 @@ class NodeAgent:
             return str(error)
         if not loopback and any(is_loopback(address.sockaddr[0]) for address in addresses):
             return f"{target.host} is that machine itself there: name the target as other machines know it"
-        self._offsets_ns[PROBE_LEVEL] = offset_ns
+        self._offsets_ns[PROBE_LEVEL], self._number = offset_ns, part[0]
         self._fleet = self._processes(setup.workers, reading, part)
         self._fleet.send(msgspec.structs.replace(setup, addresses=addresses))
         return msgspec.structs.replace(
@@ -126,6 +132,8 @@ class NodeAgent:
         try:
             if isinstance(command, Begin):
                 self._offsets_ns[command.level] = offset_ns
+                if command.first_part != ABSENT:
+                    self._parts[command.level] = command.first_part + self._number
                 for past in [level for level in self._lags if level < command.level - 1]:
                     del self._lags[past]
                 if isinstance(command.load, Concurrency):
@@ -146,11 +154,20 @@ class NodeAgent:
                 for batch in self._fleet.receive(left_ns / 1e9):
                     for x in batch.exchanges:
                         self._lags[x.level].append(x.lag_ns)
-                    batches.append(encode_batch(batch_here(batch, self._offsets_ns)))
+                    batches.append(encode_batch(self._in_outline(batch_here(batch, self._offsets_ns))))
                     size += len(batches[-1])
         except RunFailed:  # all have ended; each has its line
             pass
         return Polled(received_ns, self._now_ns(), batches, list(self._fleet.died), self._left())
+
+    def _in_outline(self, batch: Batch) -> Batch:
+        """What is told of a batch: all of it, or less where events are kept apart."""
+        found = [self._log.put(x, self._parts[x.level]) if x.level in self._parts else x for x in batch.exchanges]
+        return msgspec.structs.replace(batch, exchanges=found)
+
+    def events(self, start: int) -> bytes:
+        """What is kept apart here, from byte `start` on; `CHUNK_BYTES` at the most."""
+        return self._log.read(start)
 
     def lag(self, level: int) -> Lag:
         """How the reads of a level were stamped so far."""
@@ -162,7 +179,8 @@ class NodeAgent:
         return Lag(len(lags), len(stamped), (p50, p99, int(stamped.max())))
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and let go of what is kept here."""
+        self._log.close()
         if self._fleet is not None:
             self._fleet.close()
             self._fleet = None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pacemark.endpoint.address import Address
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.scenario import Workload
-from pacemark.trace import Beat, Exchange, RawExchange
+from pacemark.trace import ABSENT, Beat, Exchange, RawExchange
 from pacemark.workload.words import Prompts
 
 PROBE_LEVEL = -1
@@ -72,6 +72,8 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     spread_ns: int
     most: int = UNLIMITED
     """Send no more requests than this, all workers together, until the next `Begin`."""
+    first_part: int = ABSENT
+    """Of several machines: events are kept apart, and the part file of the first has this number. Else ABSENT."""
 
     def end_for(self, worker: int, workers: int) -> int:
         """The first number of a request that is too many for a worker: in the closed loop by its share of the streams,

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -65,6 +66,9 @@ class Fleet(Protocol):
 
     def parts(self, level: int) -> list[NodePart]:
         """What each machine was to a level that has begun; nothing where it is this one alone."""
+
+    def fetch(self, folder: Path, first_part: int) -> None:
+        """Bring the events that the machines have kept apart so far to their part files in `folder`."""
 
     def close(self) -> None:
         """End whatever still runs, and give back what was taken."""
@@ -230,6 +234,9 @@ class Processes:
     def parts(self, level: int) -> list[NodePart]:
         """See `Fleet`."""
         return []
+
+    def fetch(self, folder: Path, first_part: int) -> None:
+        """See `Fleet`: one machine keeps nothing apart."""
 
     @property
     def beats(self) -> list[Beat]:

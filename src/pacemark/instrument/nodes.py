@@ -11,6 +11,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
@@ -20,6 +21,7 @@ from pacemark.endpoint.proxy import proxy_for
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput, RunFailed
 from pacemark.instrument.agent import Lag, Polled, digest_of_code
+from pacemark.instrument.apart import CHUNK_BYTES, part_path
 from pacemark.instrument.clocks import NodeClock, Round, command_there
 from pacemark.instrument.commands import PROBE_LEVEL, Batch, Begin, Command, Finish, Probe, Reading, Setup, decode_batch
 from pacemark.nodes import NodeFacts, NodePart
@@ -78,6 +80,8 @@ class Node:
         self.lost = ""
         """Why it is given up."""
         self.question: Question | None = None
+        self.fetched = 0
+        """Bytes that came of the events which it keeps apart."""
 
     def ask(self, method: str, *words: Any) -> Question:
         """Ask its agent something."""
@@ -277,10 +281,28 @@ class Nodes:
             lost=node.lost,
         )
 
+    def fetch(self, folder: Path, first_part: int) -> None:
+        """See `Fleet`. A machine that is lost under way gives no more."""
+        while True:
+            asked = [(node, node.ask("events", node.fetched)) for node in self._nodes if not node.lost]
+            chunks = [(node, self._told(node, question) or b"") for node, question in asked]
+            for node, chunk in chunks:
+                if chunk:
+                    _write_at(part_path(folder, first_part + node.number), node.fetched, chunk)
+                    node.fetched += len(chunk)
+            if all(len(chunk) < CHUNK_BYTES for _, chunk in chunks):  # what came since is not waited for
+                return
+
     def close(self) -> None:
         """See `Fleet`."""
         wait([node.ask("close").future for node in self._nodes if not node.lost], CLOSE_S)
         self._release()
+
+
+def _write_at(path: Path, place: int, data: bytes) -> None:
+    with path.open("r+b" if path.exists() else "xb") as file:
+        file.seek(place)
+        file.write(data)
 
 
 def refuse_unlike(nodes: Sequence[NodeFacts]) -> None:

@@ -66,9 +66,9 @@ def log(summary: Summary, path: Path, experiment: str | None = None) -> str:
                 rows = [Metric(key, value, stamp, step) for key, value, step in metrics_of(summary)]
                 for n in range(0, len(rows), 10 * _BATCH):
                     client.log_batch(name, metrics=rows[n : n + 10 * _BATCH])
-                for file in FILES:
-                    if (path / file).is_file():
-                        client.log_artifact(name, str(path / file))
+                for file in [*(path / name for name in FILES), *sorted(path.glob("events-*.bin"))]:
+                    if file.is_file():
+                        client.log_artifact(name, str(file))
             except BaseException:
                 status = "FAILED"
                 raise

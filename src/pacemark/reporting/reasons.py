@@ -127,6 +127,7 @@ def _helped(what: str) -> Callable[[Sequence[Level]], str]:
 _SAID: dict[str, str | Callable[[Sequence[Level]], str]] = {
     "no_window": "no request was answered in a steady window; a longer --duration would do",
     "interrupted": "stopped early, so long answers are missing",
+    "events_missing": "a part file (events-*.bin) is missing or cut off: no ITL, no output tokens/s",
     "beyond_capacity": "requests arrive faster than they are answered; lower the rate",
     "errors": _failed,
     "rate_limited": "a rate limit turned requests away (429); stay below it, or have it raised",

@@ -46,7 +46,7 @@ from pacemark.runs.stopping import StopRules
 from pacemark.runs.trouble import Doubts, answered, stall_limit_s, unanswered_s
 from pacemark.scenario import Settings, Workload
 from pacemark.summary import Asked, EndedBy
-from pacemark.trace import Exchange, Sight, Window
+from pacemark.trace import ABSENT, Exchange, Sight, Window
 from pacemark.workload.media import Media
 from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
@@ -166,8 +166,7 @@ class Bench:
         self.first, self.connect_ns, self.known_prompts = found.first, found.first.connect_ns, found.known
         self._slowest_ns = found.first.ended_ns - found.first.sent_ns
         self._latency_s = self._slowest_ns / 1e9
-        if len(found.first.hi_ns) > 1:
-            self._gap_ns = int((found.first.hi_ns[1:] - found.first.hi_ns[:-1]).max())
+        self._gap_ns = found.first.gap_ns
         if 5 * self._latency_s > self.settings.timeout_s:
             took, limit = f"{self._latency_s:.1f} s", f"{self.settings.timeout_s:g} s"
             self.tell(f"one request alone took {took}; under load many may not end within the {limit} of --timeout")
@@ -305,7 +304,9 @@ class Bench:
         most = self.rules.begin(load, self._workers.beats)
         self._level += 1
         begun_ns = monotonic_ns()
-        page = self._ledger.open(self._level, open_loop=isinstance(load, Rate), beats=self._workers.beats)
+        part = self._ledger.part_for(load, self._latency_s) if self._workers.nodes else ABSENT
+        fetch, beats = None if part == ABSENT else self._workers.fetch, self._workers.beats
+        page = self._ledger.open(self._level, open_loop=isinstance(load, Rate), beats=beats, fetch=fetch)
         if self.folder is not None:
             self.folder.begin_level(self._level, load, begun_ns)
         spread_s = min(self._latency_s, max(self.settings.duration_s, 1.0))
@@ -313,7 +314,7 @@ class Bench:
             # Half of it only: with it go the first answers, which are of uneven length (`LoadGenerator._stream`).
             spread_s /= 2
         start_ns = first_due_ns(load, spread_s, begun_ns + self._workers.lead_ns)
-        self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9), most))
+        self._workers.send(Begin(self._level, load, start_ns, int(spread_s * 1e9), most, part))
         asked = {"ignore_eos": self.options.ignore_eos, "fresh_connections": self.settings.fresh_connections}
         doubts = Doubts(load, page, usual_s=self._latency_s, **asked)
         most_s = max(2 * self.settings.duration_s, 5 * self._latency_s)
@@ -354,6 +355,7 @@ class Bench:
         grace_s = min(self.settings.timeout_s, max(10.0, 3 * self._latency_s)) if drain else 0.0
         for batch in self._workers.finish(drain, grace_s):
             self._take(batch)
+        self._ledger.fetch(self._workers.fetch)
         self._ledger.read_metrics(still=True)
         ahead = self.teller.ahead
         for number, conclude in self._unfinished.items():
@@ -409,10 +411,9 @@ class Bench:
             line = level.doubts.one_at_a_time(beats)
         if line is not None:
             raise RunFailed(line)
-        if level.page.gap_ns > self._gap_ns or level.page.slowest_ns > self._slowest_ns:
-            self._gap_ns = max(self._gap_ns, level.page.gap_ns)
-            self._slowest_ns = max(self._slowest_ns, level.page.slowest_ns)
-            self._say_patience()
+        self._gap_ns = max(self._gap_ns, level.page.gap_ns)
+        self._slowest_ns = max(self._slowest_ns, level.page.slowest_ns)
+        self._say_patience()
 
     def _pump_until(
         self, done: Callable[[], bool], level: Begun, phase: Phase, expected_ns: Callable[[], int] = lambda: 0

@@ -12,15 +12,18 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from pacemark.answers.step import Step
 from pacemark.errors import BadInput, RunFailed
 from pacemark.files import held, legible, unwritable, write_whole
+from pacemark.instrument.apart import first_part
 from pacemark.instrument.commands import PROBE_LEVEL, Body
 from pacemark.nodes import NodePart
 from pacemark.pace import Load
@@ -29,7 +32,7 @@ from pacemark.runs.requests import RequestTable
 from pacemark.runs.session import Session, begin, sessions
 from pacemark.runs.verbatim import Verbatim
 from pacemark.summary import EndedBy, Summary
-from pacemark.trace import ABSENT, Beat, Exchange, Scrape, Sight, Trace, Window
+from pacemark.trace import ABSENT, Beat, Exchange, Int64, Scrape, Sight, Trace, Window
 
 _TABLES = """
 CREATE TABLE level (level INTEGER PRIMARY KEY, load TEXT, begun_ns INTEGER, window_start_ns INTEGER,
@@ -64,12 +67,14 @@ class RunFolder:
         """`lock`: what `held` gave, where this process is to write."""
         self.path = path
         self._db = sqlite3.connect(path / "run.db", isolation_level=None)
-        self._requests = RequestTable(self._db)
+        self._requests = RequestTable(self._db, path)
         self._committed_s = 0.0
         self._run: dict[str, Any] = {}
         self._lock = lock
         self._bodies: Verbatim | None = None
         self._first_level = 0
+        self.first_part = 0
+        """Of the part files of the session that writes."""
 
     @classmethod
     def create(cls, out: Path, slug: str, run: dict[str, Any]) -> RunFolder:
@@ -148,6 +153,7 @@ class RunFolder:
         """Note that from here on times are those of this process and this start of the machine."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._first_level = self.last_number() + 1
+        self.first_part = first_part(self.path)
         begin(self._db, self._first_level, now)
         self.commit(at_once=True)
 
@@ -228,7 +234,7 @@ class RunFolder:
         whole = sqlite3.connect(self.path / "run.db", isolation_level=None)
         self._db.backup(whole)
         self._db.close()
-        self._db, self._requests = whole, RequestTable(whole)
+        self._db, self._requests = whole, RequestTable(whole, self.path)
         self.write_run(self._run)
         self._write_on()
 
@@ -302,6 +308,10 @@ class RunFolder:
     def trace(self, level: int, *, open_loop: bool = False) -> Trace:
         """A level's requests, read straight into columns, without an object for each."""
         return self._requests.trace(level, open_loop=open_loop)
+
+    def output(self, session: Session) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
+        """Events of the answered requests of a session, a block at a time: when, and how many tokens."""
+        return self._requests.output(session.levels)
 
 
 def _aside(level: int) -> int:

@@ -187,6 +187,8 @@ def _rates(result: LevelResult, of: str) -> Floats:
     found = np.zeros(steps)
     if of != "output":
         found += np.histogram(trace.ended_ns[done], edges, weights=weights)[0]
+    if of in ("output", "total") and trace.outlined.any():
+        return np.zeros(0)  # nobody knows when they came
     if of in ("output", "total"):
         times, tokens = metrics.tokens_in(trace, window.start_ns, window.end_ns)
         found += np.histogram(times, edges, weights=tokens)[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic_ns
 
 import msgspec
@@ -17,8 +18,10 @@ from pacemark.endpoint.scraping import Scraper
 from pacemark.endpoint.watch import watch_from
 from pacemark.figures.health import Health, health_of
 from pacemark.figures.level import LevelResult
+from pacemark.instrument.apart import kept_apart
 from pacemark.instrument.commands import PROBE_LEVEL, Batch
 from pacemark.nodes import NodePart
+from pacemark.pace import Load
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.joining import Joining
 from pacemark.trace import ABSENT, Beat, Exchange, Sight, Trace, Watch, trace_of
@@ -30,6 +33,8 @@ _NO_ECHO = (ABSENT, 0, 401, 403, 404, 429, 502, 503, 504)
 _UNSAID = "what the server said is not kept, for it may hold the prompt"
 _AT_ONCE = 2048
 """Requests that are put into columns together: as objects they take several times the room."""
+Fetch = Callable[[Path, int], None]
+"""See `Fleet.fetch`."""
 DETAIL_LETTERS = 300
 """How much of what a server says of a failure is kept."""
 
@@ -37,8 +42,11 @@ DETAIL_LETTERS = 300
 class Page:
     """One level: its requests as columns, its pulses, and what is counted along the way."""
 
-    def __init__(self, *, open_loop: bool = False, beats: Sequence[Beat] = ()) -> None:
-        """`beats`: where the workers stand as the level begins."""
+    def __init__(
+        self, *, open_loop: bool = False, beats: Sequence[Beat] = (), stored: Callable[[], Trace] | None = None
+    ) -> None:
+        """`beats`: where the workers stand as the level begins; `stored` reads the requests from where they are kept,
+        if their events are kept apart: what is added then has them in outline."""
         self.beats = list(beats)
         self.completed = 0
         self.failed = 0
@@ -61,6 +69,9 @@ class Page:
         self._new: list[Exchange] = []
         self._parts: list[Trace | Joining] = [trace_of([], open_loop)]
         self._open_loop = open_loop
+        self._stored = stored
+        self._read = (0, trace_of([], open_loop))
+        """What was read last, and of how many requests."""
 
     def count_from(self, start_ns: int) -> None:
         """Count requests from now on, whatever becomes of them: those that begin after `start_ns`."""
@@ -68,7 +79,8 @@ class Page:
 
     def add(self, exchange: Exchange) -> None:
         """Take in a request that ended."""
-        self._new.append(exchange)
+        if self._stored is None:
+            self._new.append(exchange)
         if len(self._new) >= _AT_ONCE:
             self._put_into_columns()
         if self._from_ns is not None:
@@ -86,11 +98,15 @@ class Page:
             return
         self.completed += 1
         self.slowest_ns = max(self.slowest_ns, exchange.ended_ns - exchange.scheduled_ns)
-        if len(exchange.hi_ns) > 1:
-            self.gap_ns = max(self.gap_ns, int((exchange.hi_ns[1:] - exchange.hi_ns[:-1]).max()))
+        self.gap_ns = max(self.gap_ns, exchange.gap_ns)
 
     def trace(self) -> Trace:
         """The columns of all that came so far, in the order sent. Only what is new is put into columns."""
+        if self._stored is not None:
+            count = self.completed + self.failed
+            if self._read[0] != count:
+                self._read = (count, self._stored())
+            return self._read[1]
         self._put_into_columns()
         if len(self._parts) == 1 and isinstance(whole := self._parts[0], Trace):
             return whole
@@ -130,11 +146,35 @@ class Ledger:
         self.tokens = 0
         """Input and output of these, as far as they are known."""
 
-    def open(self, level: int, *, open_loop: bool = False, beats: Sequence[Beat] = ()) -> Page:
-        """Begin a level's page; later beats go there."""
+    def open(
+        self,
+        level: int,
+        *,
+        open_loop: bool = False,
+        beats: Sequence[Beat] = (),
+        fetch: Fetch | None = None,
+    ) -> Page:
+        """Begin a level's page; later beats go there. `fetch`: the level's events are kept apart, and it brings them to
+        the run folder."""
         self._level = level
-        self._pages[level] = Page(open_loop=open_loop, beats=beats)
+
+        def stored() -> Trace:
+            assert fetch is not None
+            assert self.folder is not None
+            self.fetch(fetch)
+            return self.folder.trace(level, open_loop=open_loop)
+
+        self._pages[level] = Page(open_loop=open_loop, beats=beats, stored=stored if fetch else None)
         return self._pages[level]
+
+    def part_for(self, load: Load, latency_s: float) -> int:
+        """The first part file of a level whose events are kept apart; ABSENT where they are not."""
+        return self.folder.first_part if self.folder is not None and kept_apart(load, latency_s) else ABSENT
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Have what is kept apart brought to the run folder."""
+        if self.folder is not None:
+            fetch(self.folder.path, self.folder.first_part)
 
     def rest(self) -> None:
         """Beats that come before the next page is opened are of no level, and are let go of."""

@@ -1,18 +1,22 @@
 """The requests of a run, with their events: a table of `run.db`.
 
 Event times are packed little-endian int64; a NULL `lo_ns` equals `hi_ns`, and NULL `tokens` means that the output
-tokens spread evenly over the events.
+tokens spread evenly over the events. Where `place` is not below 0, those are the first event and the last alone: all
+stand in the part file of the number `part` (`pacemark.instrument.apart`), and are put back when a level is read.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.instrument.apart import Packed, PartFiles, packed
 from pacemark.trace import PER_REQUEST, TYPES, Exchange, Int64, Trace
 
 __all__ = ["RequestTable"]
@@ -29,22 +33,21 @@ _FIELDS = {f.name: f for f in msgspec.structs.fields(Exchange) if f.name not in 
 """The plain fields of a request: each is a column."""
 _COLUMNS = [(_column(name), f.type) for name, f in _FIELDS.items()]
 _TYPES = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT"}
-_REQUEST = ", ".join(
-    [*(f"{name} {_TYPES[kind]}" for name, kind in _COLUMNS), "events INTEGER", *(f"{name} BLOB" for name in _PACKED)]
-)
-_NAMES = [*(name for name, _ in _COLUMNS), "events", *_PACKED]
-_EVENTS = "length(hi_ns) / 8"
-"""How many events a request has. The column `events` says so too, to whoever reads the database, but its times do."""
+_REQUEST = ", ".join([*(f"{name} {_TYPES[kind]}" for name, kind in _COLUMNS), *(f"{name} BLOB" for name in _PACKED)])
+_NAMES = [*(name for name, _ in _COLUMNS), *_PACKED]
+_HERE = "length(hi_ns) / 8"
+"""How many events of a request are in the table. The column `events` says how many it has."""
+_EVENTS = f"CASE WHEN place >= 0 THEN events ELSE {_HERE} END"
 _INSERT = f"INSERT INTO request ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"
 _BLOCK = 10_000
 """Rows that are fetched at once."""
 
 
 class RequestTable:
-    """The table, in an open database."""
+    """The table, in an open database, and the part files beside that."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, folder: Path) -> None:
+        self._db, self._folder = db, folder
         self._spans: tuple[int, dict[int, tuple[int, int]]] | None = None
         """After how many changes it was read, and for each level its first and last request."""
 
@@ -64,32 +67,24 @@ class RequestTable:
 
     def add(self, x: Exchange) -> None:
         """Keep one request."""
-        even = bool(np.all(x.tokens == x.tokens[0])) if len(x.tokens) else True
-        exact = bool(np.array_equal(x.hi_ns, x.lo_ns))
-        self._db.execute(
-            _INSERT,
-            (
-                *(getattr(x, name) for name in _FIELDS),
-                len(x.hi_ns),
-                x.hi_ns.astype("<i8").tobytes(),
-                None if exact else x.lo_ns.astype("<i8").tobytes(),
-                None if even else x.tokens.astype("<f4").tobytes(),
-                x.lag_ns.astype("<i4").tobytes(),
-            ),
-        )
+        self._db.execute(_INSERT, (*(getattr(x, name) for name in _FIELDS), *packed(x)))
 
     def trace(self, level: int, *, open_loop: bool = False) -> Trace:
         """A level's requests, read straight into columns, without an object for each."""
         column = self._columns(level)
+        lost: list[int] = []
+        rows = self._put_back(level, column, lost)
+        column["outlined"] = np.zeros(len(column["events"]), np.bool_)
         order = np.argsort(column["sent_ns"], kind="stable")
         column = {name: values[order] for name, values in column.items()}
-        counts, output = column[_EVENTS], column["output_tokens"]
+        counts, output = column["events"], column["output_tokens"]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         tokens = np.repeat((output / np.maximum(1, counts)).astype(np.float32), counts)
-        hi_ns, bounds_ns, lag_ns = self._events(level, offsets[place], tokens)
-        known: dict[str, Any] = {n: column[n].astype(TYPES[n], copy=False) for n in PER_REQUEST if n in column}
+        hi_ns, bounds_ns, lag_ns = _events(rows, offsets[place], tokens)
+        column["outlined"][place[lost]] = True
+        known: dict[str, Any] = {n: column[n].astype(_KINDS[n], copy=False) for n in PER_REQUEST if n in column}
         return Trace(
             **known,
             tokens_from_usage=column["tokens_source"] == "usage",
@@ -109,17 +104,18 @@ class RequestTable:
         What a run did not store yet when it was written has the field's own default.
         """
         stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
-        wanted = [name for name in (*PER_REQUEST, "tokens_source") if name in _FIELDS]
-        kinds: dict[str, type] = {_EVENTS: int} | {n: _FIELDS[n].type for n in wanted if _column(n) in stored}
+        wanted = [name for name in (*PER_REQUEST, "tokens_source", "part", "place") if name in _FIELDS]
+        kinds: dict[str, type] = {"events": int} | {n: _FIELDS[n].type for n in wanted if _column(n) in stored}
+        asked = {"events": _EVENTS if "place" in stored else _HERE}
         words: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind is str}
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in kinds}
-        found = self._rows(level, ", ".join(map(_column, kinds)))
+        found = self._rows(level, ", ".join(asked.get(name, _column(name)) for name in kinds))
         for block in iter(lambda: found.fetchmany(_BLOCK), []):
             for (name, kind), values in zip(kinds.items(), zip(*block, strict=True), strict=True):
                 known = words.get(name)
                 codes = values if known is None else [known.setdefault(word, len(known)) for word in values]
                 parts[name].append(np.asarray(codes, np.float64 if kind is float else np.int64))
-        count = sum(map(len, parts[_EVENTS]))
+        count = sum(map(len, parts["events"]))
         column = {name: np.concatenate(part or [np.zeros(0, np.int64)]) for name, part in parts.items()}
         column |= {name: np.asarray(list(known), np.str_)[column[name]] for name, known in words.items()}
         return column | {n: np.full(count, _FIELDS[n].default) for n in wanted if n not in column}
@@ -138,24 +134,62 @@ class RequestTable:
         """What was said with each 429."""
         return [detail for (detail,) in self._rows(level, "detail", "AND error = 'http_429'")]
 
-    def _events(
-        self, level: int, starts: Int64, tokens: NDArray[np.float32]
-    ) -> tuple[Int64, Int64 | None, NDArray[np.int32]]:
-        """Event times of a level and the lag of its reads; `starts` says where the events of each row go. Uneven
-        `tokens` are put in their place. The earlier bounds are None where every time is exact."""
-        rows = self._rows(level, "hi_ns, lo_ns, tokens, lag_ns")
-        hi_ns, lags = np.empty(len(tokens), "<i8"), bytearray()
-        lo_ns: Int64 | None = None
-        into_hi = into_lo = hi_ns.view(np.uint8).data  # bytes into bytes: an array for each row takes longer
-        for start, (hi, lo, uneven, lag) in zip(starts.tolist(), rows, strict=False):
-            begin, end = 8 * start, 8 * start + len(hi)
-            into_hi[begin:end] = hi
-            if lo is not None and lo_ns is None:
-                lo_ns = hi_ns.copy()
-                into_lo = lo_ns.view(np.uint8).data
-            if lo_ns is not None:
-                into_lo[begin:end] = hi if lo is None else lo
-            if uneven is not None:
-                tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
-            lags += lag
-        return hi_ns, lo_ns, np.frombuffer(lags, "<i4")
+    def _put_back(self, level: int, column: dict[str, NDArray[Any]], lost: list[int]) -> Iterator[Any]:
+        """The events of the requests of a level, in the order of the columns; to `lost` goes which are not all known,
+        for a part file is missing or cut off."""
+        rows = self._rows(level, ", ".join(_PACKED))
+        if (column["place"] < 0).all():
+            yield from rows
+            return
+        files = PartFiles(self._folder)
+        which = zip(*(column[name].tolist() for name in _KEY), strict=True)
+        for n, (row, (part, place, *key)) in enumerate(zip(rows, which, strict=False)):
+            found, known = files.whole(Packed._make(row), part, place, level, *key) if place >= 0 else (row, True)
+            lost += [] if known else [n]
+            yield found
+
+    def output(self, levels: tuple[int, int]) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
+        """Events of the answered requests from the first of `levels` to the last, a block at a time: when, and how many
+        tokens."""
+        stored = {row[1] for row in self._db.execute("PRAGMA table_info(request)")}
+        key = "part, place, level, idx, events" if "place" in stored else "-1, -1"
+        chosen = "level BETWEEN ? AND ? AND error = ''"
+        asked = f"SELECT {', '.join(_PACKED)}, {key}, output_tokens FROM request WHERE {chosen}"
+        rows, files = self._db.execute(asked, levels), PartFiles(self._folder)
+        for block in iter(lambda: rows.fetchmany(_BLOCK), []):
+            found = [files.whole(Packed(*row[:4]), *row[4:])[0] if row[5] >= 0 else row[:4] for row in block]
+            counts = np.asarray([len(hi) // 8 for hi, *_ in found])
+            shares = np.asarray([row[-1] for row in block]) / np.maximum(1, counts)
+            tokens = np.repeat(shares, counts)
+            starts = np.cumsum(counts) - counts
+            for start, count, (_, _, uneven, _) in zip(starts.tolist(), counts.tolist(), found, strict=True):
+                if uneven is not None:
+                    tokens[start : start + count] = np.frombuffer(uneven, "<f4")
+            yield np.frombuffer(b"".join(hi for hi, *_ in found), "<i8"), tokens
+
+
+_KEY = ("part", "place", "index", "events", "output_tokens")
+"""What it takes to find the events of a request in a part file."""
+_KINDS = TYPES | {"outlined": np.bool_}
+
+
+def _events(
+    rows: Iterator[Any], starts: Int64, tokens: NDArray[np.float32]
+) -> tuple[Int64, Int64 | None, NDArray[np.int32]]:
+    """Event times of a level and the lag of its reads; `starts` says where the events of each row go. Uneven
+    `tokens` are put in their place. The earlier bounds are None where every time is exact."""
+    hi_ns, lags = np.empty(len(tokens), "<i8"), bytearray()
+    lo_ns: Int64 | None = None
+    into_hi = into_lo = hi_ns.view(np.uint8).data  # bytes into bytes: an array for each row takes longer
+    for start, (hi, lo, uneven, lag) in zip(starts.tolist(), rows, strict=False):
+        begin, end = 8 * start, 8 * start + len(hi)
+        into_hi[begin:end] = hi
+        if lo is not None and lo_ns is None:
+            lo_ns = hi_ns.copy()
+            into_lo = lo_ns.view(np.uint8).data
+        if lo_ns is not None:
+            into_lo[begin:end] = hi if lo is None else lo
+        if uneven is not None:
+            tokens[start : start + len(hi) // 8] = np.frombuffer(uneven, "<f4")
+        lags += lag
+    return hi_ns, lo_ns, np.frombuffer(lags, "<i4")

@@ -52,7 +52,7 @@ def with_server(results: Sequence[LevelResult], folder: RunFolder) -> list[Level
 
 
 def _with(result: LevelResult, looks: Sequence[Scrape]) -> LevelResult:
-    server = server_of(result.trace, result.window, looks)
+    server = None if result.trace.outlined.any() else server_of(result.trace, result.window, looks)
     if server is None:
         return result
     verdict = verdict_of(findings_of(server), result.level.verdict)

@@ -108,20 +108,6 @@ class Session:
             sent, ended, failed = np.array(block, dtype=np.int64).T
             yield sent, ended, failed.astype(np.bool_)
 
-    def output(self) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
-        """Events of the answered requests of all levels, a block at a time: when, and how many tokens."""
-        asked = "SELECT hi_ns, output_tokens, tokens FROM request WHERE level BETWEEN ? AND ? AND error = ''"
-        rows = self.db.execute(asked, self.levels)
-        for block in iter(lambda: rows.fetchmany(_BLOCK), []):
-            counts = np.asarray([len(hi) // 8 for hi, *_ in block])
-            shares = np.asarray([output for _, output, _ in block]) / np.maximum(1, counts)
-            tokens = np.repeat(shares, counts)
-            starts = np.cumsum(counts) - counts
-            for start, count, (*_, uneven) in zip(starts.tolist(), counts.tolist(), block, strict=True):
-                if uneven is not None:
-                    tokens[start : start + count] = np.frombuffer(uneven, "<f4")
-            yield np.frombuffer(b"".join(hi for hi, *_ in block), "<i8"), tokens
-
 
 def begin(db: sqlite3.Connection, first_level: int, now: str) -> None:
     """Note that a session begins, on this start of the machine."""

@@ -38,7 +38,7 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
     for session, (origin, end) in parts:  # one begins where the last one ends: the pause in between is not shown
         edges = np.arange(int(np.ceil(max(1e-3, (end - origin) / 1e9) / step_s)) + 1) * step_s
         tokens = np.zeros(len(edges) - 1)
-        for hi_ns, weights in session.output():
+        for hi_ns, weights in folder.output(session):
             step = np.clip((hi_ns - origin) // round(step_s * 1e9), 0, len(tokens) - 1)
             tokens += np.bincount(step, weights, len(tokens))
         begin_s = len(whole.throttled) * step_s
