@@ -90,7 +90,8 @@ def parse(text: str) -> Budget:
     """The budget that `text` states.
 
     `ttft p95 < 500ms, tpot mean < 40ms, errors < 1%`, or `95% of requests: ttft < 500ms, tpot < 50ms`. Metrics are
-    ttft, tpot, itl, latency and errors; statistics are a quantile (p50, p99.9), the median or the mean; units are ms and s.
+    ttft, tpot, itl, latency and errors; statistics are a quantile (p50, p99.9), the median or the mean; units are ms
+    and s.
 
     Raises BadInput, which points at the word that cannot be understood.
     """

@@ -33,7 +33,8 @@ def test_text_beside_a_delta_does_not_hide_what_only_the_delta_holds() -> None:
         return choice(text=text, delta={"role": "assistant", "content": text} | fields)
 
     thoughts = [both("", reasoning="hm hm ") for _ in range(3)]  # two tokens each, so that no count comes out by chance
-    x = understand(each_in_its_read(*thoughts, both("ab cd "), both("ef gh "), both(""), delta("stop"), usage(7, 10), DONE))
+    said = [both("ab cd "), both("ef gh "), both(""), delta("stop"), usage(7, 10), DONE]
+    x = understand(each_in_its_read(*thoughts, *said))
     assert (x.error, x.output_tokens, len(x.hi_ns), x.reasoning_tokens) == ("", 10, 5, 6)
     assert (ms([x.first_event_ns]), ms([x.answer_ns])) == ([100], [130])
 

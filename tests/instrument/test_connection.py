@@ -113,7 +113,7 @@ def test_a_body_of_known_length_byte_by_byte() -> None:
 
 def test_lines_that_end_in_lf_alone_and_blanks_after_a_chunks_size() -> None:
     head = b"HTTP/1.1 200 OK\nContent-Type: text/event-stream\nTransfer-Encoding: chunked\n\n"
-    (a,) = asked(says(head, b"5  \r\nhello\r\n", b"3;sig=\"x\"\r\nyou\r\n0\r\nX-Sum: 1\r\n\r\n", stay=True))
+    (a,) = asked(says(head, b"5  \r\nhello\r\n", b'3;sig="x"\r\nyou\r\n0\r\nX-Sum: 1\r\n\r\n', stay=True))
     assert (a.error, a.status, a.body, a.headers[b"content-type"]) == ("", 200, b"helloyou", b"text/event-stream")
 
 

@@ -45,8 +45,8 @@ class Connection:
         self.on_body = self._body.extend
         self._parser = httptools.HttpResponseParser(self)
         if hasattr(self._parser, "set_dangerous_leniencies"):
-            # Content-Length beside Transfer-Encoding: the latter holds (RFC 9112, 6.3); lines may end in LF alone (2.2),
-            # and a chunk's size in blanks, as old servers pad it. A client smuggles nothing.
+            # Content-Length beside Transfer-Encoding: the latter holds (RFC 9112, 6.3); lines may end in LF alone
+            # (2.2), and a chunk's size in blanks, as old servers pad it. A client smuggles nothing.
             self._parser.set_dangerous_leniencies(
                 lenient_chunked_length=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
             )
