@@ -155,6 +155,7 @@ def test_tables_are_read_by_the_names_of_their_columns(made: Made, tmp_path: Pat
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file).writerows([["n", "prompt", "output_tokens"], [1, 'two\nlines, "quoted"', 5], [2, "é", ""]])
     same(read(path), [Row(1, prompt='two\nlines, "quoted"', output_tokens=5), Row(2, prompt="é")])
+    same(read(made("e.csv", "ID,Prompt,Output_Tokens", "7,Hi,5")), [Row(1, prompt="Hi", output_tokens=5)])
     same(read(made("b.csv", "prompt;n", "a,b;1")), [Row(1, prompt="a,b")])
     same(read(made("c.tsv", "prompt\tn", "a,b\t1")), [Row(1, prompt="a,b")])
     same(
@@ -242,6 +243,9 @@ def test_times_of_requests_are_those_of_a_trace(made: Made) -> None:
     assert [row.at_ms for row in read_trace(stamped, unit="s")] == [0.0, 2500.0]
     with pytest.raises(BadInput, match="row 1: it has no time that can be understood"):
         read_trace(stamped)
+    assert "whose unit cannot be known; --unit says it" in read(stamped).found.said[0]
+    said = read(made("c.csv", "datetime,prompt", "01/02/2026 10:00:01,Hi")).found.said[0]
+    assert "neither a number nor a date" in said
 
 
 BAD = {
@@ -267,6 +271,7 @@ BAD = {
     "r.json": ("[]", "it has no row"),
     "s.csv": ('{"prompt": "x"}', "is named .csv and holds JSON"),
     "t.csv": ("prompt,n\nx,1\ny", "row 2: it has 1 fields where the first line names 2"),
+    "t2.csv": ("prompt,n,prompt\nx,1,y", "two of its columns are named 'prompt'"),
     "u.csv": ('prompt\n"x\ny', "row 1: this is no CSV"),
     "v.csv": ("n\n1", "row 1: no key of a prompt"),
     "w.gz": ("plain", "named .gz and is not packed so"),

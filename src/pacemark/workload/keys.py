@@ -132,14 +132,14 @@ def settle(value: Any, how: Mapping[str, str], found: FileFound) -> Keys:
     keys = Keys(
         kind,
         prompt,
-        system=filled_key(SYSTEMS, value) if kind == "text" else "",
+        system=filled_key(_spelt(SYSTEMS, value), value) if kind == "text" else "",
         input_tokens=_key(INPUTS, value),
         output_tokens=_key(OUTPUTS, value),
         at=_key(TIMES, value),
         session=_key(SESSIONS if kind == "conversation" else SESSIONS[:-1], value),
     )
     if keys.at:
-        keys.unit = how.get("unit", "") or unit_of(value[keys.at]) or _UNITS.get(keys.at, "")
+        keys.unit = how.get("unit", "") or unit_of(value[keys.at]) or _UNITS.get(keys.at.lower(), "")
     _tell(keys, value, found)
     return keys
 
@@ -153,12 +153,12 @@ def _prompt_of(value: Mapping[str, Any], key: str) -> tuple[str, str]:
         return ("text" if key not in CHATS and isinstance(value[key], str) else kind), key
     if body := next((x for x in BODIES if isinstance(value.get(x), (Mapping, str))), ""):
         return "body", body
-    if named := filled_key(CHATS, value):
-        if named != "messages":
+    if named := filled_key(_spelt(CHATS, value), value):
+        if named.lower() != "messages":
             return "conversation", named
         request = {"tools", "tool_choice", "functions", "response_format"} & value.keys()
         return ("request" if request else "chat"), named
-    if named := filled_key(TEXTS, value):
+    if named := filled_key(_spelt(TEXTS, value), value):
         return "text", named
     raise BadInput(f"no key of a prompt is among its keys: {_names(value)}; name it with --key")
 
@@ -179,7 +179,10 @@ def _tell(keys: Keys, value: Mapping[str, Any], found: FileFound) -> None:
     found.keys |= {name: key for name, key in named.items() if key}
     found.unit = keys.unit
     if keys.at and not keys.unit:
-        found.said.append(f"{keys.at!r} was left aside: a number whose unit cannot be known; --unit says it")
+        why = "a number whose unit cannot be known; --unit says it"
+        if isinstance(at := value[keys.at], str) and not at.strip(" +-").replace(".", "", 1).isdecimal():
+            why = "it holds neither a number nor a date such as 2026-01-31 23:59:59"
+        found.said.append(f"{keys.at!r} was left aside: {why}")
     others = [key for key in (*CHATS, *TEXTS) if key in value and key != keys.prompt]
     if others and keys.kind in ("text", "chat", "conversation"):
         found.said.append(f"beside {keys.prompt!r} the rows have {', '.join(map(repr, others))}; --key takes another")
@@ -192,7 +195,13 @@ def filled_key(names: Iterable[str], value: Mapping[str, Any]) -> str:
 
 def _key(names: Iterable[str], value: Mapping[str, Any]) -> str:
     """The first of `names` that `value` has, whatever it holds in this row."""
-    return next((name for name in names if name in value), "")
+    return next((key for key in _spelt(names, value) if key in value), "")
+
+
+def _spelt(names: Iterable[str], value: Mapping[str, Any]) -> list[str]:
+    """`names` as `value` spells them, which may have capitals, as the heads of tables do."""
+    spelt = {str(key).lower(): key for key in value}
+    return [name if name in value else spelt.get(name, name) for name in names]
 
 
 def recorded(body: Any, number: int, session: str | None = None) -> Row:

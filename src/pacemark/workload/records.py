@@ -299,6 +299,8 @@ def _rows(path: Path, packing: str, delimiter: str) -> Iterator[Record]:
         reader = csv.reader(_chained(header, lines), delimiter=delimiter, strict=True)
         try:
             names = [name.strip() for name in next(reader, [])]
+            if twice := next((name for name in names if name and names.count(name) > 1), ""):
+                raise BadInput(f"two of its columns are named {twice!r}: rename one")
             for number, fields in enumerate((row for row in reader if row), 1):
                 if len(fields) != len(names):
                     raise BadInput(f"it has {len(fields)} fields where the first line names {len(names)}")
