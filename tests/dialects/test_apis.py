@@ -52,6 +52,14 @@ def test_a_cut_at_any_byte_changes_nothing_but_the_times(answer: Recorded) -> No
 
 
 @EVERY
+def test_an_event_that_is_no_object_is_counted_once(answer: Recorded) -> None:
+    odd = b"3\n" if answer.api.startswith("ollama") else event(3)
+    x = understand(each_in_its_read(answer.events[0], odd, *answer.events[1:]), answer.api)
+    assert figures(x) == expected(answer)
+    assert x.unread_events == 1
+
+
+@EVERY
 def test_an_answer_that_breaks_off_is_a_failure_wherever_it_does(answer: Recorded) -> None:
     body, ends = b"".join(answer.events), [*accumulate(len(e) for e in answer.events)]
     whole = len(body.rstrip())

@@ -45,8 +45,8 @@ class Server:
         self.told: list[str] = []
         self.rests: list[float] = []
 
-    def way(self, **fields: Any) -> Way:
-        place = target("http://127.0.0.1:9/v1", model="m")
+    def way(self, api: str = "chat", **fields: Any) -> Way:
+        place = target("http://127.0.0.1:9/v1", model="m", api=api)
         return Way(place, self.ask, tell=self.told.append, pause=self.rests.append, **fields)
 
     def ask(self, body: bytes) -> Exchange:
@@ -245,6 +245,17 @@ class TestWhole:
         assert not found.options.ignore_eos
         assert b"ignore_eos" not in found.template
         assert "fails with ignore_eos (stream_error: bad token)" in server.told[-1]
+
+    @pytest.mark.parametrize(("tokens", "cut"), [(300, False), (20, True)])
+    def test_a_length_that_leaves_no_word_for_a_document_is_said(self, tokens: int, cut: bool) -> None:
+        def judge(body: JSON) -> Exchange:
+            words = [len(text.split()) for text in (body["query"], *body["documents"])]
+            return exchange(0, [10], input_tokens=sum(words[1:]) + len(words[1:]) * words[0])
+
+        server = Server(judge)
+        first_contact(server.way("rerank", stream=False), Workload(seed=3, input_tokens=tokens, output_tokens=8))
+        said = f"--input-tokens {tokens} is too few for a query of 4 words and 8 documents"
+        assert sum(line.startswith(said) for line in server.told) == cut
 
     def test_a_failure_that_is_not_of_ignore_eos_is_said_as_it_is(self) -> None:
         def rule(body: JSON) -> Exchange:

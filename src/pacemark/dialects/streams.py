@@ -51,8 +51,7 @@ def _object(said: Said, text: bytes, name: bytes = b"") -> Fields | None:
             return {}
         said.fail("bad_stream", f"an event is no JSON: {problem}: {line_of(text)}")
         return None
-    if not isinstance(value, dict):
-        said.unread += 1
+    if not isinstance(value, dict):  # counted by the reader, as whatever else it has no meaning for
         return {}
     if value.get("error") or value.get("error_code") or value.get("type") == "error":
         broke(said, text)

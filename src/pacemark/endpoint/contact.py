@@ -34,6 +34,7 @@ from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
 from pacemark.trace import ABSENT, Exchange
 from pacemark.values import text_of
+from pacemark.workload.scripts import SCRIPTS
 from pacemark.workload.words import (
     PROBES,
     Probing,
@@ -145,6 +146,7 @@ def first_contact(
     if workload.system_prompt or workload.images or workload.audio:
         prompts = _with_tokens_beside(way, workload, options, prompts)
     text = prompt(workload.seed, PROBES, 100, prompts.words, workload.language)
+    _say_if_of_letters(way, workload, text)
     whole = way.twice(fill(form, text, workload.output.typical))
     if options.ignore_eos and may_be_ignore_eos(whole.error):
         # Past the end of its text a model may write what its server's parser cannot read.
@@ -164,6 +166,17 @@ def first_contact(
     known = recognised(way, form, probed, workload) if seed_given and probed is not None else None
     least = LEAST_TOKENS if probed is None or probed[1] > PROBE_TOKENS else PROBE_TOKENS
     return Found(options, form, prompts, whole, known, min(least, workload.output.typical))
+
+
+def _say_if_of_letters(way: Way, workload: Workload, text: str) -> None:
+    """Tell of a prompt that has not a word for each document, so that it is dealt out letter by letter."""
+    documents = workload.output.typical
+    by_words = DIALECTS[way.target.api].documents and SCRIPTS[workload.language].joiner
+    if by_words and len(text.split()) < QUERY_WORDS + documents:
+        way.tell(
+            f"--input-tokens {workload.input_tokens} is too few for a query of {QUERY_WORDS} words and {documents} "
+            "documents, so they are of letters and not of words; ask for more, or for fewer --documents"
+        )
 
 
 def _refuse_if_longest_is_refused(way: Way, form: bytes, workload: Workload, prompts: Prompts) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
-from pacemark.answers.step import Step
 from pacemark.reporting.progress import Progress, Status
 from pacemark.reporting.rows import heading, level_row
-from pacemark.reporting.sparks import bracket
+from pacemark.reporting.sparks import Sought
 from pacemark.reporting.words import plain
-from pacemark.summary import Level, Probe, Summary
+from pacemark.summary import Level, Summary
 from pacemark.units import number
 
 __all__ = ["Cell", "observing"]
@@ -53,8 +52,7 @@ class Cell:
         self._clock = clock
         self._lines: list[str] = []
         self._levels: list[Level] = []
-        self._probes: list[Probe] = []
-        self._step: Step | None = None
+        self._sought = Sought()
         self._shown_s = float("-inf")
         self._rows = Output()
         self._curve = Output()
@@ -62,9 +60,7 @@ class Cell:
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
         if status.step is not None:
-            self._step = status.step
-            self._probes += [status.step.probe] if status.step.probe is not None else []
-            return
+            return self._sought.learn(status.step)
         if status.note:
             self._lines.append(plain(status.note))
         elif status.ended is not None:
@@ -74,15 +70,13 @@ class Cell:
         elif self._clock() - self._shown_s < _EVERY_S:
             return
         self._shown_s = self._clock()
-        moment = [] if status.note or status.ended is not None else [_moment(status), *self._bracket()]
+        moment = (
+            [] if status.note or status.ended is not None else [_moment(status), *filter(None, [self._sought.drawn()])]
+        )
         text = "\n".join([*self._lines, *moment])
         self._rows.show({"text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"})
-        if status.ended is not None and status.ended.asked is None and self._step is None:
+        if status.ended is not None and status.ended.asked is None and not self._sought:
             self._draw()
-
-    def _bracket(self) -> list[str]:
-        """Where the answer of a search lies."""
-        return [] if self._step is None else [bracket(self._step, self._probes)]
 
     def _draw(self) -> None:
         """The curve of the levels that have ended, in the forms that a run has of it."""

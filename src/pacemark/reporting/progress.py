@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from pacemark.answers.step import Step
 from pacemark.pace import Concurrency, Load
 from pacemark.reporting.rows import heading, level_row
-from pacemark.reporting.sparks import bracket, sparkline
-from pacemark.summary import Level, Probe
+from pacemark.reporting.sparks import Sought, sparkline
+from pacemark.summary import Level
 from pacemark.units import number
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ class Progress:
         self._speeds: deque[float] = deque(maxlen=_SPARK_S)
         """Output tokens/s, one for each second."""
         self._spark_s = self._shown_s
-        self._step: Step | None = None
-        self._probes: list[Probe] = []
+        self._sought = Sought()
 
     def __enter__(self) -> Self:
         """Take over the last lines of the terminal, if it is one."""
@@ -119,7 +118,7 @@ class Progress:
     def update(self, status: Status) -> None:
         """Show `status`, if it is time to."""
         if status.step is not None:
-            return self._learn(status.step)
+            return self._sought.learn(status.step)
         if status.note:
             return self.note(status.note)
         if status.ended is not None:
@@ -138,10 +137,6 @@ class Progress:
                 "" if status.phase == "reporting" else f"{_where(status)}: {status.phase}, {', '.join(_counts(status))}"
             )
             self.note(at or "writing the report")
-
-    def _learn(self, step: Step) -> None:
-        self._step = step
-        self._probes += [step.probe] if step.probe is not None else []
 
     def _row(self, level: Level, *, searching: bool) -> None:
         short = self._clock() - self._row_s < _PLAIN_EVERY_S
@@ -170,7 +165,7 @@ class Progress:
         if len(self._speeds) > 1:
             top = f"{number(max(self._speeds))} tok/s" if any(self._speeds) else "tok/s"
             found.append(f"  {sparkline(self._speeds, plain=plain)} {top} at most")
-        if self._step is not None and (line := bracket(self._step, self._probes, plain=plain)):
+        if line := self._sought.drawn(plain=plain):
             found.append(f"  {line}")
         return found
 

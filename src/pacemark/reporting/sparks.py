@@ -9,7 +9,7 @@ from pacemark.answers.step import Step
 from pacemark.pace import sought
 from pacemark.summary import Probe
 
-__all__ = ["bracket", "lies", "sparkline"]
+__all__ = ["Sought", "bracket", "lies", "sparkline"]
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _PLAIN_BARS = " ._-=+*#@"
@@ -33,6 +33,27 @@ def lies(low: float | None, high: float | None) -> str:
 
 def _load(load: float) -> str:
     return f"{load:,.0f}" if load >= 100 else f"{load:.3g}"
+
+
+class Sought:
+    """What a search has told so far, step by step."""
+
+    def __init__(self) -> None:
+        self._step: Step | None = None
+        self._probes: list[Probe] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is a search at all."""
+        return self._step is not None
+
+    def learn(self, step: Step) -> None:
+        """Take in one step."""
+        self._step = step
+        self._probes += [step.probe] if step.probe is not None else []
+
+    def drawn(self, *, plain: bool = False) -> str:
+        """Where the answer lies, in one line; empty where nothing is known yet."""
+        return "" if self._step is None else bracket(self._step, self._probes, plain=plain)
 
 
 def bracket(step: Step, probes: Sequence[Probe], width: int = 30, *, plain: bool = False) -> str:

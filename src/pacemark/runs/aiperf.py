@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pacemark.figures import metrics
 from pacemark.figures.level import LevelResult, started
-from pacemark.figures.rates import Stretch
+from pacemark.figures.rates import Mask, Stretch
 from pacemark.pace import Concurrency
 from pacemark.runs.record import RunRecord
 from pacemark.summary import Figure
@@ -38,6 +38,7 @@ _APIS = ("chat", "completions", "embeddings", "responses")
 """Those that are called the same there."""
 
 _Json = dict[str, Any]
+_Values = dict[str, NDArray[np.float64]]
 
 
 def write_folders(results: Sequence[LevelResult], record: RunRecord, path: Path) -> None:
@@ -49,13 +50,16 @@ def write_folders(results: Sequence[LevelResult], record: RunRecord, path: Path)
         names[name := f"{kind}_{load.value:g}"] += 1
         folder = path / (name if names[name] == 1 else f"{name}_{names[name]}")
         folder.mkdir(parents=True, exist_ok=True)
-        whole = msgspec.json.encode(_figures(result, record, folder.name))
+        sample, values = started(Stretch(result.trace, result.window)), _values(result.trace)
+        whole = msgspec.json.encode(_figures(result, sample, values, record, folder.name))
         (folder / "profile_export_aiperf.json").write_bytes(msgspec.json.format(whole, indent=2))
         with (folder / "profile_export.jsonl").open("wb") as file:
-            file.writelines(msgspec.json.encode(line) + b"\n" for line in _requests(result, record.ahead_ns))
+            file.writelines(
+                msgspec.json.encode(line) + b"\n" for line in _requests(result.trace, sample, values, record.ahead_ns)
+            )
 
 
-def _values(trace: Trace) -> dict[str, NDArray[np.float64]]:
+def _values(trace: Trace) -> _Values:
     """By name in `_UNITS`: a value for each request (n,), NaN where it has none."""
     tpot_ms = metrics.tpot_ms(trace)
     with np.errstate(divide="ignore"):
@@ -69,14 +73,13 @@ def _values(trace: Trace) -> dict[str, NDArray[np.float64]]:
     } | {name: np.where(tokens == ABSENT, np.nan, tokens) for name, tokens in lengths.items()}
 
 
-def _figures(result: LevelResult, record: RunRecord, name: str) -> _Json:
-    """profile_export_aiperf.json of one level."""
+def _figures(result: LevelResult, sample: Mask, values: _Values, record: RunRecord, name: str) -> _Json:
+    """profile_export_aiperf.json of one level, whose requests (n,) of the window are the `sample`."""
     trace, window, level = result.trace, result.window, result.level
-    sample = started(Stretch(trace, window))
     good = sample & metrics.succeeded(trace)
     found: _Json = {"schema_version": "1.4", "aiperf_version": f"pacemark {__version__}"}
-    for metric, values in _values(trace).items():
-        known = values[good & np.isfinite(values)]
+    for metric, each in values.items():
+        known = each[good & np.isfinite(each)]
         if len(known):
             found[metric] = _spread(known, _UNITS[metric])
     rates = {
@@ -147,10 +150,9 @@ def _error(kind: str) -> _Json:
     return {"type": kind, "message": kind} | ({"code": int(code)} if code.isdigit() else {})
 
 
-def _requests(result: LevelResult, zero_ns: int) -> Iterator[_Json]:
+def _requests(trace: Trace, sample: Mask, values: _Values, zero_ns: int) -> Iterator[_Json]:
     """Lines of profile_export.jsonl."""
-    trace, values = result.trace, _values(result.trace)
-    for row in np.flatnonzero(started(Stretch(trace, result.window))).tolist():
+    for row in np.flatnonzero(sample).tolist():
         headers_ns, error = int(trace.headers_ns[row]), str(trace.error[row])
         about = {
             "session_num": int(trace.index[row]),
