@@ -5,8 +5,9 @@
 A/A: two runs of the same endpoint under the same load, different seeds; any verdict of a difference is false.
 A/B: the second endpoint takes 10% more time for everything, so every latency is 10% higher and every rate lower by
 as much. Both go through the whole measuring step in virtual time with random lengths; the window holds about 400
-requests. "At best" is what a z test would find that knew the standard error of the difference, the standard deviation
-over all pairs: no comparison of single runs can do better.
+requests. "Together" is the verdict of `compare`, which judges all figures by Holm's procedure; the other columns judge
+each by itself. "At best" is what a z test would find that knew the standard error of the difference, the standard
+deviation over all pairs: no comparison of single runs can do better.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import multiprocessing
 from collections import Counter
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from scipy import special
 
-from pacemark.answers.comparison import compare_levels
+from pacemark.answers.comparison import SAME, Compared, compared_level
+from pacemark.answers.family import corrected
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, Preset, customised, named
@@ -73,20 +76,25 @@ def _level(preset: Preset, load: Load, window_s: float, seed: int) -> Level:
 
 
 Task = tuple[str, float, range]
-Outcome = dict[str, list[tuple[str, float]]]
-"""Per figure and pair, the verdict and the difference as a share of A."""
+Outcome = dict[str, list[tuple[str, str, float]]]
+"""Per figure and pair, the verdict by itself and together, and the difference as a share of A; of `ANY`, if any."""
+ANY = "any of all"
 
 
 def work(task: Task) -> tuple[str, float, Outcome]:
     """Compare some pairs; picklable, for it runs in a process of its own."""
     name, slower, numbers = task
-    found: Outcome = {figure: [] for figure in FIGURES}
+    found: Outcome = {figure: [] for figure in [*FIGURES, ANY]}
     for number in numbers:
         a, b = CONDITIONS[name].pair(number, slower)
-        compared = compare_levels(a, b)
+        b = msgspec.structs.replace(b, load=a.load)  # of the same utilisation, which is what is compared here
+        alone = Compared([compared_level(a, b)])
+        each, together = (x.levels[0].metrics for x in (alone, corrected(alone, [a], [b])))
         for figure, metric in FIGURES.items():
-            one = compared[metric]
-            found[figure].append((one.verdict, one.ratio.value - 1 if one.ratio.value else np.nan))
+            one, ratio = each[metric], each[metric].ratio.value
+            found[figure].append((one.verdict, together[metric].verdict, ratio - 1 if ratio else np.nan))
+        some = [any(x.verdict not in (SAME, "undecidable") for x in judged.values()) for judged in (each, together)]
+        found[ANY].append((str(some[0]), str(some[1]), np.nan))
     return name, slower, found
 
 
@@ -113,21 +121,24 @@ def main() -> None:
     results: dict[tuple[str, float], Outcome] = {}
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
         for name, slower, found in pool.imap(work, tasks):
-            kept = results.setdefault((name, slower), {figure: [] for figure in FIGURES})
+            kept = results.setdefault((name, slower), {figure: [] for figure in [*FIGURES, ANY]})
             for figure, outcomes in found.items():
                 kept[figure] += outcomes
-    print("| load | figure | A/A: false differences | A/B: found | at best | A/B: wrong way | A/B: undecidable |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| load | figure | A/A: false | together | A/B: found | together | at best | wrong way | undecidable |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in CONDITIONS:
         for figure in FIGURES:
             right, wrong = ("lower", "higher") if figure == "throughput" else ("slower", "faster")
-            same = Counter(verdict for verdict, _ in results[name, 1.0][figure])
-            other = Counter(verdict for verdict, _ in results[name, SLOWER][figure])
-            ratios = np.array([ratio for _, ratio in results[name, SLOWER][figure]])
-            best = special.ndtr(abs(np.nanmean(ratios)) / np.nanstd(ratios) - special.ndtri(0.975))
-            shares = [same[right] + same[wrong], other[right], best * options.pairs, other[wrong], other["undecidable"]]
+            same, same_together = (Counter(x[n] for x in results[name, 1.0][figure]) for n in (0, 1))
+            other, together = (Counter(x[n] for x in results[name, SLOWER][figure]) for n in (0, 1))
+            ratios = np.array([ratio for *_, ratio in results[name, SLOWER][figure]])
+            best = special.ndtr(abs(np.nanmean(ratios)) / np.nanstd(ratios) - special.ndtri(0.975)) * options.pairs
+            shares = [same[right] + same[wrong], same_together[right] + same_together[wrong]]
+            shares += [other[right], together[right], best, other[wrong], other["undecidable"]]
             cells = " | ".join(f"{100 * share / options.pairs:.1f}%" for share in shares)
             print(f"| {name} | {figure} | {cells} |", flush=True)
+        alone, both = ([x[n] for x in results[name, 1.0][ANY]].count("True") / options.pairs for n in (0, 1))
+        print(f"| {name} | {ANY} | {alone:.1%} | {both:.1%} | | | | | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ A/A: the same endpoint twice; any difference that is reported is false. A/B: eve
 longer; it is found where the first is named the winner. Both in virtual time, with random lengths, in 10 rounds of
 about 60 requests for each. "Alike": lengths and arrivals are those of both in a round, as `pacemark versus` has them;
 "apart": they are not, which is all the noise that there is in virtual time, and so A/A is apart. "Drift": everything
-gets 30% slower from the first slice to the last, for both. "Compare" is `compare` of the same slices, pooled, without
-regard to the rounds; "in a row" the same of as many slices, first all of A and then all of B, as two runs would be, in
-every fifth pair.
+gets 30% slower from the first slice to the last, for both. "Compare" is the comparison of the same slices, pooled, each
+figure by itself and without regard to the rounds; "in a row" the same of as many slices, first all of A and then all of
+B, as two runs would be, in every fifth pair.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pacemark.answers.comparison import compare_levels
-from pacemark.answers.versus import FIGURES, SAME, Entrant, Slice, contest, orders, slices
+from pacemark.answers.comparison import SAME, compare_levels
+from pacemark.answers.versus import FIGURES, Entrant, Slice, contest, orders, slices
 from pacemark.figures.level import Enough, LevelResult, Measure
 from pacemark.figures.pooling import pooled
 from pacemark.pace import Concurrency, Load, Rate

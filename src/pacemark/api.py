@@ -11,6 +11,7 @@ import msgspec
 from pacemark import scenario
 from pacemark.answers.allowance import SEARCH_S, Allowance
 from pacemark.answers.comparison import compare_runs
+from pacemark.answers.family import corrected
 from pacemark.answers.gate import gated, parse_condition
 from pacemark.answers.planning import Plan, parse_demand
 from pacemark.answers.sizes import parse_size
@@ -233,6 +234,7 @@ def compare(
         one, two = load(a), load(b)
     lacking = against.wanted_levels(one.summary) if target else ()
     found = gated(compare_runs(one.summary, two.summary, wanted=lacking), fail_if, alone=bool(target))
+    found = corrected(found, one.levels, two.levels)
     sides = {"a": (found.a, one), "b": (found.b, two)}
     named = {name: msgspec.structs.replace(side, run=str(run.path)) for name, (side, run) in sides.items() if side}
     return ComparedRuns(**{**msgspec.structs.asdict(found), **named})

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from pacemark.answers.comparison import SAME
 from pacemark.answers.gate import gated_contest, refuse_condition
-from pacemark.answers.versus import COST, SAME, Contest, Entrant, Slice, contest, orders, slices, wins
+from pacemark.answers.versus import COST, Contest, Entrant, Slice, contest, orders, slices, wins
 from pacemark.errors import BadInput
 from pacemark.figures.level import Enough, LevelResult, Measure
 from pacemark.pace import Concurrency, Load, Rate

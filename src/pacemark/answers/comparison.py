@@ -18,6 +18,7 @@ from pacemark.pace import Load
 from pacemark.summary import LATENCIES, STATISTICS, Asked, Basis, Figure, Level, Scatter, Summary
 
 __all__ = [
+    "SAME",
     "Compared",
     "Comparison",
     "Kind",
@@ -35,6 +36,7 @@ Kind = Literal["latency", "rate"]
 GateStatus = Literal["passed", "failed", "undecided"]
 Verdict = Literal["faster", "slower", "higher", "lower", "no difference shown", "undecidable"]
 
+SAME: Verdict = "no difference shown"
 _WORDS: dict[Kind, tuple[Verdict, Verdict]] = {"latency": ("slower", "faster"), "rate": ("higher", "lower")}
 
 
@@ -44,7 +46,8 @@ class Comparison(msgspec.Struct, frozen=True):
     a: Figure
     b: Figure
     difference: Figure
-    """B minus A, in the metric's unit."""
+    """B minus A, in the metric's unit. Of two whole runs its interval, and that of the ratio, is as long as Holm's step
+    over all figures asks for, 95% or more."""
     ratio: Figure
     """B over A."""
     verdict: Verdict
@@ -79,7 +82,7 @@ def compare(
         ratio = Figure(ratio.value, min(ratio.low, 1.0), max(ratio.high, 1.0))
     shown, same = (ratio, 1.0) if _whole(ratio) else (difference, 0.0)
     more, less = _WORDS[kind]
-    verdict: Verdict = "no difference shown"
+    verdict: Verdict = SAME
     if shown.low is not None and shown.low > same:
         verdict = more
     elif shown.high is not None and shown.high < same:

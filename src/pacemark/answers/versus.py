@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 from scipy import special
 
-from pacemark.answers.comparison import Outcome
+from pacemark.answers.comparison import SAME, Outcome
+from pacemark.answers.family import ALPHA, holm
 from pacemark.figures.level import Measure
 from pacemark.figures.verdict import COUNTS, NOTES
 from pacemark.pace import Concurrency, Load, Rate
@@ -36,8 +37,6 @@ __all__ = [
     "wins",
 ]
 
-ALPHA = 0.05
-"""How often any difference at all is reported where there is none."""
 LEAST_ROUNDS = 4
 """Fewer give no interval: two of the degrees of freedom go to the difference and to the drift within a round."""
 
@@ -45,7 +44,6 @@ TOKENS, REQUESTS, COST = "output_tokens_per_s", "requests_per_s", "cost_per_mill
 FIGURES = (TOKENS, REQUESTS, "ttft_ms.p50", "ttft_ms.p95", "tpot_ms.p50", "latency_ms.p50", "latency_ms.p95")
 """What is compared, of what a level has; requests/s only where there are no output tokens. Rates of an open loop are
 those of its arrivals, and say nothing of the endpoint."""
-SAME = "no difference shown"
 _BETTER = ("higher", "faster", "cheaper")
 
 
@@ -263,27 +261,17 @@ def _client_error(a: Level, b: Level, name: str) -> float:
 
 
 def _judged(tests: Sequence[_Test]) -> dict[tuple[Load, tuple[int, int], str], Paired]:
-    """Each test with its verdict, by S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian J.
-    Statistics 6 (1979) 65-70: the smallest p against ALPHA / m, the next against ALPHA / (m - 1), until one fails.
-
-    An interval has the confidence of its step, and from the one that failed on of that step, so that it leaves out 1
-    exactly where there is a verdict.
-    """
+    """Each test with its verdict, and an interval as long as its step asks for."""
     found = {}
-    rejecting, adjusted, divisor = True, 0.0, 1
-    for n, test in enumerate(sorted(tests, key=lambda x: x.p)):
-        if rejecting:
-            divisor = len(tests) - n
-            rejecting = test.p < ALPHA / divisor
-        adjusted = max(adjusted, min(1.0, test.p * (len(tests) - n)))
-        half = float(special.stdtrit(test.dof, 1 - ALPHA / divisor / 2)) * test.error
+    for test, judged in zip(tests, holm([test.p for test in tests]), strict=True):
+        half = float(special.stdtrit(test.dof, 1 - ALPHA / judged.divisor / 2)) * test.error
         low, high = test.log - half, test.log + half
         if abs(test.log) <= test.floor:
             low, high = min(low, 0.0), max(high, 0.0)
         ratio = Figure(math.exp(test.log), math.exp(low), math.exp(high))
-        differs = rejecting and not low <= 0.0 <= high
+        differs = judged.differs and not low <= 0.0 <= high
         verdict = _verdict(test.name, test.log) if differs else SAME
-        found[test.load, test.pair, test.name] = Paired(ratio, test.p, adjusted, test.rounds, verdict)
+        found[test.load, test.pair, test.name] = Paired(ratio, test.p, judged.adjusted, test.rounds, verdict)
     return found
 
 

@@ -13,7 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pacemark.answers.versus import COST, FIGURES, SAME, Contest, LoadContest, Pair, Paired, wins
+from pacemark.answers.comparison import SAME
+from pacemark.answers.versus import COST, FIGURES, Contest, LoadContest, Pair, Paired, wins
 from pacemark.reporting.compared import outcome_line
 from pacemark.reporting.markdown import cell
 from pacemark.reporting.words import plain

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pacemark.answers.comparison import Compared, compare_runs
+from pacemark.answers.family import corrected
 from pacemark.errors import BadInput
 from pacemark.files import write_whole
 from pacemark.runs.folder import RunFolder
@@ -32,7 +33,8 @@ def write_together(paths: Sequence[Path], page: Path) -> Path:
     found: list[tuple[str, Compared | str]] = []
     for run in runs[1:]:
         try:
-            found.append((run.name, compare_runs(runs[0].summary, run.summary)))
+            both = runs[0].summary, run.summary
+            found.append((run.name, corrected(compare_runs(*both), *(x.levels for x in both))))
         except BadInput as error:
             found.append((run.name, f"{error}."))
     return _written(page, together_page(runs, found))
