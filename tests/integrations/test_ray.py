@@ -213,6 +213,27 @@ def test_a_sweep_over_nodes_is_written_down_and_read_again(
     assert told == []
 
 
+def test_events_kept_apart_on_the_nodes_come_to_the_folder(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacemark.instrument.apart.APART_STREAMS", 4)
+    with serving("fixed", ttft_ms=50.0, itl_ms=10.0) as served:
+        run = pacemark.sweep(
+            served.url, model=served.model, concurrency=[2, 8], output_tokens=8, duration=2.0, nodes=2,
+            ray=cluster.address, out=tmp_path, seed=1,
+        )  # fmt: skip
+    assert sorted(path.name for path in run.path.glob("events-*")) == ["events-0.bin", "events-1.bin"]
+    assert all("events_missing" not in {x.code for x in level.verdict.reasons} for level in run.levels)
+    few, many = (level.itl_ms.p50.value for level in run.levels)
+    assert few is not None
+    assert many == pytest.approx(few, abs=3.0)
+    again = pacemark.report(run.path)
+    assert [level.itl_ms for level in again.levels] == [level.itl_ms for level in run.levels]
+    assert figures(again) == figures(run)
+    (run.path / "events-1.bin").unlink()
+    assert [level.itl_ms.p50.value is None for level in pacemark.report(run.path).levels] == [False, True]
+
+
 def figures(run: Run) -> list[Any]:
     told = (
         "name",
