@@ -19,10 +19,12 @@ GOLDEN = Path(__file__).parent / "golden" / "run"
 @pytest.fixture
 def no_connections_left() -> Iterator[None]:
     """For tests of the Databricks SDK, which leaves its connections to the garbage collector."""
+    gc.freeze()  # only what the test made is looked through
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

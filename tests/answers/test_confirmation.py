@@ -154,6 +154,7 @@ def test_find_confirms_over_the_network(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_the_allowance_forbids_is_not_tried(tmp_path: Path) -> None:
     options: Any = {"input_tokens": 32, "output_tokens": 8, "budget": "latency p95 < 5s", "seed": 4, "out": tmp_path}
     run = face.find("sim:demo", confirm=True, most=2, allowance=Allowance(requests=300), max_duration=3.0, **options)

@@ -23,6 +23,7 @@ from pacemark.pace import Concurrency, Load
 from pacemark.runs.simulated import VirtualBench, virtual_measure
 from pacemark.simulator import Unsteady, customised, named
 from pacemark.summary import Find
+from support.sampled import first
 from support.samples import known
 
 LENGTHS: dict[str, Any] = {"input_tokens": (256, 0.3), "output_tokens": (128, 0.3)}
@@ -177,6 +178,7 @@ class Recorded:
         self.measure.rest(seconds)
 
 
+@pytest.mark.slow
 def test_a_steady_endpoint_is_looked_at_in_a_few_requests_more() -> None:
     steps: list[Step] = []
     bench = Recorded(demo(seed=3))
@@ -191,7 +193,7 @@ def test_a_steady_endpoint_is_looked_at_in_a_few_requests_more() -> None:
         assert steps[i + 1].spent.requests - steps[i].spent.requests <= 8
 
 
-@pytest.mark.parametrize("kind", ["wanders", "jumps", "neighbour"])
+@pytest.mark.parametrize("kind", first(1, ["jumps", "wanders", "neighbour"]))
 def test_an_unsteady_endpoint_is_told_and_seen_at_other_times(kind: str) -> None:
     change = {"wanders": (0.2, 150.0), "jumps": (0.2, 40.0), "neighbour": (0.3, 120.0)}[kind]
     bench = Recorded(demo(kind, seed=2, by=change[0], period_s=change[1]))
@@ -206,6 +208,7 @@ def test_an_unsteady_endpoint_is_told_and_seen_at_other_times(kind: str) -> None
     assert width(found) > width(steady)
 
 
+@pytest.mark.slow
 def test_no_load_is_said_to_meet_a_budget_only_when_two_times_say_so() -> None:
     bench = Recorded(demo("jumps", by=-0.3, period_s=25.0))
     found = find(bench, "tpot p95 < 8ms", rest=bench.rest)  # 8.9 ms at first, 6.2 ms later
@@ -226,6 +229,7 @@ def width(found: Find) -> float:
     return (answer.high if answer.high is not None else math.inf) - known(answer.low)
 
 
+@pytest.mark.slow
 def test_the_rests_are_within_the_allowance() -> None:
     for seconds in (60.0, 120.0, 200.0):
         measure = demo("jumps", seed=2, by=0.3, period_s=50.0)
@@ -234,6 +238,7 @@ def test_the_rests_are_within_the_allowance() -> None:
         assert found.scatter > 0 or seconds < 100
 
 
+@pytest.mark.slow
 def test_the_levels_of_a_search_tell_the_same_scatter_afterwards() -> None:
     bench = Recorded(demo("neighbour", seed=2, by=0.3, period_s=120.0))
     found = find(bench, BUDGET, rest=bench.rest)

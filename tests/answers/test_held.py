@@ -37,6 +37,7 @@ from pacemark.simulator import customised, named
 from pacemark.summary import Asked, Find, Held, Summary
 from support.cli_tools import assert_refused
 from support.inside import inside
+from support.sampled import first
 from support.samples import known
 
 UNMET, MET = "ttft p95 < 1ms", "ttft p95 < 2s"
@@ -107,6 +108,7 @@ def test_a_rate_beyond_capacity_is_missed() -> None:
     assert known(known(known(found.find).answer).value) < 60
 
 
+@pytest.mark.slow
 def test_an_unmet_budget_is_the_first_line_and_exit_code_1(stored_run: Path) -> None:
     done = inside("report", stored_run, "--budget", UNMET)
     assert done.returncode == 1
@@ -133,6 +135,7 @@ def test_json_holds_the_marks_and_the_answer_where_the_command_fails(stored_run:
     assert said["operating_points"]["within_budget"] is None
 
 
+@pytest.mark.slow
 def test_the_closest_level_is_the_one_that_misses_by_least(stored_run: Path) -> None:
     run = face.report(stored_run, budget=UNMET)
     near = known(closest(run.levels))
@@ -202,7 +205,7 @@ def record_of(results: list[LevelResult], budget: Budget) -> RunRecord:
     return RunRecord(scenario=order, target={"url": "http://127.0.0.1:1/v1", "model": "m"})
 
 
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", first(6, range(30)))
 def test_a_budget_has_one_answer_whoever_asks(number: int) -> None:
     _, results, budget = endpoint(number)
     record = record_of(results, budget)
@@ -232,7 +235,7 @@ def test_a_budget_has_one_answer_whoever_asks(number: int) -> None:
     assert known(level.budget.share) < 1
 
 
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", first(6, range(30)))
 def test_a_search_gives_the_answer_of_its_run_from_then_on(number: int) -> None:
     measure, _, budget = endpoint(number)
     kept: list[LevelResult] = []

@@ -186,6 +186,7 @@ class TestOverSockets:
         assert 6.0 < decode < 14.0
         assert run.summary.operating_points.balanced is None
 
+    @pytest.mark.slow
     def test_it_is_stored_and_computed_anew(self, run: pacemark.Run) -> None:
         assert pacemark.load(run.path) == run
         assert pacemark.report(run.path).summary.slopes == run.summary.slopes

@@ -155,6 +155,7 @@ def short_sweep(seed: int, duration_s: float) -> list[LevelResult]:
     return [measure(Concurrency(n)) for n in (4, 8, 16, 32)]
 
 
+@pytest.mark.slow
 def test_the_interval_holds_what_a_long_measurement_gives() -> None:
     budget, demand = parse("latency p95 < 2.5s, ttft p95 < 100ms"), Demand(500, "requests/s")
     truth = plan_for(short_sweep(99, 60.0), demand, budget).fleets[0].replicas

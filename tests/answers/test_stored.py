@@ -90,6 +90,7 @@ def test_the_next_probe_lies_in_the_interval_and_tightens_it(swept: list[LevelRe
     assert "narrow the interval" in before.next_why
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_narrow_enough_is_resolved_and_wants_no_more(swept: list[LevelResult]) -> None:
     measure = virtual_measure("demo", duration_s=30.0, seed=10, **LENGTHS)
     budget = parse("tpot p95 < 11.3ms")

@@ -125,6 +125,7 @@ def test_a_token_that_expires_in_mid_run_fails_no_request(monkeypatch: pytest.Mo
     assert pacemark.report(run.path).summary.timeline == run.summary.timeline
 
 
+@pytest.mark.slow
 def test_nothing_that_is_written_or_said_holds_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Files, standard output and error, logs at their fullest, and tracebacks with every local variable."""
     with workspace(monkeypatch):
@@ -280,6 +281,7 @@ def test_a_limit_ends_a_level_and_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "turned away" in charts.parts(run.summary, 600, 400)[-1].to_json(validate=False)
 
 
+@pytest.mark.slow
 def test_a_run_that_would_exceed_a_limit_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with (
         workspace(monkeypatch, calls_per_minute=600),

@@ -137,6 +137,7 @@ class TestDataPlane:
 
 
 class TestGateway:
+    @pytest.mark.slow
     def test_a_route_of_the_workspace_is_asked_as_its_user(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

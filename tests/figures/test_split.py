@@ -59,6 +59,7 @@ class TwoModels(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_over_real_sockets_and_from_the_folder(tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), TwoModels)

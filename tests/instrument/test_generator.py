@@ -324,6 +324,7 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
     assert result.level.errors == {}
 
 
+@pytest.mark.slow
 @pytest.mark.trap("late sends that hide the wait")
 def test_requests_held_back_count_from_their_schedule() -> None:
     """One place for 20 requests/s of 100 ms each: the wait for the place is part of the latency."""

@@ -204,6 +204,7 @@ def test_every_machine_ends_with_the_fleet() -> None:
         wait_for(lambda: not any(command(pid) for pid in before))
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_file_are_each_sent_once_over_all_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

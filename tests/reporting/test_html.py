@@ -21,7 +21,9 @@ from pacemark.runs.simulated import virtual_measure
 from pacemark.summary import Find, Probe, Reason, Span, Spent, Summary, Timeline
 from support import samples
 from support.needed import missing
+from support.sampled import first
 
+pytestmark = pytest.mark.xdist_group("html")  # its pages and its browser are made once
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=2'>"
 
@@ -290,7 +292,7 @@ class TestPlates:
         page.locator("#spread svg text").filter(has_text="TPOT (ms").first.wait_for()
         assert page.locator("#spread svg text").filter(has_text="ttft p95 < 20ms").count() == 0
 
-    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("scheme", first(1, ["light", "dark"]))
     def test_axe_finds_no_fault(self, page: Page, scheme: Any) -> None:
         page.emulate_media(color_scheme=scheme)
         page.locator("#spread").get_by_role("button", name="Table").click()
