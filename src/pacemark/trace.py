@@ -20,6 +20,8 @@ from pacemark.sights import Sight as Sight
 from pacemark.sights import Watch as Watch
 from pacemark.sights import Window as Window
 
+RATE_LIMITS = ("http_429", "said_429")
+"""Kinds of failure that are a limit somebody set, told by the status or inside a 200."""
 ABSENT = -1
 """Stands for a time or a count that this request does not have."""
 

@@ -170,6 +170,20 @@ def test_cached_tokens_by_the_names_of_deepseek_and_moonshot(name: str) -> None:
     assert (x.cached_tokens, x.input_tokens) == (4, 7)
 
 
+@pytest.mark.parametrize(("prompt", "cached", "total"), [(10, 22, None), (40, 22, 64), (10, 22, 34)])
+def test_cached_tokens_that_the_prompts_count_leaves_out(prompt: int, cached: int, total: int | None) -> None:
+    told = {"prompt_tokens": prompt, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": cached}}
+    counts = event({"choices": [], "usage": told | ({} if total is None else {"total_tokens": total})})
+    x = understand(each_in_its_read(ROLE, A, B, delta("stop"), counts, DONE))
+    assert (x.error, x.input_tokens, x.cached_tokens, x.output_tokens) == ("", prompt + cached, cached, 2)
+
+
+def test_events_of_another_api_are_named_as_such() -> None:
+    foreign = event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}})
+    x = understand(each_in_its_read(foreign, foreign))
+    assert (x.error, "none of its 2 events is one of this API" in x.detail) == ("truncated", True)
+
+
 def test_reasoning_counted_beside_the_details() -> None:
     events = (ROLE, delta(reasoning_content="hm, so "), *TEXTS)
     x = understand(each_in_its_read(*events, counting(**COUNTS | {"completion_tokens": 4}, reasoning_tokens=1), DONE))

@@ -136,7 +136,7 @@ def test_the_worst_finding_decides() -> None:
 @pytest.mark.trap("an error rate that is always 0")
 @pytest.mark.parametrize(("failed", "status"), [(0, None), (2, "suspect"), (30, "invalid")])
 def test_failures(failed: int, status: str | None) -> None:
-    for kind, code in (("reset", "errors"), ("http_429", "rate_limited")):
+    for kind, code in (("reset", "errors"), ("http_429", "rate_limited"), ("said_429", "rate_limited")):
         many = requests(80)
         broken = [exchange(x.sent_ns / MS, error=kind, ended_ns=x.ended_ns) for x in many[:failed]]
         e = evidence([*broken, *many[failed:]], window=Window(0, 20_000 * MS))

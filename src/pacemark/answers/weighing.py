@@ -18,6 +18,7 @@ from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import LevelResult
 from pacemark.pace import Concurrency, Load, Rate, sought
 from pacemark.summary import Level
+from pacemark.trace import RATE_LIMITS
 from pacemark.units import duration
 
 __all__ = [
@@ -164,7 +165,7 @@ def turned_away(results: Sequence[LevelResult], readings: Mapping[float, Reading
     if not above:
         return False
     nearest = min(above, key=lambda r: sought(r.load)).level
-    refused = nearest.errors.get("http_429", 0)
+    refused = sum(nearest.errors.get(kind, 0) for kind in RATE_LIMITS)
     share = refused / max(1, nearest.requests.completed + nearest.requests.failed)
     return share > budget.errors and 2 * refused > nearest.requests.failed
 

@@ -220,7 +220,8 @@ def _read_stream(body: bytes) -> Said:
     if not said.over and not said.finish_reason:
         if words := last_words(body):
             said.fail("stream_error", error_text(words))
-        said.fail("truncated", "the stream ended without a finish_reason and without [DONE]")
+        foreign = f": none of its {said.unread} events is one of this API" if said.unread and not said.kinds else ""
+        said.fail("truncated", f"the stream ended without a finish_reason and without [DONE]{foreign}")
     return said
 
 

@@ -77,8 +77,19 @@ def take_usage(said: Said, usage: CountedUsage, kind: int) -> None:
     reasoning = _first(thought.reasoning_tokens if thought else None, usage.reasoning_tokens)
     if reasoning is not None:
         said.reasoning_tokens = reasoning
+    _add_cached(said, cached or 0)
     if kind > NOTHING:
         said.running.append((len(said.kinds) - 1, told))
+
+
+def _add_cached(said: Said, cached: int) -> None:
+    """Gateways to APIs that count what was cached apart may leave it out of the prompt's tokens: seen where it is more
+    than those, or makes the total come out."""
+    if (prompt := said.prompt_tokens) is None:
+        return
+    lacking = None if said.total_tokens is None else said.total_tokens - prompt - (said.completion_tokens or 0)
+    if cached > prompt or (cached and lacking == cached and not said.reasoning_tokens):
+        said.prompt_tokens = prompt + cached
 
 
 def _first(*counts: int | None) -> int | None:

@@ -32,7 +32,7 @@ from pacemark.dialects.dialect import (
 from pacemark.dialects.documents import QUERY_WORDS
 from pacemark.endpoint.target import Target
 from pacemark.errors import BadInput
-from pacemark.trace import ABSENT, Exchange
+from pacemark.trace import ABSENT, RATE_LIMITS, Exchange
 from pacemark.values import text_of
 from pacemark.workload.scripts import SCRIPTS
 from pacemark.workload.words import (
@@ -115,7 +115,8 @@ def comes_back(answer: Exchange) -> bool:
     """Whether the failure is one that passes by itself: no server there yet, a model being loaded, a rate limit."""
     if answer.error == "http_404":
         return bool(_LOADING.search(answer.detail))
-    return answer.error in ("refused", "connect", "connect_timeout", "http_429", "http_502", "http_503", "http_504")
+    passing = ("refused", "connect", "connect_timeout", "http_502", "http_503", "http_504", "said_503", *RATE_LIMITS)
+    return answer.error in passing
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.remedy import LEAST_REQUESTS, longer
 from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
-from pacemark.trace import Int64
+from pacemark.trace import RATE_LIMITS, Int64
 
 NOTES = frozenset(
     {
@@ -77,7 +77,8 @@ def errors(e: Evidence) -> Finding | None:
     if share - limited <= 0.01:
         return None
     kinds, counts = np.unique(e.trace.error[e.sample & ~e.good], return_counts=True)
-    worst = kinds[kinds != "http_429"][counts[kinds != "http_429"].argmax()]
+    others = ~np.isin(kinds, RATE_LIMITS)
+    worst = kinds[others][counts[others].argmax()]
     text = (
         f"{share - limited:.1%} of {e.sample.sum()} requests in the window failed (most by {worst}), and the rest had "
         "the endpoint to themselves; see which errors they are, and mend those or lower the load"
@@ -101,7 +102,7 @@ def rate_limited(e: Evidence) -> Finding | None:
 def _failures(e: Evidence) -> tuple[float, float]:
     """Shares of the window's requests that failed, and that failed by a rate limit."""
     total = max(1, int(e.sample.sum()))
-    limited = int((e.trace.error[e.sample] == "http_429").sum())
+    limited = int(np.isin(e.trace.error[e.sample], RATE_LIMITS).sum())
     return int(e.sample.sum() - e.good.sum()) / total, limited / total
 
 

@@ -16,7 +16,7 @@ from pacemark.runs.exported import MODEL, QUEUE, mean_ms
 from pacemark.runs.folder import RunFolder
 from pacemark.runs.session import Session
 from pacemark.summary import Seen, Span, Timeline
-from pacemark.trace import Int64
+from pacemark.trace import RATE_LIMITS, Int64
 
 STEPS = 200
 """About how many steps a run is cut into."""
@@ -59,7 +59,7 @@ def timeline_of(results: Sequence[LevelResult], folder: RunFolder) -> Timeline |
         busy_s, failed = _busy(session, origin, edges)
         whole.in_flight.extend(np.round(busy_s / step_s, 2).tolist())
         whole.failed.extend(failed.tolist())
-        refused_ns = session.ended("http_429")
+        refused_ns = np.concatenate([session.ended(kind) for kind in RATE_LIMITS])
         whole.throttled.extend(np.histogram((refused_ns - origin) / 1e9, edges)[0].tolist())
     return whole
 
