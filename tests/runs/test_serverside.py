@@ -31,6 +31,7 @@ def run_of(summary: Summary) -> ServerRun:
     return summary.server
 
 
+@pytest.mark.slow
 def test_client_and_server_agree_to_the_token(tmp_path: Path) -> None:
     run = pacemark.sweep("sim:demo", concurrency=[1, 4], metrics="auto", out=tmp_path, **SHORT)
     whole = run_of(run.summary)
@@ -98,6 +99,7 @@ def test_a_second_clients_traffic_is_found_and_named(tmp_path: Path) -> None:
         assert (check.server or 0) > (check.client or 0)
 
 
+@pytest.mark.slow
 def test_where_the_time_goes_is_said_by_load(tmp_path: Path) -> None:
     run = pacemark.sweep("sim:demo", concurrency=[2, 80], metrics="auto", out=tmp_path, **SHORT)
     said = where_time_goes(run.summary)
@@ -135,6 +137,7 @@ def test_each_answer_tells_of_its_own_times(tmp_path: Path, api: str) -> None:
     assert sum(part for part in parts if part is not None) == pytest.approx(level.ttft_ms.mean.value, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_waited_for_is_read_once_it_is_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -157,6 +160,7 @@ def test_a_server_that_is_waited_for_is_read_once_it_is_up(tmp_path: Path) -> No
     assert run_of(run.summary).engines == ["vLLM"]
 
 
+@pytest.mark.slow
 def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:
     with serving("demo") as served:
         url = served.url.removesuffix("/v1") + "/metrics"
@@ -180,6 +184,7 @@ def test_no_metrics_to_be_found_are_no_failure(tmp_path: Path, capfd: pytest.Cap
     assert not run.summary.server
 
 
+@pytest.mark.slow
 def test_a_load_that_is_measured_twice_has_one_server(tmp_path: Path) -> None:
     run = pacemark.run("sim:demo", concurrency=2, repeats=2, metrics="auto", out=tmp_path, **SHORT)
     (level,) = run.levels

@@ -41,6 +41,7 @@ def sent(path: Path) -> tuple[int, int]:
         return requests, tokens
 
 
+@pytest.mark.slow
 def test_a_run_ends_before_it_has_sent_more_requests_than_it_may(endpoint: Served, tmp_path: Path) -> None:
     run = pacemark.sweep(endpoint.url, concurrency=[1, 2, 4, 8], max_requests=150, out=tmp_path, **SHORT)
     assert len(run.levels) < 4
@@ -68,6 +69,7 @@ def test_an_open_loop_keeps_its_tokens(endpoint: Served, tmp_path: Path) -> None
     assert 700 < sent(run.path)[1] <= 1700
 
 
+@pytest.mark.slow
 def test_the_command_says_so_first(tmp_path: Path) -> None:
     words = ("--concurrency", 4, "--duration", 20, "--input-tokens", 16, "--output-tokens", 4)
     price = ("--max-cost", "0.01", "--price-per-million", 3)
@@ -190,6 +192,7 @@ def test_rules_stand_beside_those_that_stood() -> None:
     )
 
 
+@pytest.mark.slow
 def test_failures_stop_a_search_too(tmp_path: Path) -> None:
     def refusing(asked: Asked) -> Reply:
         return streamed(asked, 4) if asked.number < 60 else as_json({"error": "no"}, 503)

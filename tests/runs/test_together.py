@@ -77,6 +77,7 @@ def looked_at(browser: Browser, path: Path) -> Iterator[Page]:
         context.close()
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(runs: Path, browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "pages" / "together.html"
     one, two = runs / "20260101T000000Z-golden", runs / "20260102T000000Z-faster"

@@ -28,6 +28,7 @@ from pacemark.trace import ABSENT, Exchange
 from pacemark.traffic import Workload
 from pacemark.workload.media import Media
 from support.needed import needed
+from support.sampled import first
 from support.servers import raw
 
 KEY = "a-key-of-the-endpoint"
@@ -161,6 +162,7 @@ def test_an_image_that_is_not_whole_is_refused(fast: Served, api: str, at: int) 
     assert "cannot be decoded" in understand(raw(body, streamed=False, status=400), api).detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["chat", "messages"])
 def test_images_come_on_top_of_the_prompt_and_their_upload_is_told(fast: Served, tmp_path: Path, api: str) -> None:
     run = pacemark.run(
@@ -220,7 +222,9 @@ def test_each_api_finds_its_key_in_its_own_header(monkeypatch: pytest.MonkeyPatc
                 assert send(served, api, body, stream, **{name: opened[name]})[0] == 200, (api, name)
 
 
-@pytest.mark.parametrize("api", ["responses", "messages", "ollama-generate", "gemini", "tgi", "rerank", "score"])
+@pytest.mark.parametrize(
+    "api", first(2, ["responses", "messages", "ollama-generate", "gemini", "tgi", "rerank", "score"])
+)
 def test_a_run_over_sockets(fast: Served, tmp_path: Path, api: str) -> None:
     run = pacemark.run(
         fast.url, model=fast.model, api=api, concurrency=4, input_tokens=160, output_tokens=6, documents=5,
@@ -235,7 +239,7 @@ def test_a_run_over_sockets(fast: Served, tmp_path: Path, api: str) -> None:
     assert level.output_tokens == pytest.approx(5 if marks else 6, rel=0.2)
 
 
-@pytest.mark.parametrize("api", ["chat", "responses", "ollama"])
+@pytest.mark.parametrize("api", first(1, ["chat", "responses", "ollama"]))
 def test_a_run_with_tools_tells_of_its_calls(fast: Served, formed: Workload, tmp_path: Path, api: str) -> None:
     run = pacemark.run(
         fast.url, model=fast.model, api=api, concurrency=4, input_tokens=60, output_tokens=6, duration=0.4, seed=1,

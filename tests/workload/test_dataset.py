@@ -222,6 +222,7 @@ def test_flags_that_make_no_sense_are_refused_and_nothing_is_sent(tmp_path: Path
     assert list(tmp_path.iterdir()) == [tmp_path / "a.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_run_records_what_it_took_and_can_be_summed_up_again(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", *({"prompt": f"canary-{n} prompt", "max_tokens": 6} for n in range(600)))
     flags = ("--once", "--data", path, "--seed", 4, "--model", "m", "--json")

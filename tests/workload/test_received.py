@@ -34,6 +34,7 @@ def measured(
     return result
 
 
+@pytest.mark.slow
 def test_each_request_has_the_lengths_that_were_drawn_for_it() -> None:
     seen: list[tuple[int, int]] = []
 
