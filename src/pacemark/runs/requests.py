@@ -139,14 +139,16 @@ class RequestTable:
         for a part file is missing or cut off."""
         rows = self._rows(level, ", ".join(_PACKED))
         if (column["place"] < 0).all():
-            yield from rows
-            return
+            return rows
         files = PartFiles(self._folder)
         which = zip(*(column[name].tolist() for name in _KEY), strict=True)
-        for n, (row, (part, place, *key)) in enumerate(zip(rows, which, strict=False)):
+
+        def whole(n: int, row: Any, part: int, place: int, *key: int) -> Any:
             found, known = files.whole(Packed._make(row), part, place, level, *key) if place >= 0 else (row, True)
-            lost += [] if known else [n]
-            yield found
+            lost.extend([] if known else [n])
+            return found
+
+        return (whole(n, row, *key) for n, (row, key) in enumerate(zip(rows, which, strict=False)))
 
     def output(self, levels: tuple[int, int]) -> Iterator[tuple[Int64, NDArray[np.float64]]]:
         """Events of the answered requests from the first of `levels` to the last, a block at a time: when, and how many
