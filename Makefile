@@ -16,7 +16,8 @@ coverage: .venv/test
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report term
 
 slow: .venv/test
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 3 --dist loadgroup -m "slow(shared=True)"
+	$(BIN)/pytest -m "slow and not slow(shared=True)"
 
 lint: .venv/test
 	$(BIN)/ruff check .

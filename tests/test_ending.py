@@ -20,6 +20,7 @@ from pacemark.errors import BadInput, RunFailed
 from pacemark.simulator import Served, serving
 from support.cli_tools import Asked, Reply, only_run, pacemark, server, started, stored_requests, streamed
 from support.processes import alive, family
+from support.sampled import first
 from support.waiting import wait_for
 
 LONG = ("--concurrency", 4, "--duration", 60, "--output-tokens", 8)
@@ -35,7 +36,7 @@ def endpoint() -> Iterator[Served]:
 # --- signals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "code"), first(1, [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]))
 def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signals, code: int) -> None:
     own = tmp_path / "tmp"
     own.mkdir()
@@ -69,7 +70,7 @@ def test_what_dies_leaves_nobody_and_no_file(tmp_path: Path) -> None:
     assert {path.name for path in only_run(tmp_path / "runs").iterdir()} >= {"run.json", "run.db"}
 
 
-@pytest.mark.parametrize("gone", ["run", "runs"])
+@pytest.mark.parametrize("gone", first(1, ["run", "runs"]))
 def test_a_folder_that_vanishes_is_made_again_with_what_was_measured(tmp_path: Path, gone: str) -> None:
     runs = tmp_path / "runs"
     with started("run", "sim:demo", *LONG, cwd=tmp_path) as process:
@@ -258,6 +259,7 @@ def test_a_soft_limit_is_raised_as_far_as_need_be() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow(shared=True)
 def test_the_embedded_endpoint_takes_two_files_for_a_stream(tmp_path: Path) -> None:
     words = ("run", "sim:demo", "--concurrency", 300, "--requests", 300, *SHORT[4:])
     done = shell('ulimit -n 500; exec "$@"', *words, cwd=tmp_path)

@@ -124,11 +124,13 @@ def harmless(text: bytes) -> None:
     assert len(text) < 200_000
 
 
+@pytest.mark.slow(shared=True)
 def test_the_terminal_keeps_its_title_its_colours_and_its_lines(measured: Measured) -> None:
     harmless(measured.screen)
     assert b"tok/s" in measured.screen
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize(
     "words",
     [("show",), ("show", "--detail"), ("list",), ("report",), ("compare", "RUN"), ("export", "--format", "csv")],
@@ -189,6 +191,7 @@ def opened(browser: Browser, url: str, wait: str) -> None:
     page.close()
 
 
+@pytest.mark.slow(shared=True)
 def test_pages_run_nothing_but_their_own(browser: Browser, measured: Measured, tmp_path: Path) -> None:
     run = measured.folder
     assert (run / "report.html").stat().st_size < 5_000_000

@@ -65,6 +65,7 @@ def mac(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(place), *(path for path in sys.path if path)])}
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize("load", [("--concurrency", 2), ("--rate", 20)], ids=["closed", "open"])
 def test_a_run_says_that_its_clock_is_its_own(load: tuple[object, ...], mac: dict[str, str], tmp_path: Path) -> None:
     done = pacemark("run", "sim:demo", *load, *SHORT, "--out", tmp_path / "runs", cwd=tmp_path, env=mac)

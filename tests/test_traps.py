@@ -68,7 +68,9 @@ def _traps(item: pytest.Item) -> list[str]:
 def _part(config: pytest.Config) -> bool:
     """Whether only some of the fast tests are run."""
     whole = [Path(given).resolve() for given in config.args] == [Path(__file__).parent]
-    return bool(config.option.keyword or config.option.deselect or not whole or config.option.markexpr == "slow")
+    return bool(
+        config.option.keyword or config.option.deselect or not whole or config.option.markexpr not in ("", "not slow")
+    )
 
 
 @pytest.mark.trap("the drain within the throughput")

@@ -43,6 +43,7 @@ def test_a_rate_with_room_to_spare_is_confirmed() -> None:
     assert known(poisson.level).ttft_ms.p95.value is not None
 
 
+@pytest.mark.slow(shared=True)
 def test_a_rate_beyond_capacity_is_unbounded_and_has_no_percentile() -> None:
     for found in tried(50.0):  # the demo preset can do 37.6 a second
         assert found.stable is False
@@ -114,6 +115,7 @@ def _told(*confirmations: Confirmation) -> str:
     return " ".join(terminal.answer(summary).split())
 
 
+@pytest.mark.slow(shared=True)
 def test_each_way_of_arriving_is_named() -> None:
     text = _told(
         Confirmation(Rate(9.13), True, True, "ttft p95 is 110 ms, 45% under its limit (412 requests)"),
@@ -154,7 +156,7 @@ def test_find_confirms_over_the_network(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_what_the_allowance_forbids_is_not_tried(tmp_path: Path) -> None:
     options: Any = {"input_tokens": 32, "output_tokens": 8, "budget": "latency p95 < 5s", "seed": 4, "out": tmp_path}
     run = face.find("sim:demo", confirm=True, most=2, allowance=Allowance(requests=300), max_duration=3.0, **options)

@@ -178,7 +178,7 @@ class Recorded:
         self.measure.rest(seconds)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_steady_endpoint_is_looked_at_in_a_few_requests_more() -> None:
     steps: list[Step] = []
     bench = Recorded(demo(seed=3))
@@ -208,7 +208,7 @@ def test_an_unsteady_endpoint_is_told_and_seen_at_other_times(kind: str) -> None
     assert width(found) > width(steady)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_no_load_is_said_to_meet_a_budget_only_when_two_times_say_so() -> None:
     bench = Recorded(demo("jumps", by=-0.3, period_s=25.0))
     found = find(bench, "tpot p95 < 8ms", rest=bench.rest)  # 8.9 ms at first, 6.2 ms later
@@ -229,7 +229,7 @@ def width(found: Find) -> float:
     return (answer.high if answer.high is not None else math.inf) - known(answer.low)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_the_rests_are_within_the_allowance() -> None:
     for seconds in (60.0, 120.0, 200.0):
         measure = demo("jumps", seed=2, by=0.3, period_s=50.0)
@@ -238,7 +238,7 @@ def test_the_rests_are_within_the_allowance() -> None:
         assert found.scatter > 0 or seconds < 100
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_the_levels_of_a_search_tell_the_same_scatter_afterwards() -> None:
     bench = Recorded(demo("neighbour", seed=2, by=0.3, period_s=120.0))
     found = find(bench, BUDGET, rest=bench.rest)

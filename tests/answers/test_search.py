@@ -114,7 +114,7 @@ def test_what_binds_is_named() -> None:
     assert find(small(), "latency p95 < 250ms, tpot p95 < 10s").binds == "latency p95"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_noisy_boundary_is_within_the_interval() -> None:
     lengths: dict[str, Any] = {"input_tokens": (64.0, 0.5), "output_tokens": (16.0, 0.5)}
     found = find(virtual_measure(SMALL, **lengths, seed=5), "latency p90 < 400ms", precision=0.2)
@@ -150,7 +150,7 @@ def test_the_same_seed_finds_the_same() -> None:
     assert one.spent != other.spent
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_wider_precision_costs_less() -> None:
     wide, narrow = (find(noisy(), "latency p95 < 380ms", precision=p).spent.requests for p in (0.3, 0.1))
     assert wide < narrow
@@ -319,7 +319,7 @@ def test_the_story_is_told() -> None:
 # --- open loop
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize(("arrivals", "burstiness"), [("poisson", 1.0), ("gamma", 2.0)])
 def test_a_rate_is_found(arrivals: str, burstiness: float) -> None:
     budget = "ttft p95 < 120ms"
@@ -337,7 +337,7 @@ def at(process: Rate, value: float) -> Rate:
     return Rate(value, process.arrivals, process.burstiness)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_the_speed_of_a_trace_is_found() -> None:
     """Uneven arrivals of unequal requests, 900 of them, four a second on average."""
     rng = np.random.default_rng(3)
@@ -359,7 +359,7 @@ def test_the_speed_of_a_trace_is_found() -> None:
     assert all(isinstance(x.load, Rate) and x.load.arrivals == "trace" and x.load.speed for x in found.probes)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_rates_have_three_digits() -> None:
     found = find(small(), "ttft p95 < 120ms", kind="rate", precision=0.2)
     assert found.answer is not None
@@ -368,7 +368,7 @@ def test_rates_have_three_digits() -> None:
     assert [float(f"{x:.3g}") for x in values + ends] == values + ends
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_burstier_arrivals_leave_less() -> None:
     smooth = find(small(), "ttft p95 < 120ms", kind="rate", precision=0.1)
     bursty = find(small(), "ttft p95 < 120ms", kind="rate", arrivals="gamma", burstiness=3.0, precision=0.1)

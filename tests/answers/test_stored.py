@@ -24,6 +24,7 @@ from pacemark.summary import Figure, Find, Reason, Verdict
 from pacemark.trace import Trace
 from support.cli_tools import assert_refused
 from support.inside import inside as pacemark
+from support.sampled import first
 from support.samples import known
 
 pytestmark = pytest.mark.xdist_group("stored")  # its simulations are made once
@@ -68,7 +69,7 @@ def following(find: Find) -> Load:
     return find.next
 
 
-@pytest.mark.parametrize("limit_ms", [10.2, 11.3, 12.4])
+@pytest.mark.parametrize("limit_ms", first(1, [10.2, 11.3, 12.4]))
 def test_the_interval_holds_the_truth(swept: list[LevelResult], limit_ms: float) -> None:
     found = find_from(swept, parse(f"tpot p95 < {limit_ms}ms"))
     answer = figure(found)
@@ -90,7 +91,7 @@ def test_the_next_probe_lies_in_the_interval_and_tightens_it(swept: list[LevelRe
     assert "narrow the interval" in before.next_why
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_an_answer_that_is_narrow_enough_is_resolved_and_wants_no_more(swept: list[LevelResult]) -> None:
     measure = virtual_measure("demo", duration_s=30.0, seed=10, **LENGTHS)
     budget = parse("tpot p95 < 11.3ms")
@@ -193,6 +194,7 @@ class TestCommands:
         assert all(known(x.ttft_ms.p50.value) < 2000 for x in run.levels if x.load == best)
         assert run.path == stored_run
 
+    @pytest.mark.slow(shared=True)
     def test_report_takes_another_budget(self, stored_run: Path) -> None:
         again = face.report(stored_run, budget="ttft p95 < 2s")
         assert known(again.summary.operating_points.within_budget).load in [level.load for level in again.levels]

@@ -218,7 +218,7 @@ def hour(slower: float, drift: float, seed: int) -> Contest:
     return contest(list(slices([of(1.0), of(slower)], [LOAD], orders(2, 8, seed))), TWO)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_in_virtual_time_the_slower_one_is_named_though_both_drift() -> None:
     assert [hour(1.05, 0.3, seed).winner for seed in (1, 2)] == ["A", "A"]
     assert hour(1.0, 0.3, 3).winner is None

@@ -38,6 +38,7 @@ from pacemark.reporting.charts import curve as charts
 from pacemark.runs.folder import RunFolder
 from pacemark.summary import Timeline
 from pacemark.trace import Sight, Watch, Window, trace_of
+from support.sampled import first
 from support.servers import exchange
 from support.waiting import wait_for
 from support.workspaces import NAME, PAT, QUICK, SECRET, TARGET, no_settings, service_principal, workspace
@@ -125,7 +126,7 @@ def test_a_token_that_expires_in_mid_run_fails_no_request(monkeypatch: pytest.Mo
     assert pacemark.report(run.path).summary.timeline == run.summary.timeline
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_nothing_that_is_written_or_said_holds_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Files, standard output and error, logs at their fullest, and tracebacks with every local variable."""
     with workspace(monkeypatch):
@@ -215,6 +216,7 @@ def test_a_workspace_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         serving(NAME)
 
 
+@pytest.mark.slow(shared=True)
 def test_an_endpoint_at_zero_says_so_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = {"min_replicas": 0, "max_replicas": 1, "cold_start_s": 1.0}
     with workspace(monkeypatch, "demo", scaling=scaling):
@@ -229,7 +231,9 @@ def test_an_endpoint_at_zero_says_so_before_it_is_asked(monkeypatch: pytest.Monk
         pacemark.check(TARGET, **(QUICK | {"timeout": 1.0}))
 
 
-@pytest.mark.parametrize(("task", "api"), [("llm/v1/completions", "completions"), ("llm/v1/embeddings", "embeddings")])
+@pytest.mark.parametrize(
+    ("task", "api"), first(1, [("llm/v1/completions", "completions"), ("llm/v1/embeddings", "embeddings")])
+)
 def test_the_endpoints_task_decides_on_the_dialect(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str, api: str
 ) -> None:
@@ -281,7 +285,7 @@ def test_a_limit_ends_a_level_and_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "turned away" in charts.parts(run.summary, 600, 400)[-1].to_json(validate=False)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_run_that_would_exceed_a_limit_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with (
         workspace(monkeypatch, calls_per_minute=600),

@@ -53,7 +53,7 @@ class TestSizes:
         (found,) = endpoint("", entity).entities
         assert (found.capacity, found.scales) == (capacity, scales)
 
-    @pytest.mark.slow
+    @pytest.mark.slow(shared=True)
     def test_a_burst_is_warned_of_and_marked(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         with workspace(monkeypatch, provisioned="model_units"), pytest.warns(UserWarning, match="buy too few"):
             run = pacemark.run(TARGET, concurrency=2, duration=1.0, out=tmp_path, **QUICK)
@@ -91,7 +91,7 @@ class TestSizes:
         assert max(seen.queue_ms or 0 for seen in timeline.endpoint) > 50
         assert "What the endpoint exports, mean ms" in inside("show", run.path, "--detail").stdout
 
-    @pytest.mark.slow
+    @pytest.mark.slow(shared=True)
     @pytest.mark.filterwarnings("ignore")
     def test_a_split_is_warned_of_and_taken_apart(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         with workspace(monkeypatch, split={"champion": 70, "challenger": 30}):

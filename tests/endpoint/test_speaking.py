@@ -136,7 +136,7 @@ def test_check_lists_all_that_the_endpoint_speaks() -> None:
     assert found["speaks"] == [name for name in DIALECTS if name != "agent"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_run_is_stored_with_the_api_that_was_found(tmp_path: Path) -> None:
     run = pacemark.run(
         "sim:demo", concurrency=1, requests=2, api="auto", input_tokens=16, output_tokens=2, out=tmp_path

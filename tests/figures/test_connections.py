@@ -56,7 +56,7 @@ def test_one_connection_and_new_ones_tell_nothing(over: np.ndarray) -> None:
     assert level(np.full(40, 30.0), over) is msgspec.UNSET
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_balancer_before_unequal_replicas_is_named(tmp_path: Path) -> None:
     """A server that answers every second connection, which has a thread of its own, 80 ms later."""
     slow: dict[int, bool] = {}

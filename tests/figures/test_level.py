@@ -81,7 +81,7 @@ def test_windows_of_other_lengths_count_by_their_length() -> None:
     assert both.requests.in_window == cut.level.requests.in_window + runs()[1].level.requests.in_window
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_the_interval_of_two_runs_holds_the_truth() -> None:
     held, widths, alone = [], [], []
     for seed in range(12):

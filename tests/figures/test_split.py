@@ -59,7 +59,7 @@ class TwoModels(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 @pytest.mark.filterwarnings("ignore")
 def test_over_real_sockets_and_from_the_folder(tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), TwoModels)
@@ -85,5 +85,6 @@ def test_over_real_sockets_and_from_the_folder(tmp_path: Path) -> None:
     assert "Answered by" in inside("show", run.path, "--detail").stdout
 
 
+@pytest.mark.slow(shared=True)
 def test_runs_that_were_stored_before_have_none(stored_run: Path) -> None:
     assert isinstance(pacemark.report(stored_run).levels[0].served, msgspec.UnsetType)

@@ -148,7 +148,7 @@ def growth(requests_per_s: float, seed: int) -> window.Growth:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_backlog_that_grows_without_end_is_told_from_one_that_wanders() -> None:
     # The demo endpoint can serve some 37 requests/s of these.
     assert sum(growth(30.0, seed).beyond for seed in range(20)) == 0

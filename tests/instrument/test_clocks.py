@@ -32,7 +32,7 @@ from support.servers import exchange
 
 HOUR_NS = 3_600_000_000_000
 SECOND_NS = 1_000_000_000
-SPANS = {"send_ns", "connect_ns", "lag_ns", "cpu_ns", "wait_ns", "stall_ns", "throttled_ns"}
+SPANS = {"send_ns", "connect_ns", "lag_ns", "cpu_ns", "wait_ns", "stall_ns", "throttled_ns", "gap_ns"}
 BEAT = Beat(0, 500, 1, 0, ABSENT, 0, 0, 0, 0, 0.5, 0, 0, True)
 
 

@@ -57,7 +57,7 @@ def test_workers_share_the_places_of_an_open_loop(most: int, each: list[int]) ->
 def test_a_killed_worker_is_named() -> None:
     with Processes(2) as workers:
         workers.send(SETUP)
-        receive(workers, lambda bs: len(bs) > 2)
+        receive(workers, lambda _: {b.worker for b in workers.beats} == {0, 1})
         victim = workers.workers[1]
         os.kill(victim.pid, signal.SIGKILL)
         receive(workers, lambda _: bool(workers.died))

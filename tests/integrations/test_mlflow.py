@@ -154,7 +154,7 @@ class TestMetrics:
         assert found["host.cpus"] == "2"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_the_command_line_logs_a_run(file_store: str, tmp_path: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": file_store, "MLFLOW_ALLOW_FILE_STORE": "true"}
     done = call(
@@ -167,7 +167,7 @@ def test_the_command_line_logs_a_run(file_store: str, tmp_path: Path) -> None:
     assert mlflow.MlflowClient().get_run(name).data.metrics["load"] == 2.0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_store_that_does_not_take_it_is_one_line(run: Run, tmp_path: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": f"file://{tmp_path}", "MLFLOW_ALLOW_FILE_STORE": "false"}
     done = call("report", run.path, "--mlflow", env=env, cwd=tmp_path, timeout=120)

@@ -24,7 +24,7 @@ from support.needed import needed
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_nothing_of_ray_is_imported_unless_nodes_are_asked_for(tmp_path: Path) -> None:
     """A run of its own, to the report; and the module that would use Ray."""
     words = (

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from pacemark.reporting.ascii import degrade
 from support.cli_tools import pacemark
 
@@ -36,6 +38,7 @@ def test_a_stream_that_is_no_file_is_left_alone() -> None:
     assert stream.write("–") == 1
 
 
+@pytest.mark.slow(shared=True)
 def test_a_run_with_foreign_names_is_shown_in_the_c_locale(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "run"))
     summary = folder / "summary.json"

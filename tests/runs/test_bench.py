@@ -51,7 +51,7 @@ def test_an_unknown_host_leaves_no_process_behind() -> None:
     assert children() == before
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_level_that_was_given_up_takes_no_other_with_it() -> None:
     broken = threading.Event()
 
@@ -73,7 +73,7 @@ def test_a_level_that_was_given_up_takes_no_other_with_it() -> None:
     assert results[1].level.requests.completed < results[1].level.requests.failed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_nothing_is_sent_during_a_rest() -> None:
     asked = 0
 
@@ -180,7 +180,7 @@ def single() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_server_of_one_thread_is_found_out(single: str) -> None:
     with bench(single) as ready:
         ready.prepare()
@@ -220,7 +220,7 @@ def test_an_open_loop_does_not_pile_up_on_a_dead_endpoint() -> None:
     assert results[0].level.verdict.status != "valid"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_an_endpoint_that_goes_away_in_the_open_loop_is_said_to_be_gone() -> None:
     with contextlib.ExitStack() as up:
         port = up.enter_context(listening(served(8, gap_s=0.005)))
@@ -260,7 +260,7 @@ def test_a_stream_that_hangs_is_cut_off_and_named() -> None:
     assert result.level.requests.failed == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_stream_held_open_after_its_end_frees_its_slot() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

@@ -169,7 +169,7 @@ class TestNotebookDisplay:
         assert "<script" not in page
         assert not [part for part in page.split('"') if part.startswith("http") and "www.w3.org" not in part]
 
-    @pytest.mark.slow
+    @pytest.mark.slow(shared=True)
     def test_databricks_display_gets_the_same_html_and_it_is_light(self) -> None:
         for summary in (sweep(), troubled(), open_loop(), found()):
             page = of(summary)._repr_html_()

@@ -33,6 +33,7 @@ def same(a: Trace, b: Trace) -> None:
             assert got.dtype == wanted.dtype, field.name
 
 
+@pytest.mark.slow(shared=True)
 @given(requests, st.integers(1, 7))
 def test_looks_in_between_change_nothing(rows: list[tuple[int, list[int]]], every: int) -> None:
     exchanges = [made(n, sent, events) for n, (sent, events) in enumerate(rows)]
@@ -46,7 +47,7 @@ def test_looks_in_between_change_nothing(rows: list[tuple[int, list[int]]], ever
     assert page.failed == page.kinds["http_500"] == len(exchanges) - page.completed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_columns_are_joined_in_the_room_of_one_column_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_AT_ONCE", 1 << 12)
     page, events = Page(), 400 * 500

@@ -43,7 +43,7 @@ def test_in_virtual_time_the_duration_may_come_first() -> None:
 SHORT: dict[str, Any] = {"input_tokens": 32, "output_tokens": 8}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_requests_end_a_level_over_sockets(endpoint: Served, tmp_path: Path) -> None:
     run = pacemark.sweep(endpoint.url, concurrency=[1, 3], requests=20, out=tmp_path, **SHORT)
     for level, streams in zip(run.levels, (1, 3), strict=True):
@@ -55,7 +55,7 @@ def test_requests_end_a_level_over_sockets(endpoint: Served, tmp_path: Path) -> 
     assert pacemark.report(run.path).levels[1].ended_by == "requests"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_the_duration_ends_it_where_both_are_given(endpoint: Served, tmp_path: Path) -> None:
     run = pacemark.run(endpoint.url, concurrency=2, requests=10**6, duration=0.5, out=tmp_path, **SHORT)
     assert run.levels[0].ended_by == "duration"

@@ -101,7 +101,7 @@ def test_aiperf_finds_a_folder_for_each_level(stored_run: Path, levels: list[Lev
         assert {record["metrics"]["request_latency"]["unit"] for record in records} == {"ms"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize("words", [("--rate", 30, "--arrivals", "gamma"), ("--concurrency", 2, "--no-stream")])
 def test_runs_of_other_kinds(tmp_path: Path, words: tuple[Any, ...]) -> None:
     short = ("--duration", "1s", "--input-tokens", 16, "--output-tokens", 4, "--out", tmp_path)

@@ -84,7 +84,7 @@ def levels_of(path: Path) -> list[Level]:
         return summary_of(with_server(summed_up(folder, record), folder), record, None).levels
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_run_that_was_killed_goes_on_with_what_is_left(endpoint: Served, tmp_path: Path) -> None:
     path = cut_off(tmp_path, "sweep", endpoint.url, *SWEEP, query=ENDED, rows=1)
     ended = [level for (level,) in asked(path, ENDED)]
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_before_its_first_level_is_measured_whole(endpoint
     assert run.summary.run["resumed"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_what_ctrl_c_cut_off_is_measured_anew_and_grids_know_their_lengths(endpoint: Served, tmp_path: Path) -> None:
     def stop(status: Status) -> None:
         if status.level_index == 2 and status.phase == "measuring":
@@ -161,7 +161,7 @@ def test_a_search_goes_on_from_its_probes(endpoint: Served, tmp_path: Path) -> N
     assert run.summary.run["resumed"][0]["level"] == len(ended)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_level_whose_endpoint_went_away_is_measured_again(tmp_path: Path) -> None:
     words: Any = {"input_tokens": 16, "output_tokens": 4, "duration": 1.0, "out": tmp_path}
     with serving("demo") as served:
@@ -183,7 +183,7 @@ def test_a_level_whose_endpoint_went_away_is_measured_again(tmp_path: Path) -> N
     assert [again["level"] for again in run.summary.run["resumed"]] == [1]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_level_that_is_invalid_for_other_reasons_stays(tmp_path: Path) -> None:
     def refuses_half(asked: Asked) -> Reply:
         return Reply(500, b"no") if asked.number > 8 and asked.number % 2 else streamed(asked)
@@ -199,6 +199,7 @@ def test_a_level_that_is_invalid_for_other_reasons_stays(tmp_path: Path) -> None
 # --- what cannot be gone on with
 
 
+@pytest.mark.slow(shared=True)
 def test_one_process_at_a_time_writes_a_run(endpoint: Served, tmp_path: Path) -> None:
     run = pacemark.run(endpoint.url, concurrency=1, duration=0.3, output_tokens=2, out=tmp_path)
     lock = held(run.path)
@@ -209,7 +210,7 @@ def test_one_process_at_a_time_writes_a_run(endpoint: Served, tmp_path: Path) ->
     assert pacemark.resume(run.path).summary == run.summary
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_headers_are_given_again(tmp_path: Path) -> None:
     seen: list[str | None] = []
 
@@ -234,7 +235,7 @@ def test_headers_are_given_again(tmp_path: Path) -> None:
         pacemark.resume(run.path, header="x")  # type: ignore[call-arg]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_failed_attempt_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     def stop(status: Status) -> None:
         if status.level_index == 1 and status.phase == "measuring":
@@ -254,7 +255,7 @@ def test_a_failed_attempt_leaves_the_run_as_it_was(tmp_path: Path) -> None:
 TIMES = "scheduled_ns first_byte_sent_ns sent_ns headers_ns first_event_ns answer_ns ended_ns done_ns".split()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_another_start_of_the_machine_has_another_clock(endpoint: Served, tmp_path: Path) -> None:
     def stop(status: Status) -> None:
         if status.level_index == 1 and status.phase == "measuring":

@@ -31,7 +31,7 @@ def run_of(summary: Summary) -> ServerRun:
     return summary.server
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_client_and_server_agree_to_the_token(tmp_path: Path) -> None:
     run = pacemark.sweep("sim:demo", concurrency=[1, 4], metrics="auto", out=tmp_path, **SHORT)
     whole = run_of(run.summary)
@@ -60,6 +60,7 @@ def test_client_and_server_agree_to_the_token(tmp_path: Path) -> None:
         assert [check.server for check in level.server.checks] == [check.server for check in before.server.checks]
 
 
+@pytest.mark.slow(shared=True)
 def test_without_metrics_nothing_is_told(tmp_path: Path) -> None:
     run = pacemark.run("sim:demo", concurrency=1, out=tmp_path, **SHORT)
     stored = json.loads((run.path / "summary.json").read_text())
@@ -80,6 +81,7 @@ def keep_asking(served: Served, stop: threading.Event) -> None:
         connection.close()
 
 
+@pytest.mark.slow(shared=True)
 def test_a_second_clients_traffic_is_found_and_named(tmp_path: Path) -> None:
     stop = threading.Event()
     with serving("demo") as served:
@@ -99,7 +101,7 @@ def test_a_second_clients_traffic_is_found_and_named(tmp_path: Path) -> None:
         assert (check.server or 0) > (check.client or 0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_where_the_time_goes_is_said_by_load(tmp_path: Path) -> None:
     run = pacemark.sweep("sim:demo", concurrency=[2, 80], metrics="auto", out=tmp_path, **SHORT)
     said = where_time_goes(run.summary)
@@ -124,6 +126,7 @@ def server_of(level: Level) -> Server:
     return level.server
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize("api", ["chat", "ollama"])
 def test_each_answer_tells_of_its_own_times(tmp_path: Path, api: str) -> None:
     """TTFT = network and client + queue + prefill, of each request."""
@@ -137,7 +140,7 @@ def test_each_answer_tells_of_its_own_times(tmp_path: Path, api: str) -> None:
     assert sum(part for part in parts if part is not None) == pytest.approx(level.ttft_ms.mean.value, rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_server_that_is_waited_for_is_read_once_it_is_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -160,7 +163,7 @@ def test_a_server_that_is_waited_for_is_read_once_it_is_up(tmp_path: Path) -> No
     assert run_of(run.summary).engines == ["vLLM"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:
     with serving("demo") as served:
         url = served.url.removesuffix("/v1") + "/metrics"
@@ -175,6 +178,7 @@ def test_a_map_without_a_place_to_read_is_refused() -> None:
         pacemark.run("sim:demo", concurrency=1, metrics_map="running=x")
 
 
+@pytest.mark.slow(shared=True)
 def test_no_metrics_to_be_found_are_no_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from support.cli_tools import server, streamed
 
@@ -184,7 +188,7 @@ def test_no_metrics_to_be_found_are_no_failure(tmp_path: Path, capfd: pytest.Cap
     assert not run.summary.server
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_load_that_is_measured_twice_has_one_server(tmp_path: Path) -> None:
     run = pacemark.run("sim:demo", concurrency=2, repeats=2, metrics="auto", out=tmp_path, **SHORT)
     (level,) = run.levels

@@ -41,7 +41,7 @@ def sent(path: Path) -> tuple[int, int]:
         return requests, tokens
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_run_ends_before_it_has_sent_more_requests_than_it_may(endpoint: Served, tmp_path: Path) -> None:
     run = pacemark.sweep(endpoint.url, concurrency=[1, 2, 4, 8], max_requests=150, out=tmp_path, **SHORT)
     assert len(run.levels) < 4
@@ -55,6 +55,7 @@ def test_a_run_ends_before_it_has_sent_more_requests_than_it_may(endpoint: Serve
     assert sent(run.path) == requests
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize("load", [{"concurrency": 2}, {"rate": 60.0}], ids=["closed", "open"])
 def test_workers_share_what_may_be_sent(endpoint: Served, tmp_path: Path, load: dict[str, Any]) -> None:
     words = SHORT | {"duration": 30, "workers": 3}
@@ -63,13 +64,14 @@ def test_workers_share_what_may_be_sent(endpoint: Served, tmp_path: Path, load: 
     assert 40 <= sent(run.path)[0] <= 63
 
 
+@pytest.mark.slow(shared=True)
 def test_an_open_loop_keeps_its_tokens(endpoint: Served, tmp_path: Path) -> None:
     run = pacemark.run(endpoint.url, rate=60.0, max_tokens=1500, out=tmp_path, **(SHORT | {"duration": 20}))
     assert run.levels[0].ended_by == "allowance"
     assert 700 < sent(run.path)[1] <= 1700
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_the_command_says_so_first(tmp_path: Path) -> None:
     words = ("--concurrency", 4, "--duration", 20, "--input-tokens", 16, "--output-tokens", 4)
     price = ("--max-cost", "0.01", "--price-per-million", 3)
@@ -80,6 +82,7 @@ def test_the_command_says_so_first(tmp_path: Path) -> None:
     assert sent(only_run(tmp_path / "runs"))[1] <= 0.011 / 3 * 1e6
 
 
+@pytest.mark.slow(shared=True)
 def test_too_many_failures_end_a_run_with_what_was_measured_kept(tmp_path: Path) -> None:
     def every_other(asked: Asked) -> Reply:
         return streamed(asked, 4) if asked.number < 100 or asked.number % 2 else as_json({"error": "no"}, 500)
@@ -192,7 +195,7 @@ def test_rules_stand_beside_those_that_stood() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_failures_stop_a_search_too(tmp_path: Path) -> None:
     def refusing(asked: Asked) -> Reply:
         return streamed(asked, 4) if asked.number < 60 else as_json({"error": "no"}, 503)

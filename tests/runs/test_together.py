@@ -77,7 +77,7 @@ def looked_at(browser: Browser, path: Path) -> Iterator[Page]:
         context.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_runs_side_by_side(runs: Path, browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "pages" / "together.html"
     one, two = runs / "20260101T000000Z-golden", runs / "20260102T000000Z-faster"
@@ -99,6 +99,7 @@ def test_a_comparison_draws(runs: Path, tmp_path: Path) -> None:
     assert "B against A" in (tmp_path / "ab.html").read_text()
 
 
+@pytest.mark.slow(shared=True)
 def test_a_folder_of_runs(runs: Path, browser: Browser) -> None:
     done = inside("list", runs, "--html")
     assert done.returncode == 0, done.stderr

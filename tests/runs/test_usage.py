@@ -64,6 +64,7 @@ def rows_of(run: Path, **more: Any) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow(shared=True)
 def test_rows_belong_to_the_level_in_whose_window_they_lie(run: Path, tmp_path: Path) -> None:
     pyarrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
     rows = [
@@ -129,6 +130,7 @@ class TestTags:
     def no_configuration(self, monkeypatch: pytest.MonkeyPatch) -> None:
         no_settings(monkeypatch)
 
+    @pytest.mark.slow(shared=True)
     def test_requests_say_which_run_they_are_of(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Where fields are refused that are not known, these are taken; they are no part of the workload."""
         bodies: list[Any] = []
@@ -145,6 +147,7 @@ class TestTags:
         assert run.summary.workload["extra"] == {}
         assert json.loads((run.path / "run.json").read_text())["began"][0] > 0
 
+    @pytest.mark.slow(shared=True)
     def test_an_endpoint_that_does_not_know_them_is_asked_without(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -155,6 +158,7 @@ class TestTags:
     def test_the_gateway_gets_them_as_a_header(self) -> None:
         assert json.loads(header_tags("x")["Databricks-Ai-Gateway-Request-Tags"]) == {"pacemark_run": "x"}
 
+    @pytest.mark.slow(shared=True)
     @pytest.mark.filterwarnings("ignore")
     def test_what_a_gateway_wrote_down_stands_beside_what_was_measured(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -37,6 +37,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Pa
     return run.path
 
 
+@pytest.mark.slow(shared=True)
 def test_they_stand_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = measured(tmp_path, monkeypatch, keep_bodies=True)
     with contextlib.closing(sqlite3.connect(path / "run.db")) as db:
@@ -58,6 +59,7 @@ def test_they_stand_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     assert json.loads((path / "run.json").read_text())["settings"]["keep_bodies"]
 
 
+@pytest.mark.slow(shared=True)
 def test_nothing_is_kept_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = measured(tmp_path, monkeypatch)
     assert {file.name for file in path.iterdir()} == {"run.json", "run.db", "summary.json", "report.html"}

@@ -74,6 +74,7 @@ def test_a_run_that_was_cut_off_says_so(stored_run: Path) -> None:
     assert run_now(stored_run).ended == "cut off"
 
 
+@pytest.mark.slow(shared=True)
 def test_a_run_is_followed_to_its_end_and_ends_as_one_file(tmp_path: Path) -> None:
     short: dict[str, Any] = {"concurrency": [1, 2], "duration": 1.5, "output_tokens": 8, "workers": 1, "out": tmp_path}
     running = threading.Thread(target=lambda: pacemark.sweep("sim:demo", **short))
@@ -119,6 +120,7 @@ def test_who_may_ask(viewer: Viewer, path: str, method: str, headers: Mapping[st
         assert viewer.token.encode() not in body
 
 
+@pytest.mark.slow(shared=True)
 def test_the_page_in_a_browser(viewer: Viewer) -> None:
     if CHROMIUM is None:
         missing("opening the page needs Chromium on the PATH")

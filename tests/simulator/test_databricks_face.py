@@ -216,6 +216,7 @@ def test_reasoning_comes_as_typed_parts() -> None:
         assert contents[0][0]["summary"][0]["text"]
 
 
+@pytest.mark.slow(shared=True)
 def test_rate_limits_in_databricks_form() -> None:
     with serving("fixed", ttft_ms=1, requests_per_s=0.9, burst=1, databricks={"endpoint": ENDPOINT}) as served:
         assert ask(served, INVOKE, CHAT).status == 200

@@ -18,6 +18,7 @@ from pacemark.pace import Concurrency, Rate
 from pacemark.simulator import PRESETS, Engine, EngineSpec, Preset, Speculation, customised, named, simulate
 from pacemark.simulator.engine.engine import EngineStep, Finished
 from pacemark.simulator.engine.theory import capacity
+from support.sampled import first
 
 SPEC = EngineSpec(base_ms=8.0, per_decode_ms=0.05, per_prefill_token_ms=0.025, max_batch=48, token_budget=2048)
 
@@ -107,7 +108,7 @@ def steady(run: Run, skip: float = 0.1) -> tuple[np.ndarray, float]:
     return inside, (stop - start) / 1e3
 
 
-@pytest.mark.parametrize("streams", [1, 4, 8, 32, 48, 64, 100])
+@pytest.mark.parametrize("streams", first(2, [4, 64, 1, 8, 32, 48, 100]))
 def test_request_rate_is_the_closed_form(streams: int) -> None:
     run = closed_loop(SPEC, streams, 1000 if streams == 1 else 6000, lengths(streams))
     inside, seconds = steady(run)
@@ -139,6 +140,7 @@ def test_littles_law() -> None:
     assert rate * latency_s == pytest.approx(40, rel=0.005)
 
 
+@pytest.mark.slow(shared=True)
 def test_tpot_is_linear_in_concurrency() -> None:
     levels = np.array([1, 8, 24, 40, 48])
     measured, expected = [], []

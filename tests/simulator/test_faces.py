@@ -162,7 +162,7 @@ def test_an_image_that_is_not_whole_is_refused(fast: Served, api: str, at: int) 
     assert "cannot be decoded" in understand(raw(body, streamed=False, status=400), api).detail
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize("api", ["chat", "messages"])
 def test_images_come_on_top_of_the_prompt_and_their_upload_is_told(fast: Served, tmp_path: Path, api: str) -> None:
     run = pacemark.run(
@@ -267,6 +267,7 @@ def test_a_run_with_tools_tells_of_its_calls(fast: Served, formed: Workload, tmp
     assert "tool calls in" in (run.path / "report.html").read_text()
 
 
+@pytest.mark.slow(shared=True)
 def test_a_run_that_asks_for_json_tells_whether_it_was(fast: Served, formed: Workload, tmp_path: Path) -> None:
     run = pacemark.run(
         fast.url, model=fast.model, concurrency=4, input_tokens=60, output_tokens=6, duration=0.4, seed=1,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 
-def first(fast: int, cases: Iterable[Any]) -> list[Any]:
-    """Parameters of a test; all after the first `fast` are slow."""
-    return [case if number < fast else pytest.param(case, marks=pytest.mark.slow) for number, case in enumerate(cases)]
+def first(fast: int, cases: Sequence[Any]) -> list[Any]:
+    """Values of one parameter, or tuples of values of several; all after the first `fast` are slow."""
+    rest = [case if isinstance(case, tuple) else (case,) for case in cases[fast:]]
+    return [*cases[:fast], *(pytest.param(*values, marks=pytest.mark.slow(shared=True)) for values in rest)]

@@ -222,7 +222,7 @@ def test_flags_that_make_no_sense_are_refused_and_nothing_is_sent(tmp_path: Path
     assert list(tmp_path.iterdir()) == [tmp_path / "a.jsonl"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_a_run_records_what_it_took_and_can_be_summed_up_again(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", *({"prompt": f"canary-{n} prompt", "max_tokens": 6} for n in range(600)))
     flags = ("--once", "--data", path, "--seed", 4, "--model", "m", "--json")
@@ -244,7 +244,11 @@ def test_a_run_records_what_it_took_and_can_be_summed_up_again(tmp_path: Path) -
         assert b"canary-" not in file.read_bytes(), file
 
 
-@pytest.mark.parametrize("words", [("--data", "--concurrency", "2"), ("--trace",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [("--data", "--concurrency", "2"), pytest.param(("--trace",), marks=pytest.mark.slow(shared=True))],
+    ids=" ".join,
+)
 def test_nothing_of_a_users_prompts_is_kept_even_where_a_server_echoes_them(tmp_path: Path, words: Any) -> None:
     values = [{"prompt": f"canary-{n} prompt", "max_tokens": 6, "at_ms": 20 * n} for n in range(60)]
     path = written(tmp_path / "a.jsonl", *values)

@@ -34,7 +34,7 @@ def measured(
     return result
 
 
-@pytest.mark.slow
+@pytest.mark.slow(shared=True)
 def test_each_request_has_the_lengths_that_were_drawn_for_it() -> None:
     seen: list[tuple[int, int]] = []
 
@@ -186,6 +186,7 @@ def test_a_turn_holds_all_that_was_said_before(load: Load, history: Any) -> None
     assert [turns.which for turns in result.level.traffic.turns] == ["first", "later"]
 
 
+@pytest.mark.slow(shared=True)
 def test_concurrency_counts_sessions_or_requests() -> None:
     by_session, _ = conversing(
         Workload(20, 4, 5, turns=3, think_time_s=0.2, concurrency_of="sessions"), Concurrency(2), duration_s=2.0
