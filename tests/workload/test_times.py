@@ -59,7 +59,7 @@ def test_what_is_no_time_is_refused() -> None:
     for value in values:
         with pytest.raises(BadInput):
             instant(value, "s")
-    with pytest.raises(BadInput, match="the time 5 has no unit that can be known: say ns, us, ms, s"):
+    with pytest.raises(BadInput, match="the time 5 has no unit that can be known: say --unit ns, us, ms"):
         instant(5, "")
     with pytest.raises(BadInput, match="too large"):
         instant(10**25, "ms")

@@ -184,6 +184,28 @@ def test_litellm(tmp_path: Path) -> None:
         read(file(tmp_path, SPENT))
 
 
+def test_a_log_of_times_and_lengths(tmp_path: Path) -> None:
+    """By the usual names, in any case; the unit is in the name, in the time itself, or asked for."""
+    head = "time_s,Prompt_Tokens,completion_tokens,user_id,session_id"
+    named = file(tmp_path, head, "7,100,20,a,s", "7.5,200,3,b,", name="a.csv")
+    rows = read_trace(named)
+    assert list(rows) == [
+        Row(1, input_tokens=100, output_tokens=20, at_ms=0.0, session="s"),
+        Row(2, input_tokens=200, output_tokens=3, at_ms=500.0),
+    ]
+    assert rows.found.keys["input_tokens"] == "Prompt_Tokens"
+    with pytest.raises(BadInput, match="no prompt: it is a trace, for --trace"):
+        read(named)
+    dated = {"created_at": "2026-01-01T10:00:00Z", "input_tokens": 5, "max_tokens": 6}
+    assert [row.at_ms for row in read_trace(file(tmp_path, dated, dated | {"created_at": 1767261602}))] == [0.0, 2000.0]
+    bare = file(tmp_path, *({"arrival_time": t, "input_tokens": 5, "output_tokens": 6} for t in (0, 1500)))
+    with pytest.raises(BadInput, match=r"row 1: the time 0 has no unit that can be known: say --unit"):
+        read_trace(bare)
+    assert [row.at_ms for row in read_trace(bare, unit="ms")] == [0.0, 1500.0]
+    with pytest.raises(BadInput, match="row 2: it has no lengths"):
+        read_trace(file(tmp_path, dated, dated | {"max_tokens": None}))
+
+
 LOGGED: dict[str, Any] = {
           "databricks_request_id": "r-1", "client_request_id": None, "request_time": "2026-11-27T10:00:01.250Z",
           "status_code": 200, "sampling_fraction": 1.0, "execution_duration_ms": 810, "request": json.dumps(body("Hi")),
@@ -340,7 +362,7 @@ def test_opentelemetry(tmp_path: Path) -> None:
 def test_a_row_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="row 2: it is no row of Mooncake, as the first is"):
         read_trace(file(tmp_path, MOON[0], {"prompt": "x"}))
-    assert len({format.__name__ for format in FORMATS}) == len(FORMATS) == 10
+    assert len({format.__name__ for format in FORMATS}) == len(FORMATS) == 11
 
 
 def test_the_step_of_the_times_is_found_and_told(tmp_path: Path) -> None:

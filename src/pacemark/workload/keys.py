@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pacemark.errors import BadInput
 from pacemark.workload.records import parsed
 from pacemark.workload.row import FileFound, Row, turns
-from pacemark.workload.times import instant, unit_of
+from pacemark.workload.times import NS, instant, unit_of
 
-__all__ = ["Keys", "chat", "filled_key", "recorded", "settle", "whole"]
+__all__ = ["Keys", "LogKeys", "chat", "filled_key", "lengths_alone", "recorded", "settle", "unit_named", "whole"]
 
 BODIES = ("body", "payload")
 CHATS = ("messages", "conversations", "conversation", "turns")
@@ -24,7 +24,11 @@ OUTPUTS = (
     *("output_tokens", "completion_tokens", "output_length", "output_len", "max_tokens", "max_completion_tokens"),
     *("max_output_tokens", "output_tokens_count", "completion_tokens_count"),
 )
-TIMES = ("timestamp", "timestamp_ms", "at_ms", "request_time", "arrival_time", "datetime", "time", "relative_timestamp")
+TIMES = (
+    *("timestamp", "timestamp_ms", "timestamp_s", "at_ms", "at_s", "request_time", "arrival_time", "datetime", "time"),
+    *("relative_timestamp", "time_s", "time_ms", "arrival_s", "arrival_ms", "arrival", "arrived_at", "start_time"),
+    *("started_at", "created_at", "ts"),
+)
 SESSIONS = ("session_id", "conversation_id", "session", "chat_id", "thread_id", "id")
 REQUEST = frozenset(
     "messages tools tool_choice parallel_tool_calls functions function_call response_format temperature top_p seed "
@@ -32,7 +36,6 @@ REQUEST = frozenset(
 )
 """Keys that go into a request when a row has some that stand for one: tools, or the form of the answer."""
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "ai": "assistant"}
-_UNITS = {"timestamp_ms": "ms", "at_ms": "ms", "relative_timestamp": "s"}
 
 
 class Keys(msgspec.Struct):
@@ -139,9 +142,32 @@ def settle(value: Any, how: Mapping[str, str], found: FileFound) -> Keys:
         session=_key(SESSIONS if kind == "conversation" else SESSIONS[:-1], value),
     )
     if keys.at:
-        keys.unit = how.get("unit", "") or unit_of(value[keys.at]) or _UNITS.get(keys.at.lower(), "")
+        keys.unit = how.get("unit", "") or unit_of(value[keys.at]) or unit_named(keys.at)
     _tell(keys, value, found)
     return keys
+
+
+class LogKeys(NamedTuple):
+    """Which keys a row has for its time, its two lengths and its session; empty where it has none."""
+
+    at: str
+    input_tokens: str
+    output_tokens: str
+    session: str
+
+
+def lengths_alone(value: Mapping[str, Any]) -> LogKeys | None:
+    """The keys of a row that has a time and both lengths, and no prompt; None for any other row."""
+    keys = LogKeys(*(_key(names, value) for names in (TIMES, INPUTS, OUTPUTS, SESSIONS[:-1])))
+    asks = filled_key(_spelt((*BODIES, *CHATS, *TEXTS), value), value)
+    return keys if all(keys[:3]) and not asks else None
+
+
+def unit_named(key: str) -> str:
+    """The unit in the name of a time, as in `arrival_ms`; empty where there is none."""
+    if key.lower() == "relative_timestamp":
+        return "s"
+    return next((unit for unit in NS if key.lower().endswith(f"_{unit}")), "")
 
 
 def _prompt_of(value: Mapping[str, Any], key: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from pacemark.units import duration, number
 __all__ = ["NS", "UNITS", "Quantum", "instant", "quantum_said", "unit_of"]
 
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-UNITS = ", ".join(NS)
+UNITS = "ns, us, ms or s"
 
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9})\d*)?)?)?\s*(Z|UTC|[+-]\d\d:?(?:\d\d)?)?", re.I
@@ -47,7 +47,7 @@ def instant(value: Any, unit: str) -> int:
     if count is None:
         raise BadInput(f"{_shown(value)} is no time")
     if unit not in NS:
-        raise BadInput(f"the time {_shown(value)} has no unit that can be known: say {UNITS}")
+        raise BadInput(f"the time {_shown(value)} has no unit that can be known: say --unit {UNITS}")
     if abs(count) * NS[unit] >= 2**63:
         raise BadInput(f"the time {_shown(value)} is too large for {unit}")
     return count * NS[unit] if isinstance(count, int) else round(count * NS[unit])

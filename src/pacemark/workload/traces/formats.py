@@ -8,14 +8,14 @@ from typing import Any
 from pacemark.workload.traces.databricks import InferenceTable, UsageTable
 from pacemark.workload.traces.format import Format
 from pacemark.workload.traces.lengths import Azure, Bailian, BurstGPT, Mooncake
-from pacemark.workload.traces.logs import LiteLLM, WorkloadTrace
+from pacemark.workload.traces.logs import LiteLLM, PlainLog, WorkloadTrace
 from pacemark.workload.traces.spans import MLflow, OpenTelemetry
 
 __all__ = ["FORMATS", "format_of"]
 
 FORMATS: tuple[type[Format], ...] = (
     *(Bailian, Mooncake, Azure, BurstGPT),
-    *(MLflow, InferenceTable, UsageTable, LiteLLM, OpenTelemetry, WorkloadTrace),
+    *(MLflow, InferenceTable, UsageTable, LiteLLM, OpenTelemetry, WorkloadTrace, PlainLog),
 )
 
 

@@ -1,4 +1,5 @@
-"""What was sent, as a gateway or a tool has logged it: evalscope's workload trace, LiteLLM's spend logs.
+"""What was sent, as a gateway, a tool or a user has logged it: evalscope's workload trace, LiteLLM's spend logs, any
+log of times and lengths.
 
 evalscope: perf/plugin/datasets/workload_trace.py of its repository (a time that is a number is of seconds; the file
 need not be in order). LiteLLM: the table LiteLLM_SpendLogs, and the payload of its logging callbacks.
@@ -11,12 +12,13 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from pacemark.workload.keys import chat, recorded, whole
+from pacemark.errors import BadInput
+from pacemark.workload.keys import LogKeys, chat, lengths_alone, recorded, unit_named, whole
 from pacemark.workload.row import FileFound, Row
 from pacemark.workload.times import unit_of
-from pacemark.workload.traces.format import How, Left, Taken, at, first_of, in_json
+from pacemark.workload.traces.format import How, Left, Taken, at, first_of, in_json, known_length
 
-__all__ = ["LiteLLM", "WorkloadTrace"]
+__all__ = ["LiteLLM", "PlainLog", "WorkloadTrace"]
 
 
 class WorkloadTrace:
@@ -92,3 +94,45 @@ class LiteLLM:
             self._found.said.append(
                 f"{self._cached:,} were answered from LiteLLM's own cache, and are sent all the same"
             )
+
+
+class PlainLog:
+    """A user's own: a time and the tokens of prompt and answer, by the names that they have in files of prompts."""
+
+    name = "a log of times and lengths"
+    ordered: ClassVar = True
+    counted: ClassVar = True
+
+    def __init__(self, how: How, found: FileFound) -> None:
+        self._unit, self._found = how.unit, found
+        self._keys: LogKeys | None = None
+
+    @staticmethod
+    def knows(value: Mapping[str, Any]) -> bool:
+        """By its columns, and that it has no prompt."""
+        return lengths_alone(value) is not None
+
+    def take(self, value: Mapping[str, Any], number: int) -> Iterator[Taken | Left]:
+        """One row; the first says which columns hold what, and in which unit its times are."""
+        keys = self._keys or self._settled(value)
+        row = Row(
+            number, input_tokens=whole(value.get(keys.input_tokens), keys.input_tokens),
+            output_tokens=whole(value.get(keys.output_tokens), keys.output_tokens),
+            session=str(value[keys.session]) if value.get(keys.session) not in (None, "") else None,
+        )  # fmt: skip
+        if row.input_tokens is None or row.output_tokens is None:
+            raise BadInput("it has no lengths")
+        taken = known_length(row)
+        yield taken if isinstance(taken, Left) else Taken(row, at(value, keys.at, self._unit or unit_named(keys.at)))
+
+    def _settled(self, value: Mapping[str, Any]) -> LogKeys:
+        keys = lengths_alone(value)
+        assert keys is not None  # or the file would be of another format
+        self._found.unit = self._unit or unit_of(value[keys.at]) or unit_named(keys.at)
+        named = {"input_tokens": keys.input_tokens, "output_tokens": keys.output_tokens}
+        self._found.keys = named | {"at_ms": keys.at} | ({"session": keys.session} if keys.session else {})
+        self._keys = keys
+        return keys
+
+    def end(self) -> None:
+        """Nothing more to say."""
