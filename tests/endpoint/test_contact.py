@@ -54,6 +54,14 @@ class Server:
         return self.rule(self.asked[-1])
 
 
+def test_where_streaming_is_refused_the_flag_without_is_named() -> None:
+    for detail in ("streaming is not supported for this model", "Unsupported value: 'stream' must be false"):
+        with pytest.raises(BadInput, match=f"{detail}; if it does not stream: --no-stream"):
+            refuse_if_bad(Server(good).way(), exchange(0, status=400, error="http_400", detail=detail))
+    with pytest.raises(BadInput, match=r"stream_options is unknown$"):
+        refuse_if_bad(Server(good).way(), exchange(0, status=400, error="http_400", detail="stream_options is unknown"))
+
+
 def without(*fields: str, status: int = 400, text: str = "unknown field {}") -> Callable[[JSON], Exchange]:
     """A server that refuses these fields, the first one it meets."""
 

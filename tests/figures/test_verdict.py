@@ -222,7 +222,9 @@ def test_a_count_that_is_one_off_is_no_other_length(asked: int, said: set[str]) 
     assert {"short_answers", "longer_than_asked"} & set(found(evidence(many))) == said
 
 
-@pytest.mark.parametrize(("reason", "words"), [("length", "lower limit of its own"), ("stop", "heed ignore_eos")])
+@pytest.mark.parametrize(
+    ("reason", "words"), [("length", "lower limit of its own"), ("stop", "heed ignore_eos"), ("", "does not say why")]
+)
 def test_why_answers_are_short_is_told(reason: str, words: str) -> None:
     (message,) = [
         f.message

@@ -56,6 +56,7 @@ PROBE_TOKENS = 2
 """Asked of probes of the prompt's length: one token alone is more often swallowed, and passes where few do not."""
 AGAIN_S = 1.0
 """Time between two looks at a server that is not there yet."""
+_STREAMING = re.compile(r"\bstream(ing|ed)?\b", re.IGNORECASE)
 _NO_TLS = re.compile("wrong.version.number|record.layer.failure", re.IGNORECASE)
 """What OpenSSL says, by version, of an answer in plain text."""
 _LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|available)|unavailable", re.IGNORECASE)
@@ -360,6 +361,8 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
     moved = f"{where} answered {answer.status}, moved to {place}; give that URL instead"
     hints |= {f"http_{status}": moved for status in (301, 302, 303, 307, 308)}
     text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
+    if way.stream and 400 <= answer.status < 500 and _STREAMING.search(answer.detail):
+        text += "; if it does not stream: --no-stream"
     if answer.retry_after_s > 0:
         text += f"; it says to come back in {answer.retry_after_s:.0f} s"
     if advice := way.advice(answer.error, answer.detail):

@@ -270,8 +270,10 @@ def short_answers(e: Evidence) -> Finding | None:
     if share <= 0.02:
         return None
     mean, asked = generated[e.good].mean(), e.trace.asked_tokens[e.good].mean()
-    limited = (e.trace.finish_reason[short] == "length").mean() > 0.5
+    ends = e.trace.finish_reason[short]
+    limited, silent = (ends == "length").mean() > 0.5, (ends == "").mean() > 0.5
     why = "has a lower limit of its own" if limited else "does not heed ignore_eos"
+    why = "ends them and does not say why (no finish_reason)" if silent else why
     return Finding(
         "suspect",
         "short_answers",
