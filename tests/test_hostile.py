@@ -80,8 +80,8 @@ class Handler(BaseHTTPRequestHandler):
 LOCK = threading.Lock()
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
+@contextlib.contextmanager
+def hostile() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.daemon_threads = True
         serving = threading.Thread(target=httpd.serve_forever)
@@ -91,6 +91,12 @@ def endpoint() -> Iterator[str]:
         serving.join()
 
 
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with hostile() as url:
+        yield url
+
+
 class Measured(NamedTuple):
     folder: Path
     screen: bytes
@@ -98,14 +104,17 @@ class Measured(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def measured(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """A sweep in a terminal of 80 columns."""
     cwd = tmp_path_factory.mktemp("hostile")
     ours, theirs = pty.openpty()
     env = {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     short = ("--duration", "1s", "--input-tokens", "8", "--output-tokens", "4")
-    words = ("sweep", endpoint, "--concurrency", "1,2", *short)
-    with started(*words, cwd=cwd, env=env, stdout=theirs, stderr=theirs) as process:
+    words = ("--concurrency", "1,2", *short)
+    with (
+        hostile() as endpoint,
+        started("sweep", endpoint, *words, cwd=cwd, env=env, stdout=theirs, stderr=theirs) as process,
+    ):
         os.close(theirs)
         written = b""
         with contextlib.suppress(OSError):  # the other end is closed
@@ -143,8 +152,9 @@ def test_commands_that_look_back(measured: Measured, words: tuple[str, ...]) -> 
 
 
 def test_a_first_look_at_the_endpoint(endpoint: str) -> None:
-    for words in (("check", endpoint), ("run", endpoint, "--model", "other", "--concurrency", "0")):
+    for words, code in ((("check", endpoint), 0), (("run", endpoint, "--model", "other", "--concurrency", "0"), 2)):
         done = inside(*words)
+        assert done.returncode == code, done.stderr
         harmless(done.stdout.encode() + done.stderr.encode())
 
 

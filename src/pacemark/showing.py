@@ -79,8 +79,10 @@ def beside_table(run: Path, file: Path, json: bool) -> None:
 
 
 def row(name: str, value: Any) -> None:
-    """A name and its value, wrapped where the terminal ends."""
-    shown = "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+    """A name and its value, wrapped where the terminal ends; what a server said has no control characters."""
+    from pacemark.reporting.words import plain
+
+    shown = "-" if value is None else f"{value:.1f}" if isinstance(value, float) else plain(value)
     before = f"{name.replace('_', ' '):20} "
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
     typer.echo(textwrap.fill(before + shown, width, subsequent_indent=" " * 21, break_long_words=False))

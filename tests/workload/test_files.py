@@ -307,7 +307,7 @@ def test_other_encodings_and_no_files_are_refused(made: Made, tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadInput, match="the folder holds no file"):
         read(tmp_path / "folder")
-    with pytest.raises(BadInput, match="--unit 'h' is not known: ns, us, ms, s"):
+    with pytest.raises(BadInput, match="--unit 'h' is not known: ns, us, ms or s"):
         look(made("b.txt", "x"), unit="h")
 
 
