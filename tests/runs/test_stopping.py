@@ -55,7 +55,7 @@ def test_a_run_ends_before_it_has_sent_more_requests_than_it_may(endpoint: Serve
     assert sent(run.path) == requests
 
 
-@pytest.mark.slow(shared=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [{"concurrency": 2}, {"rate": 60.0}], ids=["closed", "open"])
 def test_workers_share_what_may_be_sent(endpoint: Served, tmp_path: Path, load: dict[str, Any]) -> None:
     words = SHORT | {"duration": 30, "workers": 3}
