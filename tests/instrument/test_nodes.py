@@ -22,9 +22,8 @@ from pacemark.nodes import NodeLevel
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.bench import Bench
 from pacemark.runs.folder import RunFolder
-from pacemark.scenario import Settings, Workload
 from pacemark.simulator import serving
-from support.afar import Machine, hired_afar
+from support.afar import Machine, bench_afar, hired_afar
 from support.processes import SETUP, family
 from support.sampled import first
 from support.samples import known
@@ -36,16 +35,7 @@ HOUR_NS = 3_600_000_000_000
 
 @contextlib.contextmanager
 def bench(*machines: Machine, duration_s: float = 1.5, workers: int = 1) -> Iterator[Bench]:
-    with (
-        serving("fixed", ttft_ms=50.0, itl_ms=5.0) as served,
-        hired_afar(*machines) as hire,
-        Bench(
-            target(served.url, model=served.model),
-            Workload(32, 20, 3),
-            Settings(duration_s=duration_s, nodes=len(machines), workers=workers),
-            hire=hire,
-        ) as ready,
-    ):
+    with bench_afar(*machines, duration_s=duration_s, workers=workers) as ready:
         ready.prepare()
         yield ready
 

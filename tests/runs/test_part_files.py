@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 import pacemark
-from pacemark.endpoint.target import target
 from pacemark.errors import RunFailed
 from pacemark.instrument import apart, nodes
 from pacemark.instrument.apart import EventLog, PartFile
@@ -26,11 +25,10 @@ from pacemark.pace import Concurrency
 from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench
 from pacemark.runs.folder import RunFolder
-from pacemark.scenario import Settings, Workload
 from pacemark.simulator import Served, serving
 from pacemark.summary import Distribution, Figure, Level
 from pacemark.trace import Exchange, trace_of
-from support.afar import Machine, hired_afar
+from support.afar import Machine, bench_afar, hired_afar
 from support.cli_tools import pacemark as command
 from support.samples import known
 from support.servers import exchange
@@ -215,14 +213,7 @@ def test_a_run_that_was_cut_off_goes_on_with_part_files_of_its_own(tmp_path: Pat
 @contextlib.contextmanager
 def bench(place: Path, *machines: Machine) -> Iterator[Bench]:
     with (
-        serving("fixed", ttft_ms=50.0, itl_ms=5.0) as served,
-        hired_afar(*machines) as hire,
-        Bench(
-            target(served.url, model=served.model),
-            Workload(32, 20, 3),
-            Settings(duration_s=30.0, nodes=len(machines), workers=1),
-            hire=hire,
-        ) as ready,
+        bench_afar(*machines, duration_s=30.0) as ready,
         contextlib.closing(RunFolder.create(place, "x", {"schema": "x"})) as folder,
     ):
         ready.folder = folder

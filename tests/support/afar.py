@@ -14,12 +14,15 @@ from typing import Any
 
 import msgspec
 
-from pacemark.endpoint.target import Target
+from pacemark.endpoint.target import Target, target
 from pacemark.instrument.agent import NodeAgent
 from pacemark.instrument.clocks import BEAT_TIMES, EXCHANGE_TIMES
 from pacemark.instrument.commands import Batch, Begin, Command, Reading, Setup
 from pacemark.instrument.fleet import Fleet, Hire, Processes
 from pacemark.instrument.nodes import Nodes
+from pacemark.runs.bench import Bench
+from pacemark.scenario import Settings, Workload
+from pacemark.simulator import serving
 from pacemark.trace import ABSENT
 
 BORN_NS = monotonic_ns()
@@ -111,3 +114,19 @@ def hired_afar(*machines: Machine) -> Iterator[Hire]:
         yield hire
         for machine in machines:
             machine.silent = False
+
+
+@contextlib.contextmanager
+def bench_afar(*machines: Machine, duration_s: float, workers: int = 1) -> Iterator[Bench]:
+    """A bench of these machines before an endpoint that answers to a fixed timeline; not prepared yet."""
+    with (
+        serving("fixed", ttft_ms=50.0, itl_ms=5.0) as served,
+        hired_afar(*machines) as hire,
+        Bench(
+            target(served.url, model=served.model),
+            Workload(32, 20, 3),
+            Settings(duration_s=duration_s, nodes=len(machines), workers=workers),
+            hire=hire,
+        ) as ready,
+    ):
+        yield ready

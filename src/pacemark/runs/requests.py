@@ -27,8 +27,8 @@ def _column(name: str) -> str:
     return "idx" if name == "index" else name
 
 
-_PACKED = {"hi_ns": "<i8", "lo_ns": "<i8", "tokens": "<f4", "lag_ns": "<i4"}
-"""Arrays of a request, and how they are packed into blobs."""
+_PACKED = Packed._fields
+"""Arrays of a request, each a blob."""
 _FIELDS = {f.name: f for f in msgspec.structs.fields(Exchange) if f.name not in _PACKED}
 """The plain fields of a request: each is a column."""
 _COLUMNS = [(_column(name), f.type) for name, f in _FIELDS.items()]
