@@ -11,14 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from pacemark.figures import caching, client, nodes
+from pacemark.figures import caching, client, nodes, tokens
 from pacemark.figures.connections import uneven_connections
-from pacemark.figures.content import formed
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.remedy import LEAST_REQUESTS, longer
 from pacemark.pace import Rate
 from pacemark.summary import LATENCIES, Level, Reason, Verdict
-from pacemark.trace import RATE_LIMITS, Int64
+from pacemark.trace import RATE_LIMITS
 
 NOTES = frozenset(
     {
@@ -232,115 +231,11 @@ def little(e: Evidence) -> Finding | None:
     )
 
 
-def event_count(e: Evidence) -> Finding | None:
-    """Tools that count events for tokens would report something else here."""
-    counted = e.good & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
-    events = int(np.diff(e.trace.offsets)[counted].sum())
-    tokens = int(e.trace.output_tokens[counted].sum())
-    if not events or abs(tokens / events - 1) <= 0.02:
-        return None
-    text = f"an event carries {tokens / events:.2f} tokens on average; figures count the server's tokens, so compare "
-    return Finding("note", "event_count", text + "them with no tool that counts events")
-
-
-def filter_batches(e: Evidence) -> Finding | None:
-    """Text that a content filter holds back until it has judged a piece of it comes in pieces of its own size."""
-    counted = e.good & e.trace.filtered & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
-    events = int(np.diff(e.trace.offsets)[counted].sum())
-    tokens = int(e.trace.output_tokens[counted].sum())
-    if not events or tokens / events <= FILTERED:
-        return None
-    return Finding(
-        "note",
-        "filter_batches",
-        f"a content filter lets text pass in batches of {tokens / events:.1f} tokens on average, so ITL is the gap "
-        "between its batches and TTFT holds its first wait; ask for the asynchronous filter to see the model's pace",
-    )
-
-
-FILTERED = 1.5
-"""Tokens an event from which on a filter that annotates is taken for one that holds text back."""
-
-
-def short_answers(e: Evidence) -> Finding | None:
-    """Answers shorter than asked for make less work than the workload says; what is hidden is work as well."""
-    generated = e.trace.output_tokens + e.trace.hidden_tokens
-    short = e.good & ~formed(e.trace) & (generated < e.trace.asked_tokens - _uncounted(e.trace.asked_tokens))
-    share = short.sum() / max(1, e.good.sum())
-    if share <= 0.02:
-        return None
-    mean, asked = generated[e.good].mean(), e.trace.asked_tokens[e.good].mean()
-    ends = e.trace.finish_reason[short]
-    limited, silent = (ends == "length").mean() > 0.5, (ends == "").mean() > 0.5
-    why = "has a lower limit of its own" if limited else "does not heed ignore_eos"
-    why = "ends them and does not say why (no finish_reason)" if silent else why
-    return Finding(
-        "suspect",
-        "short_answers",
-        f"{share:.0%} of the answers stopped early: {mean:.0f} tokens on average where {asked:.0f} were asked for, "
-        f"so the server {why}; compare only with runs of the same answer length",
-    )
-
-
-def _uncounted(asked: Int64) -> Int64:
-    """By how many tokens counts may differ that mean the same (n,): the one that ends a text counts or does not."""
-    return (asked >= 16).astype(np.int64)
-
-
-OFF = 0.03
-"""By what share lengths may differ from what was asked for."""
-
-
-def longer_than_asked(e: Evidence) -> Finding | None:
-    """Answers longer than asked for make more work than the workload says."""
-    if not e.good.any():
-        return None
-    answers, wanted = e.trace.output_tokens[e.good], e.trace.asked_tokens[e.good]
-    mean, asked = float(answers.mean()), float(wanted.mean())
-    beyond = answers - wanted - _uncounted(wanted)  # each against its own
-    if asked <= 0 or float(np.maximum(beyond, 0).mean()) <= OFF * asked:
-        return None
-    return Finding(
-        "suspect",
-        "longer_than_asked",
-        f"answers are {mean:.0f} tokens long on average where {asked:.0f} were asked for, so the server does not heed "
-        "max_tokens; compare only with runs of the same answer length",
-    )
-
-
-def input_length(e: Evidence) -> Finding | None:
-    """A prompt that was cut, or that a template made longer, is not the work that the workload says."""
-    counted = e.good & e.trace.tokens_from_usage & (e.trace.input_tokens > 0)
-    asked = e.trace.asked_input[counted].astype(np.float64)
-    if e.asked_input is not None:  # runs that were stored before knew no length of each
-        asked[asked < 0] = e.asked_input
-    told, asked = e.trace.input_tokens[counted][asked >= 0], asked[asked >= 0]
-    if not len(asked):
-        return None
-    # The longest are looked at apart: of unequal prompts a limit cuts those alone, and the mean hardly moves.
-    longest = asked >= np.quantile(asked, 0.9)
-    for which, of in ((slice(None), "on average"), (longest, "for the longest prompts")):
-        mean, wanted = float(told[which].mean()), float(asked[which].mean())
-        if abs(mean - wanted) > max(OFF * wanted, FEW_TOKENS):
-            how = "cut the prompts" if mean < wanted else "made the prompts longer"
-            return Finding(
-                "suspect",
-                "input_length",
-                f"the server counted {mean:,.0f} input tokens {of} where {wanted:,.0f} were asked for: it or a "
-                f"template {how}; ask for a length that it takes, or compare only with runs of the counted length",
-            )
-    return None
-
-
-FEW_TOKENS = 16
-"""A chat template makes short prompts this much longer than can be asked for."""
-
-
 def in_one_piece(e: Evidence) -> Finding | None:
     """Streaming in name only: nothing is known of when the first token was ready."""
     streamed = e.good & (e.trace.first_event_ns >= 0) & (e.trace.output_tokens > 1) & (e.trace.calls == 0)
     share = float((e.trace.in_one_piece & streamed).sum()) / max(1, int(streamed.sum()))
-    if share <= OFF:
+    if share <= tokens.OFF:
         return None
     return Finding(
         "suspect",
@@ -372,41 +267,6 @@ HELD = 0.05
 """What share of a request may pass after its answer is complete."""
 
 
-def tokens_uneven(e: Evidence) -> Finding | None:
-    """TPOT needs to know how many tokens the first event held."""
-    off = e.trace.tpot_off[e.good]
-    if not len(off) or (most := float(off.max())) <= OFF:
-        return None
-    return Finding(
-        "suspect",
-        "tokens_uneven",
-        f"events hold unequal numbers of tokens, and the server does not say how many: TPOT may be off by {most:.0%}; "
-        "name a --tokenizer to count them",
-    )
-
-
-def hidden_tokens(e: Evidence) -> Finding | None:
-    """Which tokens are counted, where some were never streamed."""
-    hidden = e.trace.hidden_tokens[e.good]
-    if not len(hidden) or not hidden.any():
-        return None
-    text = f"the server counted {hidden.mean():.0f} tokens per answer on average that it never streamed (hidden "
-    return Finding(
-        "note", "hidden_tokens", text + "reasoning); throughput, TTFT and TPOT count those that were streamed"
-    )
-
-
-def token_count(e: Evidence) -> Finding | None:
-    """Events are not always tokens."""
-    if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
-        return None
-    return Finding(
-        "suspect",
-        "token_count",
-        "the server reported no usage, so events were counted as tokens; name a --tokenizer to count them",
-    )
-
-
 CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     no_window,
     worker_died,
@@ -420,13 +280,13 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     step_change,
     endpoint_changed,
     little,
-    short_answers,
-    longer_than_asked,
-    input_length,
+    tokens.short_answers,
+    tokens.longer_than_asked,
+    tokens.input_length,
     in_one_piece,
     held_open,
-    tokens_uneven,
-    token_count,
+    tokens.tokens_uneven,
+    tokens.token_count,
     caching.cached_prompts,
     caching.suspected_cache,
     caching.mixed_cache,
@@ -437,9 +297,9 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     client.coalesced,
     client.late_sends,
     client.underfilled,
-    event_count,
-    filter_batches,
-    hidden_tokens,
+    tokens.event_count,
+    tokens.filter_batches,
+    tokens.hidden_tokens,
     uneven_connections,
     nodes.on_one_machine,
     caching.cache_told,
