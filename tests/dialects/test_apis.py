@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pacemark.dialects.dialect import DIALECTS, fill, first_options, template
+from pacemark.dialects.dialect import DIALECTS, fill, first_options, next_options, template
 from pacemark.dialects.reading import understand
 from pacemark.trace import Exchange
 from support.events import each_in_its_read, ms
@@ -62,12 +62,12 @@ def test_an_event_that_is_no_object_is_counted_once(answer: Recorded) -> None:
 @EVERY
 def test_an_answer_that_breaks_off_is_a_failure_wherever_it_does(answer: Recorded) -> None:
     body, ends = b"".join(answer.events), [*accumulate(len(e) for e in answer.events)]
-    whole = len(body.rstrip())
+    whole, complete = len(body.rstrip()), ends[answer.done - (answer.api == "messages")]  # with its stop_reason
     for cut in sorted({*range(1, len(body), 5), *ends}):
         if cut < whole:
             assert understand(raw(body[:cut], error="closed"), answer.api).error == "closed", cut
         # A last event without its blank line counts.
-        assert understand(raw(body[:cut]), answer.api).error or cut >= ends[answer.done] - 2, cut
+        assert understand(raw(body[:cut]), answer.api).error or cut >= complete - 2, cut
 
 
 @EVERY
@@ -170,7 +170,10 @@ def test_a_growing_list_instead_of_events_is_geminis_answer_in_one_piece() -> No
          "stream_error", None),
         ("ollama", b'{"error":"it died"}\n', "server_error", None),
         ("gemini", event({"error": {"code": 503, "status": "UNAVAILABLE", "message": "it died"}}), "said_503", None),
+        ("gemini", event([{"error": {"code": 503, "message": "it died"}}]), "said_503", None),
+        ("ollama", b'{"error":"it died","status":429}\n', "said_429", None),
         ("tgi", b'data:{"error":"it died","error_type":"generation"}\n\n', "stream_error", None),
+        ("tgi", b'data:{"error":"it died","error_type":"overloaded"}\n\n', "said_503", None),
     ],
 )  # fmt: skip
 def test_an_error_inside_a_200(api: str, failure: bytes, before: str, after: None) -> None:
@@ -183,7 +186,32 @@ def test_an_error_inside_a_200(api: str, failure: bytes, before: str, after: Non
     assert (x.error, x.detail.endswith("it died")) == ("stream_error", True)
 
 
+@pytest.mark.parametrize("api", ["responses", "messages", "gemini", "tgi"])
+@pytest.mark.parametrize(
+    "words", [b"upstream connect error", b'{\n  "error": {"message": "upstream connect error"}\n}']
+)
+def test_the_last_words_of_a_broken_stream_are_told(api: str, words: bytes) -> None:
+    """A proxy's, or Gemini's, which are no events."""
+    answer = RECORDED[api]
+    x = understand(each_in_its_read(*answer.events[: answer.carrying[0] + 1], words), api)
+    assert (x.error, x.detail) == ("stream_error", "upstream connect error")
+
+
+def test_a_stream_of_another_api_is_named_as_such() -> None:
+    foreign = [event({"choices": [{"delta": {"content": "hi"}}]})] * 2
+    for api in ("responses", "messages", "gemini", "tgi"):
+        x = understand(each_in_its_read(*foreign), api)
+        assert (x.error, x.detail.endswith("none of its 2 events is one of this API")) == ("truncated", True), api
+
+
 # --- Responses
+
+
+def test_a_sign_of_life_is_no_event_without_a_meaning() -> None:
+    """OpenAI sends it where an answer takes long (openai/openai-node, issue 1964)."""
+    events = RECORDED["responses"].events
+    x = understand(each_in_its_read(events[0], named({"type": "keepalive"}), *events[1:]), "responses")
+    assert (x.error, x.unread_events) == ("", 0)
 
 
 def test_an_agent_may_answer_in_items_alone() -> None:
@@ -250,6 +278,28 @@ def test_counts_that_come_again_stand_in_for_the_first() -> None:
     assert (x.input_tokens, x.cached_tokens, x.output_tokens) == (10, 5, 5)
 
 
+def test_a_message_is_whole_once_it_says_why_it_stopped() -> None:
+    """Gateways, and now and then Anthropic itself, leave message_stop out, and may keep the connection open."""
+    events, ping = RECORDED["messages"].events[:-1], named({"type": "ping"})
+    for answer in (
+        each_in_its_read(*events),
+        each_in_its_read(*events, ping, ping),
+        each_in_its_read(*events, ping, error="stalled"),
+    ):
+        x = understand(answer, "messages")
+        assert (x.error, x.finish_reason, x.output_tokens, ms([x.done_ns])) == ("", "end_turn", 5, [220])
+    assert understand(each_in_its_read(*events[:-1]), "messages").error == "truncated"
+
+
+@pytest.mark.parametrize("usage", [{"output_tokens": 0}, {}, None])
+def test_what_a_message_had_generated_when_it_started_is_not_its_length(usage: dict[str, int] | None) -> None:
+    """Gateways that know no count pass the start's on, or give nought at the end."""
+    events = list(RECORDED["messages"].events)
+    events[-2] = named({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage})
+    x = understand(each_in_its_read(*events), "messages")
+    assert (x.error, x.input_tokens, x.output_tokens, x.tokens_source) == ("", 9, 5, "events")
+
+
 def test_a_refusal_is_no_success() -> None:
     events = [e.replace(b"end_turn", b"refusal") for e in RECORDED["messages"].events]
     assert understand(each_in_its_read(*events), "messages").error == "finish_refusal"
@@ -264,6 +314,18 @@ def test_a_prompt_that_ollama_had_cached_may_have_no_count() -> None:
     assert (x.error, x.input_tokens, x.output_tokens) == ("", -1, 5)
 
 
+def test_lines_that_a_gateway_made_events_of_are_read() -> None:
+    answer = RECORDED["ollama"]
+    x = understand(each_in_its_read(*(b"data: %b\n" % e for e in answer.events)), "ollama")
+    assert figures(x) == expected(answer)
+    assert ms(x.hi_ns) == [100 + 10 * place for place in answer.carrying]
+
+
+def test_an_indented_answer_of_ollamas_is_one_piece() -> None:
+    x = understand(raw(json.dumps(WHOLE["ollama"], indent=2).encode(), streamed=False), "ollama")
+    assert (x.error, x.input_tokens, x.output_tokens) == ("", 9, 2)
+
+
 def test_ollamas_calls_come_whole() -> None:
     calls = [{"function": {"name": "look", "arguments": {"a": 1}}}]
     told = line(message={"role": "assistant", "content": "", "tool_calls": calls}, done=False)
@@ -275,6 +337,19 @@ def test_ollamas_calls_come_whole() -> None:
 def test_what_gemini_breaks_off_is_no_success(reason: str) -> None:
     x = understand(each_in_its_read(gemini({"text": "a"}, 1), gemini({}, 1, finishReason=reason)), "gemini")
     assert (x.error, x.finish_reason) == (f"finish_{reason.lower()}", reason)
+
+
+def test_gemini_may_give_its_reason_early_often_and_in_small_letters() -> None:
+    """As gateways translate it (router-for-me/CLIProxyAPI, issue 5651)."""
+    early = [gemini({}, 0, 0, finishReason="STOP"), *(gemini({"text": t}, n, 0) for n, t in enumerate(TEXTS, 1))]
+    x = understand(each_in_its_read(*early, gemini({}, 3, 0, finishReason="stop")), "gemini")
+    assert (x.error, x.output_tokens, ms(x.hi_ns), ms([x.done_ns])) == ("", 3, [110, 120, 130], [140])
+
+
+def test_a_failure_in_geminis_list_is_one() -> None:
+    busy = [{"error": {"code": 429, "message": "no quota", "status": "RESOURCE_EXHAUSTED"}}]
+    x = understand(raw(json.dumps(busy).encode(), streamed=False), "gemini")
+    assert (x.error, x.detail) == ("said_429", "no quota")
 
 
 def test_a_prompt_that_gemini_blocks() -> None:
@@ -299,7 +374,7 @@ def test_several_tokens_in_geminis_events_are_counted_each() -> None:
 
 
 def test_tgi_may_count_the_prompt_token_by_token_or_not_at_all() -> None:
-    for details, counted in (({"prefill": [{"id": 1}, {"id": 2}]}, 2), ({}, -1)):
+    for details, counted in (({"prefill": [{"id": 1}, {"id": 2}]}, 2), ({"prompt_tokens": 2}, 2), ({}, -1)):
         last = tgi("b", generated_text="ab", details={"generated_tokens": 2, "finish_reason": "length"} | details)
         x = understand(each_in_its_read(tgi("a"), last), "tgi")
         assert (x.error, x.input_tokens, x.output_tokens, len(x.hi_ns)) == ("", counted, 2, 2)
@@ -318,6 +393,7 @@ def test_tgi_may_count_the_prompt_token_by_token_or_not_at_all() -> None:
         ("rerank", {"results": [{"index": 1, "relevance_score": 0.8}] * 2,
                     "meta": {"tokens": {"input_tokens": 14}, "billed_units": {"search_units": 1}}}, 14),
         ("rerank", [{"index": 0, "score": 0.9}, {"index": 1, "score": 0.1}], -1),
+        ("rerank", {"data": [{"index": 0, "relevance_score": 0.9}] * 2, "usage": {"total_tokens": 14}}, 14),
         ("score", {"data": [{"index": 0, "object": "score", "score": 0.9}] * 2, "usage": {"total_tokens": 14}}, 14),
     ],
 )  # fmt: skip
@@ -328,6 +404,9 @@ def test_a_mark_for_each_document_is_a_token(api: str, answer: Any, counted: int
 
 def test_no_marks_are_no_answer() -> None:
     assert understand(raw(b'{"results": []}', streamed=False), "rerank").error == "empty"
+    for mark in (b"NaN", b"null", b"-Infinity", b'"0.5"'):
+        answer = b'{"results": [{"index": 0, "relevance_score": %b}]}' % mark
+        assert understand(raw(answer, streamed=False), "rerank").error == "empty"
     assert understand(raw(b'{"data": [{"embedding": [1]}]}', streamed=False), "score").error == "empty"
 
 
@@ -342,6 +421,19 @@ def test_a_prompt_is_dealt_out_as_a_query_and_its_documents(api: str, query: str
     assert body == {"model": "m", query: "salt a b c", documents: ["d e", "f g", "h i"], "top_n": 9}
     assert " ".join([body[query], *body[documents]]) == words
     assert all(json.loads(fill(form, "salt", 4))[documents])
+
+
+def test_documents_are_called_texts_where_the_server_has_no_other_name_for_them() -> None:
+    """As TEI has it: the field of its own is the only one that it looks at."""
+    dialect = DIALECTS["rerank"]
+    first = first_options(dialect)
+    told = "Failed to deserialize the JSON body into the target type: missing field `texts` at line 1 column 66"
+    refused = understand(raw(told.encode(), status=422, streamed=False), "rerank")
+    again = next_options([(first, refused)])
+    assert again is not None
+    body = json.loads(fill(template(dialect, "", again, {"truncate": True}), "salt a b c d e", 2))
+    assert body == {"query": "salt a b c", "texts": ["d", "e"], "truncate": True}
+    assert next_options([(first, refused), (again, refused)]) is None
 
 
 # --- what is asked
@@ -378,6 +470,7 @@ def test_a_length_stays_ours_beside_further_fields_of_its_parent() -> None:
 
 
 def test_where_requests_go() -> None:
+    assert DIALECTS["gemini"].place("models/m", False) == DIALECTS["gemini"].place("m", False)
     places = {name: d.place("a/b c", True) for name, d in DIALECTS.items()}
     assert places["gemini"] == "/models/a%2Fb%20c:streamGenerateContent?alt=sse"
     assert DIALECTS["gemini"].place("m", False) == "/models/m:generateContent"

@@ -56,6 +56,9 @@ def test_several_vectors() -> None:
         ({"code": 40001, "message": "no room"}, "server_error", "no room"),
         ({"error": {"message": "slow down", "code": 429}}, "said_429", "slow down"),
         ({"data": []}, "empty", "the answer ended without any output"),
+        ({"data": [{"embedding": None}], "usage": {"prompt_tokens": 7}}, "empty", None),
+        ({"data": [{"embedding": [None] * 9, "index": 0}]}, "empty", None),
+        ({"data": [{"embedding": []}]}, "empty", None),
         (b"<html>", "bad_answer", None),
         ({"data": {"x": 1}}, "bad_answer", None),
         (b"null", "bad_answer", None),
@@ -70,6 +73,8 @@ def test_what_is_no_vector(payload: Any, error: str, detail: str | None) -> None
 
 def test_odd_fields_beside_the_vectors_do_no_harm() -> None:
     assert whole(b'{"data": [{"embedding": [NaN, 1]}], "usage": []}').output_tokens == 1
+    assert whole(b'{"data": [{"embedding": [NaN, 1]}], "usage": {"prompt_tokens": 7}}').input_tokens == 7
+    assert whole({"data": [VECTOR], "usage": {"prompt_tokens": 7.0, "total_tokens": "x"}}).input_tokens == 7
     assert whole({"data": [VECTOR], "usage": "n/a"}).error == ""
 
 

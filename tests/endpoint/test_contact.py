@@ -146,6 +146,12 @@ class TestPatience:
         assert "http_429: slow down" in server.told[0]
         assert "trying again in 7 s" in server.told[0]
 
+    @pytest.mark.parametrize("status", [408, 500, 524, 529])
+    def test_whoever_says_when_to_come_back_is_waited_for(self, status: int) -> None:
+        server = self.once(refusal(status, "Overloaded", retry_after_s=1.0))
+        _, _, answer = negotiate(server.way(), WORKLOAD)
+        assert (answer.error, server.rests) == ("", [1.0])
+
     def test_an_hour_is_not_waited_for(self) -> None:
         server = self.once(refusal(429, retry_after_s=3600.0))
         assert server.way().patiently(BODY).error == "http_429"
@@ -161,6 +167,7 @@ class TestPatience:
             refusal(502),
             refusal(503, "loading model"),
             refusal(504),
+            refusal(529, "Overloaded"),
             refusal(404, "model is loading"),
         ],
     )

@@ -84,7 +84,7 @@ class Dialect(NamedTuple):
     def place(self, model: str, stream: bool) -> str:
         """Where to post, below the base URL."""
         path = self.path if stream or not self.whole_path else self.whole_path
-        return path.replace("{model}", quote(model, safe=""))
+        return path.replace("{model}", quote(model.removeprefix("models/"), safe=""))  # as Gemini lists its names
 
 
 _ALWAYS = ("ignore_eos", "min_tokens")
@@ -140,6 +140,8 @@ class Options(msgspec.Struct, frozen=True):
     """Empty: the answer's length is not the client's to choose."""
     running_usage: bool = False
     """Ask for the count of tokens so far in every event (`continuous_usage_stats`), as vLLM gives it."""
+    texts: bool = False
+    """Documents to rank are called texts, as TEI has it."""
 
 
 _PROMPT_HOLE = "@prompt@"
@@ -163,6 +165,8 @@ def template(
         body["ignore_eos"] = True
     if options.min_tokens:
         body["min_tokens"] = _TOKENS_HOLE
+    if options.texts and "documents" in body:
+        body["texts"] = body.pop("documents")
     body = _merged(body, extra)
     if options.max_tokens_field:
         *parents, field = options.max_tokens_field.split(".")
@@ -242,6 +246,7 @@ _INSTEAD = re.compile(
     re.IGNORECASE,
 )
 """What leads over from a field that is refused to those that are not."""
+_TEXTS = re.compile(r"missing field\W+texts\b")
 _BARE = re.compile(r"(?:internal server error)?\W*", re.IGNORECASE)
 
 
@@ -302,6 +307,8 @@ def _without_named(options: Options, answer: Exchange) -> Options | None:
         return None
     changes: dict[str, Any] = dict.fromkeys(_named(options, answer), False)
     field, said = options.max_tokens_field, _complaint(answer)
+    if not field and _TEXTS.search(said):
+        changes["texts"] = True
     # Beside a field that can be left out the limit may be named for comparison: it is named again if it is refused.
     if not changes and field in _LIMITS and re.search(rf"(?<![a-z_]){field}(?![a-z_])", said) and _UNKNOWN.search(said):
         changes["max_tokens_field"] = _other(field)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-from pacemark.dialects.said import ANSWER, Said, tally
-from pacemark.dialects.streams import Fields
+from pacemark.dialects.said import ANSWER, Said, entries_of, tally
+from pacemark.dialects.streams import Fields, one_object
 
 QUERY_MARK = "@query@"
 DOCUMENTS_MARK = "@documents@"
@@ -27,11 +29,22 @@ def deal(template: bytes, prompt: str, documents: int) -> bytes:
     return filled.replace(QUERY_HOLE, msgspec.json.encode(query))
 
 
-def judged(said: Said, documents: int, answer: Fields, end: int) -> Said:
-    """`said` of an answer that judged so many documents, each counted as one token of output. `answer` may hold the
-    tokens of the input: under `usage` as OpenAI counts them, or under `meta` as Cohere does."""
+def judged(body: bytes, what: str) -> Said:
+    """What an answer that judged documents said, which `what` names; each that has a mark is counted as one token of
+    output. A mark that is no number is none: a model that overflows gives NaN, or null.
+
+    The answer may hold the tokens of the input: under `usage` as OpenAI counts them, or under `meta` as Cohere does.
+    """
+    said = Said()
+    bare = body.lstrip()[:1] == b"["  # TEI gives the list alone
+    whole = b'{"results":%b}' % body if bare else body
+    form = "results" if b'"results"' in whole else "data"  # vLLM's scores, and Voyage's rankings
+    answer = one_object(said, whole, what, form)
+    if answer is None:
+        return said
+    documents = sum(_is_marked(entry) for entry in entries_of(answer[form]))
     if documents:
-        said.add(ANSWER, end)
+        said.add(ANSWER, len(body))
     said.completion_tokens = documents
     usage, meta = answer.get("usage"), answer.get("meta")
     if isinstance(usage, dict):
@@ -41,3 +54,8 @@ def judged(said: Said, documents: int, answer: Fields, end: int) -> Said:
     elif isinstance(meta, dict) and isinstance(meta.get("tokens"), dict):
         said.prompt_tokens = tally(meta["tokens"].get("input_tokens"))
     return said
+
+
+def _is_marked(entry: Fields) -> bool:
+    mark = entry.get("relevance_score", entry.get("score"))
+    return isinstance(mark, int | float) and abs(mark) < math.inf

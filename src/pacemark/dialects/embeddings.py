@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, NO_JSON, Said, busy_code, error_text, loosely, says_failure, tally
+from pacemark.dialects.said import ANSWER, NO_JSON, Said, busy_code, error_text, fields_of, loosely, says_failure, tally
 
 
 def body(text: str) -> dict[str, Any]:
@@ -14,17 +15,14 @@ def body(text: str) -> dict[str, Any]:
     return {"input": text}
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
 class _Answer(msgspec.Struct):
     data: list[msgspec.Raw]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer, strict=False).decode
+_HOLLOW = re.compile(rb'"embedding"\s*:\s*(?:null|\[\s*(?:null|\]))')
+"""No vector, or one of no numbers: what llama.cpp gives where the model overflows (ggml-org/llama.cpp, issue 14812)."""
 
 
 def read(body: bytes, streamed: bool) -> Said:
@@ -34,17 +32,18 @@ def read(body: bytes, streamed: bool) -> Said:
         answer = _decode(body)
     except NO_JSON as problem:
         return _otherwise(said, body, problem)
-    _take(said, len(answer.data), answer.usage, len(body))
+    _take(said, len(answer.data), answer.usage, body)
     return said
 
 
-def _take(said: Said, vectors: int, usage: _Usage | None, end: int) -> None:
+def _take(said: Said, entries: int, usage: Any, body: bytes) -> None:
+    vectors = max(0, entries - len(_HOLLOW.findall(body)))
     if vectors:
-        said.add(ANSWER, end)
+        said.add(ANSWER, len(body))
     said.completion_tokens = vectors
-    if usage is not None:
-        # Some servers count the whole input as the total alone.
-        said.prompt_tokens = tally(usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens)
+    # Some servers count the whole input as the total alone.
+    counts = [tally(fields_of(usage).get(name)) for name in ("prompt_tokens", "total_tokens")]
+    said.prompt_tokens = next((n for n in counts if n is not None), None)
 
 
 def _otherwise(said: Said, body: bytes, problem: Exception) -> Said:
@@ -56,7 +55,7 @@ def _otherwise(said: Said, body: bytes, problem: Exception) -> Said:
         return said
     data = value.get("data") if isinstance(value, dict) else None
     if isinstance(data, list) and not value.get("error"):
-        _take(said, len(data), None, len(body))
+        _take(said, len(data), value.get("usage"), body)
     elif says_failure(value):
         code = busy_code(value)
         said.fail("server_error" if code is None else f"said_{code}", error_text(body))

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from pacemark.dialects.attached import Attached
-from pacemark.dialects.said import ANSWER, NOTHING, REASONING, Said, entries_of, fields_of, tally
-from pacemark.dialects.streams import Fields, objects, one_object
+from pacemark.dialects.said import ANSWER, NOTHING, REASONING, Said, broke, entries_of, fields_of, says_failure, tally
+from pacemark.dialects.streams import Fields, cut_short, objects, one_object
 from pacemark.tools import Tool
 
 
@@ -59,12 +59,14 @@ def read(body: bytes, streamed: bool) -> Said:
         if (answer := one_object(said, whole_body, "Gemini", form)) is not None:
             listed = entries_of(answer.get("candidates")) if whole_body is not body else [answer]
             for value in listed:
+                if says_failure(value):
+                    broke(said, msgspec.json.encode(value))
                 _take(said, value, len(body))
         return said
     for value, end in objects(said, body):
         _take(said, value, end)
     if not said.finish_reason:
-        said.fail("truncated", "the stream ended without a finishReason")
+        cut_short(said, body, "a finishReason")
     return said
 
 
@@ -88,7 +90,7 @@ def _take(said: Said, value: Fields, end: int) -> None:
         said.fail("prompt_blocked", f"the prompt was blocked: {blocked}")
     if reason:
         said.finish_reason, said.done_at = reason, end
-        if reason not in _ENDINGS:
+        if reason.upper() not in _ENDINGS:
             said.fail(f"finish_{reason.lower()}", f"the answer ended with finishReason {reason!r}")
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from pacemark.dialects.attached import Attached
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, duration_ms, entries_of, fields_of, tally
-from pacemark.dialects.streams import Fields, lines, one_object
+from pacemark.dialects.streams import Fields, cut_short, lines, one_object
 from pacemark.errors import BadInput
 from pacemark.tools import Tool
 
@@ -63,7 +63,7 @@ def read(body: bytes, streamed: bool) -> Said:
         if said.done_at is not None:
             break
     if said.done_at is None:
-        said.fail("truncated", "the stream ended without a line that is done")
+        cut_short(said, body, "a line that is done")
     return said
 
 

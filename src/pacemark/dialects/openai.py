@@ -32,8 +32,8 @@ from pacemark.dialects.said import (
     loosely,
     says_failure,
 )
-from pacemark.dialects.sse import Events, is_done, is_sign_of_life, last_words
-from pacemark.dialects.streams import unglued
+from pacemark.dialects.sse import Events, is_done, is_sign_of_life
+from pacemark.dialects.streams import cut_short, unglued
 from pacemark.dialects.usage import CountedUsage, take_usage
 from pacemark.tools import CHOICES, Tool
 
@@ -218,10 +218,7 @@ def _read_stream(body: bytes) -> Said:
                 if piece is payload:
                     _read_alike(events, piece, chunk, said)
     if not said.over and not said.finish_reason:
-        if words := last_words(body):
-            said.fail("stream_error", error_text(words))
-        foreign = f": none of its {said.unread} events is one of this API" if said.unread and not said.kinds else ""
-        said.fail("truncated", f"the stream ended without a finish_reason and without [DONE]{foreign}")
+        cut_short(said, body, "a finish_reason and without [DONE]")
     return said
 
 

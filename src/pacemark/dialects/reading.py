@@ -184,7 +184,7 @@ def _is_stream(raw: RawExchange, body: bytes, lines: bool) -> bool:
     begun = body.removeprefix(BOM).lstrip()[:1]
     if lines and begun == b"{":
         first, _, rest = body.strip().partition(b"\n")
-        return bool(rest) or b'"done":false' in first.replace(b" ", b"")
+        return (bool(rest) and first.rstrip()[-1:] == b"}") or b'"done":false' in first.replace(b" ", b"")
     return is_event_stream(body) or (raw.streamed and begun not in (b"{", b"["))
 
 

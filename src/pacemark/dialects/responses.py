@@ -14,7 +14,8 @@ import msgspec
 from pacemark.dialects.attached import Attached
 from pacemark.dialects.calls import spelled
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, REASONING, Said, broke, entries_of, fields_of, tally
-from pacemark.dialects.streams import Fields, objects, one_object
+from pacemark.dialects.sse import is_sign_of_life
+from pacemark.dialects.streams import Fields, cut_short, objects, one_object
 from pacemark.tools import CHOICES, Tool
 
 
@@ -63,7 +64,7 @@ def read(body: bytes, streamed: bool) -> Said:
     # Agents may leave out the events round the answer; then a whole item ends it.
     ended = said.finish_reason or said.done_at is not None or (last == "response.output_item.done" and not opened)
     if not ended:
-        said.fail("truncated", "the stream ended without response.completed")
+        cut_short(said, body, "response.completed")
     return said
 
 
@@ -81,7 +82,7 @@ def _take(said: Said, name: str, value: Fields, told: set[object], end: int) -> 
     elif name == "response.output_item.done":
         _item_done(said, value, told, end)
     else:
-        said.unread += not name.startswith("response.")
+        said.unread += not name.startswith("response.") and not is_sign_of_life(name.encode(), b"")
         said.add(NOTHING, end)
 
 

@@ -139,9 +139,14 @@ def error_text(body: bytes) -> str:
         value = loosely(body[: _MOST_TOLD + 1])
     except ValueError:
         return line_of(_TAG.sub(b" ", body[: _MOST_TOLD + 1]))
-    value = value[0] if isinstance(value, list) and len(value) == 1 else value  # as Gemini wraps it
+    value = unwrapped(value)
     text, named = _words_of(value), _field_of(value)
     return f"{text} ({named})" if named and named not in text else text
+
+
+def unwrapped(value: Any) -> Any:
+    """What is in a list of one, as Gemini wraps its failures; else `value` itself."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _words_of(value: Any, depth: int = 4) -> str:
@@ -182,10 +187,10 @@ _BUSY = {
 
 def busy_code(value: Any) -> int | None:
     """429 or 503 where an error object under status 200 says that there is no room now; None for other failures."""
-    error = value.get("error", value) if isinstance(value, dict) else None
-    if not isinstance(error, dict):
+    if not isinstance(value := unwrapped(value), dict):
         return None
-    named = [str(error.get(key, "")).lower() for key in ("code", "status", "type")]
+    error = inner if isinstance(inner := value.get("error"), dict) else value  # or beside a text, as TGI and Ollama do
+    named = [str(error.get(key, "")).lower() for key in ("code", "status", "type", "error_type")]
     for code, words in _BUSY.items():
         if str(code) in named or any(word in name for name in named for word in words):
             return code

@@ -1,4 +1,5 @@
-"""The JSON objects of an answer with the offset past each: of events, or of lines, or of one piece."""
+"""The JSON objects of an answer with the offset past each: of events, or of lines, or of one piece; and what is said
+of a stream that ends too soon."""
 
 from __future__ import annotations
 
@@ -7,8 +8,19 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import NO_JSON, Said, broke, busy_code, error_text, line_of, loosely, says_failure
-from pacemark.dialects.sse import BOM, Events, is_done, is_sign_of_life
+from pacemark.dialects.said import (
+    NO_JSON,
+    NOTHING,
+    Said,
+    broke,
+    busy_code,
+    error_text,
+    line_of,
+    loosely,
+    says_failure,
+    unwrapped,
+)
+from pacemark.dialects.sse import BOM, Events, is_done, is_event_stream, is_sign_of_life, last_words
 
 Fields = dict[str, Any]
 
@@ -31,7 +43,10 @@ def objects(said: Said, body: bytes) -> Iterator[tuple[Fields, int]]:
 
 
 def lines(said: Said, body: bytes) -> Iterator[tuple[Fields, int]]:
-    """Of every line, as `objects` does."""
+    """Of every line, as `objects` does; of every event where a gateway made events of them."""
+    if is_event_stream(body):
+        yield from objects(said, body)
+        return
     begin = len(BOM) if body.startswith(BOM) else 0
     while begin < len(body):
         end = body.find(b"\n", begin) + 1 or len(body)
@@ -51,12 +66,22 @@ def _object(said: Said, text: bytes, name: bytes = b"") -> Fields | None:
             return {}
         said.fail("bad_stream", f"an event is no JSON: {problem}: {line_of(text)}")
         return None
-    if not isinstance(value, dict):  # counted by the reader, as whatever else it has no meaning for
+    if not isinstance(value := unwrapped(value), dict):  # counted by the reader, as whatever else it has no meaning for
         return {}
     if value.get("error") or value.get("error_code") or value.get("type") == "error":
         broke(said, text)
         return None
     return value
+
+
+def cut_short(said: Said, body: bytes, mark: str) -> None:
+    """Take the end of a stream that came without the `mark` of one: with a failure that is no event, as servers and
+    proxies write it, or without a word."""
+    if words := last_words(body):
+        broke(said, words)
+    none = said.unread and not said.opened and not any(kind > NOTHING for kind in said.kinds)
+    foreign = f": none of its {said.unread} events is one of this API" if none else ""
+    said.fail("truncated", f"the stream ended without {mark}{foreign}")
 
 
 def one_object(said: Said, body: bytes, what: str, form: str) -> Fields | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pacemark.dialects.said import ANSWER, EMPTY, NOTHING, Said, fields_of, tally
-from pacemark.dialects.streams import Fields, objects, one_object
+from pacemark.dialects.streams import Fields, cut_short, objects, one_object
 
 
 def body(text: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def read(body: bytes, streamed: bool) -> Said:
         if value.get("generated_text") is not None:
             _ended(said, value, end)
     if said.done_at is None:
-        said.fail("truncated", "the stream ended without generated_text")
+        cut_short(said, body, "generated_text")
     return said
 
 
@@ -51,7 +51,7 @@ def _ended(said: Said, value: Fields, end: int) -> None:
     said.is_over(end)
     said.finish_reason = str(details.get("finish_reason") or "done")
     said.completion_tokens = tally(details.get("generated_tokens"))
-    said.prompt_tokens = tally(details.get("input_length"))
+    said.prompt_tokens = tally(details.get("input_length", details.get("prompt_tokens")))  # the latter is LoRAX's
     prefill = details.get("prefill")
     if said.prompt_tokens is None and isinstance(prefill, list) and prefill:
         said.prompt_tokens = len(prefill)

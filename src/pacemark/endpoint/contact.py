@@ -65,6 +65,8 @@ _CHANCE = ("closed", "reset", "truncated", "empty", "stalled")
 """Failures that may be one request's bad luck."""
 _PASSING = tuple(f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 520, 522, 524, 529))
 """Refusals that may be as well, of a server that was woken, or of a proxy before it; with a rest in between."""
+_UNREADY = ("refused", "connect", "connect_timeout", "said_503", "http_502", "http_503", "http_504", "http_529")
+"""No server there yet, or one that has no room; rate limits are as well."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,7 @@ def comes_back(answer: Exchange) -> bool:
     """Whether the failure is one that passes by itself: no server there yet, a model being loaded, a rate limit."""
     if answer.error == "http_404":
         return bool(_LOADING.search(answer.detail))
-    passing = ("refused", "connect", "connect_timeout", "http_502", "http_503", "http_504", "said_503", *RATE_LIMITS)
-    return answer.error in passing
+    return answer.error in (*_UNREADY, *RATE_LIMITS) or (answer.error in _PASSING and answer.retry_after_s >= 0)
 
 
 @dataclass(frozen=True)
