@@ -23,6 +23,8 @@ from pacemark.reporting.charts.theme import (
     WIDTH,
     Axis,
     Datum,
+    inline,
+    layered,
     mark,
     shapes,
     shapes_in_words,
@@ -92,8 +94,10 @@ def parts(summary: Summary, wide: int, narrow: int, *, timed: bool = True) -> li
         return grid.parts(summary, wide, narrow)
     metrics = [x for x in (_TTFT, _TPOT) if any(getattr(level, x[2]).p50.value is not None for level in summary.levels)]
     by_load = [_by_load(summary, *metric, narrow) for metric in metrics]
-    over_time = [*time_part(summary, narrow), *phases_part(summary, narrow), *moments_part(summary, narrow)]
-    return [_curve(summary, wide), *by_load, *(over_time if timed else [])]
+    drawn = [_curve(summary, wide), *by_load]
+    if timed:
+        drawn += [*time_part(summary, narrow), *phases_part(summary, narrow), *moments_part(summary, narrow)]
+    return drawn
 
 
 def _curve(summary: Summary, width: int, height: int = 320) -> alt.LayerChart:
@@ -297,13 +301,13 @@ def _law_layers(rows: list[Datum]) -> list[alt.Chart]:
         return []
     # By load, not by x: past the peak a throughput comes back.
     values = [{**row, "n": n} for n, row in enumerate(rows)]
-    line = alt.Chart(alt.InlineData(values=values)).mark_line(stroke=GREY, strokeWidth=1, opacity=0.9, clip=True)
+    line = alt.Chart(inline(values)).mark_line(stroke=GREY, strokeWidth=1, opacity=0.9, clip=True)
     return [line.encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), order=alt.Order("n:Q"))]
 
 
 def _ring_layers(rings: list[Datum]) -> list[alt.Chart]:
     """A ring round each operating point, in its own colour where it is the recommended one."""
-    base = alt.Chart(alt.InlineData(values=rings))
+    base = alt.Chart(inline(rings))
     return [
         base.transform_filter(alt.datum.chosen == chosen)
         .mark_point(style=style, size=230, strokeWidth=2, opacity=1)
@@ -314,7 +318,7 @@ def _ring_layers(rings: list[Datum]) -> list[alt.Chart]:
 
 
 def _label_layers(labels: list[Datum]) -> list[alt.Chart]:
-    base = alt.Chart(alt.InlineData(values=labels))
+    base = alt.Chart(inline(labels))
     return [
         base.transform_filter(alt.datum.style == style)
         .mark_text(style=style, align="center", baseline="middle")
@@ -329,8 +333,8 @@ def _layered(
 ) -> alt.LayerChart:
     lines = textwrap.wrap("; ".join(remarks).capitalize(), round(width / 6))
     title = alt.TitleParams(heading, subtitle=lines) if lines else alt.TitleParams(heading)
-    data = alt.InlineData(values=rows)
-    return alt.LayerChart(layer=list(layers), data=data, title=title, width=width, height=height)
+    data = inline(rows)
+    return layered(layers, data=data, title=title, width=width, height=height)
 
 
 def _empty(heading: str, message: str, width: int) -> alt.LayerChart:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from pacemark.figures.picture import Lane
-from pacemark.reporting.charts.theme import GREY, Datum
+from pacemark.reporting.charts.theme import GREY, Datum, inline
 from pacemark.units import number
 
 __all__ = ["lanes_chart", "lanes_table"]
@@ -35,7 +35,7 @@ def lanes_chart(lanes: Sequence[Lane]) -> alt.Chart:
     count = max(1, len({one.lane for one in lanes}))
     height = max(60, 14 * count) if count < 20 else 10 * count
     chart: alt.Chart = (
-        alt.Chart(alt.InlineData(values=rows), title="Requests side by side", height=height)
+        alt.Chart(inline(rows), title="Requests side by side", height=height)
         .mark_bar(height=min(14.0, 0.8 * height / count))
         .encode(
             x=alt.X("x:Q", axis=alt.Axis(title="ms", format=",~r"), scale=alt.Scale(domain=[0, end], nice=False)),

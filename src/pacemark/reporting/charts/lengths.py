@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from pacemark.answers.lengths import counted
-from pacemark.reporting.charts.theme import GREY, Datum, mark, shapes, shapes_in_words, sized
+from pacemark.reporting.charts.theme import GREY, Datum, inline, layered, mark, shapes, shapes_in_words, sized
 from pacemark.reporting.words import between
 from pacemark.summary import Figure, Level, Line, Slopes, Summary
 from pacemark.units import duration
@@ -53,7 +53,7 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
     marked = any(row["budget"] != "none" for row in points)
     told = _TIPS | ({"held": "Budget"} if marked else {})
     tips = [alt.Tooltip(f"{field}:N", title=name) for field, name in told.items()]
-    base, drawn = alt.Chart(alt.InlineData(values=points)), alt.Chart(alt.InlineData(values=lines))
+    base, drawn = alt.Chart(inline(points)), alt.Chart(inline(lines))
     dashed = drawn.mark_line(strokeWidth=1.5, strokeDash=[6, 4]).encode(
         x=x, y=y, color=alt.ColorValue(GREY) if by_input else colour
     )
@@ -70,7 +70,7 @@ def _chart(levels: Sequence[Level], line: Line, metric: str, title: str, width: 
         .encode(x=x, y=y, shape=shapes(), tooltip=tips),
     ]
     heading = alt.TitleParams(title, subtitle=[subtitle, *(text.capitalize() for text in shapes_in_words(known))])
-    return alt.LayerChart(layer=layers, title=heading, width=width, height=280)
+    return layered(layers, title=heading, width=width, height=280)
 
 
 _TIPS = {"lengths": "Tokens", "time": "Median", "inputs": "Input counted", "outputs": "Output counted"} | {
@@ -108,5 +108,5 @@ def _on(line: Line, inputs: float, outputs: float) -> float:
 
 def _nothing(width: int) -> alt.LayerChart:
     text = "too few levels gave figures to draw a line through"
-    label = alt.Chart(alt.InlineData(values=[{"text": text}])).mark_text(style="label").encode(text=alt.Text("text:N"))
-    return alt.LayerChart(layer=[label], title=alt.TitleParams("Length grid"), width=width, height=60)
+    label = alt.Chart(inline([{"text": text}])).mark_text(style="label").encode(text=alt.Text("text:N"))
+    return layered([label], title=alt.TitleParams("Length grid"), width=width, height=60)

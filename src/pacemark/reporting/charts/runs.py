@@ -8,7 +8,7 @@ from typing import NamedTuple
 import altair as alt
 
 from pacemark.pace import Concurrency
-from pacemark.reporting.charts.theme import Datum, shapes
+from pacemark.reporting.charts.theme import Datum, inline, layered, shapes
 from pacemark.reporting.words import open_loop, plain, value, with_interval
 from pacemark.summary import Level, Summary
 from pacemark.units import duration
@@ -46,7 +46,7 @@ def curves_chart(runs: Sequence[tuple[str, Summary]], height: int = 340) -> alt.
         alt.Tooltip(f"{field}:N", title=title)
         for field, title in (("run", "Run"), ("level", "Level"), ("tokens", "Output tokens/s"), ("time", "Latency"))
     ]
-    base = alt.Chart(alt.InlineData(values=rows))
+    base = alt.Chart(inline(rows))
     points = base.mark_point(filled=True, size=60, opacity=1)
     hollow = base.transform_filter("datum.status != 'valid'").mark_point(
         filled=True, size=18, opacity=1, style="hollow"
@@ -57,7 +57,7 @@ def curves_chart(runs: Sequence[tuple[str, Summary]], height: int = 340) -> alt.
         hollow.encode(x=x, y=y, tooltip=told),
     ]
     title = alt.TitleParams("Latency by throughput" if not rated else "Latency by arrival rate")
-    return alt.LayerChart(layer=layers, title=title, height=height)
+    return layered(layers, title=title, height=height)
 
 
 def _x(level: Level, rated: bool) -> float | None:
@@ -102,11 +102,11 @@ def trend_chart(past: Sequence[Past], height: int = 260) -> alt.LayerChart:
     legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=500)
     colour = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
     told = [alt.Tooltip("name:N", title="Run"), alt.Tooltip("tokens_per_s:Q", title="tokens/s", format=",.4~g")]
-    base = alt.Chart(alt.InlineData(values=rows))
+    base = alt.Chart(inline(rows))
     bars = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=1.5, opacity=0.55)
     layers = [
         base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
         bars.encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour),
         base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, tooltip=told),
     ]
-    return alt.LayerChart(layer=layers, title=alt.TitleParams("Over time, at the chosen load"), height=height)
+    return layered(layers, title=alt.TitleParams("Over time, at the chosen load"), height=height)

@@ -9,7 +9,7 @@ import altair as alt
 from msgspec import UnsetType
 
 from pacemark.metered import ServerMoment
-from pacemark.reporting.charts.theme import GREY, Datum
+from pacemark.reporting.charts.theme import GREY, Datum, inline, layered
 from pacemark.reporting.server import where_time_goes
 from pacemark.reporting.words import plain
 from pacemark.summary import Summary, Timeline
@@ -38,7 +38,7 @@ def phases_part(summary: Summary, width: int, height: int = 220) -> list[alt.Lay
     names = [name for name in _PHASES if any(row["phase"] == name for row in rows)]
     colours = alt.Scale(domain=names, range=[_PHASES[name] for name in names])
     bars = (
-        alt.Chart(alt.InlineData(values=rows))
+        alt.Chart(inline(rows))
         .mark_bar()
         .encode(
             x=alt.X("load:N", sort=None, axis=alt.Axis(title="Level", labelAngle=0)),
@@ -103,7 +103,7 @@ def _lines(
     if not rows:
         return None
     lines = (
-        alt.Chart(alt.InlineData(values=rows))
+        alt.Chart(inline(rows))
         .mark_line(strokeWidth=1.5, interpolate="step-after")
         .encode(
             x=alt.X("x:Q", title="Seconds since the first request", scale=alt.Scale(domain=[0, end], nice=False)),
@@ -117,4 +117,4 @@ def _lines(
 
 def _titled(layers: list[alt.Chart], title: str, said: str, width: int, height: int) -> alt.LayerChart:
     lines = textwrap.wrap(said[:1].upper() + said[1:], round(width / 6))
-    return alt.LayerChart(layer=layers, title=alt.TitleParams(title, subtitle=lines), width=width, height=height)
+    return layered(layers, title=alt.TitleParams(title, subtitle=lines), width=width, height=height)

@@ -8,7 +8,7 @@ import altair as alt
 
 from pacemark.budget import Budget
 from pacemark.figures.picture import SHARES, LevelPicture
-from pacemark.reporting.charts.theme import GREY, Datum
+from pacemark.reporting.charts.theme import GREY, Datum, inline, layered
 from pacemark.units import number
 
 __all__ = ["spread_chart", "spread_table"]
@@ -36,14 +36,14 @@ def spread_chart(
     colour = alt.Color("level:O", sort=names, scale=alt.Scale(domain=names), legend=legend)
     told = [alt.Tooltip("level:N", title="Level"), alt.Tooltip("x:Q", title="ms", format=",.4~g")]
     told.append(alt.Tooltip("share:Q", title="share", format=".1%"))
-    base = alt.Chart(alt.InlineData(values=[row for row in rows if not log or row["x"] > 0]))
+    base = alt.Chart(inline([row for row in rows if not log or row["x"] > 0]))
     lines = base.mark_line(strokeWidth=2, interpolate="step-after").encode(x=x, y=y, color=colour, order="share:Q")
     dots = base.mark_point(size=60, opacity=0, filled=True).encode(x=x, y=y, color=colour, tooltip=told)
     limits = [one for one in budget.timed if f"{one.metric}_ms" == metric] if budget else []
     marks: list[Datum] = [{"x": one.most, "text": str(one), "share": one.quantile} for one in limits]
     rules: list[alt.Chart] = []
     if marks:
-        drawn = alt.Chart(alt.InlineData(values=marks))
+        drawn = alt.Chart(inline(marks))
         rules = [
             drawn.mark_rule(color=GREY, strokeWidth=1.5, strokeDash=[5, 3]).encode(x=alt.X("x:Q"), tooltip="text:N"),
             drawn.mark_text(style="label", y=4, align="left", dx=4, baseline="top").encode(
@@ -53,7 +53,7 @@ def spread_chart(
             .mark_point(shape="cross", size=110, color=GREY, filled=True)
             .encode(x=alt.X("x:Q"), y=alt.Y("share:Q"), tooltip="text:N"),
         ]
-    return alt.LayerChart(layer=[*rules, lines, dots], title=alt.TitleParams(f"{name}, level by level"), height=height)
+    return layered([*rules, lines, dots], title=alt.TitleParams(f"{name}, level by level"), height=height)
 
 
 def _shares(values: Sequence[float]) -> Sequence[float]:

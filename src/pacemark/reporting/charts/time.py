@@ -7,7 +7,7 @@ import textwrap
 
 import altair as alt
 
-from pacemark.reporting.charts.theme import GREY, Datum
+from pacemark.reporting.charts.theme import GREY, Datum, inline, layered
 from pacemark.reporting.words import plain
 from pacemark.summary import Seen, Summary, Timeline
 
@@ -44,10 +44,10 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
         _bars(levels, GREY, 0.13, [alt.Tooltip("load:N", title="level")]),
         _bars(refused, "#e69f00", 0.45, [alt.Tooltip("refused:Q", title="answered 429")]),
         _bars(failed, "#d55e00", 0.8, [alt.Tooltip("failed:Q", title="failed")]),
-        alt.Chart(alt.InlineData(values=output)).mark_line(strokeWidth=1.5, interpolate="step").encode(x=x, y=y),
+        alt.Chart(inline(output)).mark_line(strokeWidth=1.5, interpolate="step").encode(x=x, y=y),
     ]
     if events:
-        base = alt.Chart(alt.InlineData(values=events))
+        base = alt.Chart(inline(events))
         layers += [
             base.mark_rule(color=GREY, strokeDash=[4, 3], strokeWidth=1.5).encode(x=x),
             *(
@@ -62,9 +62,9 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
         flight = alt.Y(
             "busy:Q", axis=axis, scale=alt.Scale(domain=[0, 1.6 * max(1.0, *timeline.in_flight)], nice=False)
         )
-        base = alt.Chart(alt.InlineData(values=busy))
+        base = alt.Chart(inline(busy))
         dashed = base.mark_line(strokeWidth=1.5, strokeDash=[5, 3], color=GREY, interpolate="step")
-        chart = alt.LayerChart(layer=[alt.LayerChart(layer=layers), dashed.encode(x=x, y=flight)])
+        chart = layered([layered(layers), dashed.encode(x=x, y=flight)])
         layers = [chart.resolve_scale(y="independent")]
     remarks = ["grey: the levels' windows"]
     remarks += [f"red: failed, {sum(timeline.failed):,} in all"] if failed else []
@@ -72,11 +72,11 @@ def time_part(summary: Summary, width: int, height: int = 220) -> list[alt.Layer
     remarks += ["dashed: the endpoint said that it changed"] if events else []
     lines = textwrap.wrap("; ".join(remarks).capitalize(), round(width / 6))
     title = alt.TitleParams("The run over time", subtitle=lines)
-    return [alt.LayerChart(layer=layers, title=title, width=width, height=height)]
+    return [layered(layers, title=title, width=width, height=height)]
 
 
 def _bars(rows: list[Datum], colour: str, opacity: float, tooltip: list[alt.Tooltip]) -> alt.Chart:
-    chart: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_rect(color=colour, opacity=opacity)
+    chart: alt.Chart = alt.Chart(inline(rows)).mark_rect(color=colour, opacity=opacity)
     return chart.encode(x=alt.X("x:Q"), x2=alt.X2("x2:Q"), y=alt.Y("y:Q"), y2=alt.Y2("y2:Q"), tooltip=tooltip)
 
 
