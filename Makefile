@@ -8,8 +8,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 demo: .venv/run
 	$(BIN)/pacemark demo
 
-test: lint
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"
+# Lint goes on beside the tests; what it says comes last.
+test: .venv/test
+	@$(MAKE) --no-print-directory lint >.venv/lint.log 2>&1 & \
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"; tested=$$?; \
+	wait $$!; linted=$$?; cat .venv/lint.log; [ $$tested = 0 ] && [ $$linted = 0 ]
 
 # The same tests, traced: three times as long, and too slow for what they time themselves.
 coverage: .venv/test
@@ -18,6 +21,7 @@ coverage: .venv/test
 slow: .venv/test
 	$(BIN)/pytest -n 3 --dist loadgroup -m "slow(shared=True)"
 	$(BIN)/pytest -m "slow and not slow(shared=True)"
+	$(BIN)/pytest -n 3 -m "hypothesis and not slow" --hypothesis-profile=many
 
 lint: .venv/test
 	$(BIN)/ruff check .

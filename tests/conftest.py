@@ -8,10 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.llama_server import llama_server, write_tiny_llama
 from support.needed import missing
 from support.waiting import TRIES
+
+# A shared machine may stand still at any example. `make test` tries a few, `make slow` many.
+settings.register_profile("few", deadline=None, max_examples=15)
+settings.register_profile("many", deadline=None, max_examples=150)
+settings.load_profile("few")
 
 GOLDEN = Path(__file__).parent / "golden" / "run"
 
@@ -24,7 +30,11 @@ def no_connections_left() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
-    gc.unfreeze()
+
+
+def pytest_collection_finish() -> None:
+    """What all tests share is a million objects, which no test's garbage collection need look through."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from support.parsers import PARSERS
 
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+ANY = settings(suppress_health_check=list(HealthCheck))
 FRAGMENTS = [
     b"data: ", b"\n\n", b"\r\n", b'{"choices":[', b'{"delta":{"content":"', b'"}}]}', b'"usage":{"completion_tokens":',
     b"1e999", b"-1", b"99999999999999999999999", b"null", b"NaN", b"[[[[[[[[", b'"\\ud800"', b"\xff", b"event: error\n",
@@ -28,14 +28,15 @@ def test_inputs_to_start_from(name: str) -> None:
 @pytest.mark.parametrize("name", PARSERS)
 def test_no_number_is_too_large_or_below_nought(name: str) -> None:
     """Each number of each input in turn is one that neither a database nor a float holds, or no count."""
+    others = (b"-4", b"6" * 20, b"6" * 60, b"6" * 400)
     for seed in PARSERS[name].seeds[: 1 if name == "runs" else None]:  # the others are of its database
-        for number in re.finditer(rb"\d+", seed[1:]):
-            for other in (b"-4", b"6" * 20, b"6" * 60, b"6" * 400):
+        for at, number in enumerate(re.finditer(rb"\d+", seed[1:])):
+            for other in others[at % 4 :][:1] if name == "runs" else others:  # a run is summed up each time
                 PARSERS[name].read(seed[: 1 + number.start()] + other + seed[1 + number.end() :])
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@FEW
+@ANY
 @given(st.data())
 def test_any_input_ends_in_a_result_or_a_typed_error(name: str, data: st.DataObject) -> None:
     parser = PARSERS[name]

@@ -130,7 +130,7 @@ def as_raw(answer: Answer) -> RawExchange:
 
 def test_client_and_server_agree_to_the_token_and_in_ttft_to_the_transport(llama: str, tmp_path: Path) -> None:
     run = pacemark.run(
-        llama, model=MODEL, concurrency=3, input_tokens=40, output_tokens=16, duration=3, metrics="auto", out=tmp_path
+        llama, model=MODEL, concurrency=3, input_tokens=40, output_tokens=16, duration=1.5, metrics="auto", out=tmp_path
     )
     whole = run.summary.server
     assert isinstance(whole, ServerRun)

@@ -5,7 +5,7 @@ import itertools
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -44,7 +44,6 @@ def test_constant_is_constant_and_does_not_drift() -> None:
     assert np.abs(times - np.arange(1, 200_001) * (1e9 / 30)).max() <= 2_000  # ns, after almost two hours
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.sampled_from(["poisson", "constant", "gamma"]), st.floats(0.5, 2000), st.floats(0.1, 5), st.integers(0, 99))
 def test_arrivals_never_go_back(kind: str, rate: float, cv: float, seed: int) -> None:
     times = list(itertools.islice(arrivals(Rate(rate, kind, cv), np.random.default_rng(seed)), 70_000))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.cli_tools import Asked, Reply, as_json, assert_refused, only_run, pacemark, server, started, streamed
+from support.inside import inside
 from support.processes import family
 from support.waiting import wait_for
 
@@ -71,13 +72,13 @@ def test_a_key_is_nowhere_but_on_the_wire_and_nothing_else_is_talked_to(tmp_path
     assert not any(CANARY[:12].encode() in line for line in shown)
     assert [name for name, data in everything(folder) if CANARY[:12].encode() in data] == []
     assert "report.html" in {name for name, _ in everything(folder)}
-    for again in (
-        ("show", folder, "--detail"),
-        ("report", folder),
-        ("export", folder),
-        ("export", folder, "--format", "junit"),
+    for how, *again in (
+        (inside, "show", folder, "--detail"),
+        (pacemark, "report", folder),
+        (inside, "export", folder),
+        (inside, "export", folder, "--format", "junit"),
     ):
-        done = pacemark(*again, env=env, cwd=tmp_path)
+        done = how(*again, env=env, cwd=tmp_path)
         assert done.returncode in (0, 3), done.stderr
         assert CANARY[:12] not in done.stdout + done.stderr
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -91,21 +92,21 @@ def test_a_key_may_be_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(f"Bearer {CANARY}\n")
     with server(telling) as url:
-        done = pacemark("check", url, "--model", "m", "--header", f"Authorization: @{file}")
+        done = inside("check", url, "--model", "m", "--header", f"Authorization: @{file}")
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr
-        typed = pacemark("check", url, "--model", "m", "--header", f"Authorization: Bearer {CANARY}")
+        typed = inside("check", url, "--model", "m", "--header", f"Authorization: Bearer {CANARY}")
     assert typed.returncode == 0
     assert "warning: --header Authorization: every user of this machine can read it" in typed.stderr
     assert CANARY[:12] not in typed.stderr
-    assert_refused(pacemark("check", url, "--header", "X-Key: @/no/such"), "--header X-Key: /no/such", "cannot be read")
+    assert_refused(inside("check", url, "--header", "X-Key: @/no/such"), "--header X-Key: /no/such", "cannot be read")
 
 
 @pytest.mark.parametrize(
     "words", [("run", "--concurrency", 1), ("sweep",), ("find", "--budget", "ttft p95 < 1s"), ("check",)]
 )
 def test_a_password_in_a_url_is_refused_and_not_repeated(words: tuple[object, ...], tmp_path: Path) -> None:
-    done = pacemark(*words[:1], f"http://me:{CANARY}@127.0.0.1:9/v1", *words[1:], cwd=tmp_path)
+    done = inside(*words[:1], f"http://me:{CANARY}@127.0.0.1:9/v1", *words[1:], cwd=tmp_path)
     assert_refused(done, "user name or password")
     assert CANARY[:12] not in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -26,7 +26,7 @@ from pacemark.reporting.plan import planned
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
 from support.cli_tools import assert_refused
-from support.inside import inside as pacemark
+from support.inside import inside
 from support.sampled import first
 from support.samples import known
 
@@ -257,20 +257,20 @@ def test_rates_hold_their_headroom_already() -> None:
 class TestCommand:
     def test_it_fits_the_terminal_and_says_what_matters(self, stored_run: Path) -> None:
         words = ("--demand", "500 output tokens/s", "--budget", "latency p95 < 9s", "--price-per-hour", "12")
-        done = pacemark("plan", stored_run, *words)
+        done = inside("plan", stored_run, *words)
         assert done.returncode == 0, done.stderr
         text = " ".join(done.stdout.split())
         assert "serve 500 output tokens/s" in text or "serves 500 output tokens/s" in text
         assert "Poisson" in text
         assert "CV 2" in text
         assert "databricks" not in text.lower()
-        sized = pacemark("plan", stored_run, *words, "--provisioned", "9500 tokens/s").stdout
+        sized = inside("plan", stored_run, *words, "--provisioned", "9500 tokens/s").stdout
         assert "deploy-prov-throughput-foundation-model-apis\n" in sized, "the link is whole"
         assert all(len(line) <= 80 for line in done.stdout.splitlines() if "https://" not in line)
 
     def test_json_is_the_plan(self, stored_run: Path) -> None:
         words = ("--demand", "5 requests/s", "--budget", "latency p95 < 9s", "--json")
-        plan: Any = json.loads(pacemark("plan", stored_run, *words).stdout)
+        plan: Any = json.loads(inside("plan", stored_run, *words).stdout)
         assert plan["schema"] == "pacemark/plan/1"
         assert plan["demand"] == {"value": 5.0, "unit": "requests/s"}
         assert plan["fleets"][0]["replicas"] >= 1
@@ -302,5 +302,5 @@ class TestCommand:
 
     def test_on_the_command_line_it_is_one_line_and_exit_code_2(self, stored_run: Path) -> None:
         words = ("plan", stored_run, "--demand", "5 requests/s", "--budget")
-        assert_refused(pacemark(*words, "latency p95 < 1ms"), "no level of the run meets")
-        assert_refused(pacemark("plan", stored_run, "--budget", "latency p95 < 1s"), "--demand")
+        assert_refused(inside(*words, "latency p95 < 1ms"), "no level of the run meets")
+        assert_refused(inside("plan", stored_run, "--budget", "latency p95 < 1s"), "--demand")

@@ -23,7 +23,7 @@ from pacemark.simulator import simulate
 from pacemark.summary import Figure, Find, Reason, Verdict
 from pacemark.trace import Trace
 from support.cli_tools import assert_refused
-from support.inside import inside as pacemark
+from support.inside import inside
 from support.sampled import first
 from support.samples import known
 
@@ -173,7 +173,7 @@ def test_a_rate_beyond_capacity_meets_nothing() -> None:
 class TestCommands:
     def test_find_from_sends_and_writes_nothing(self, stored_run: Path) -> None:
         before = {path.name: path.stat().st_mtime_ns for path in stored_run.iterdir()}
-        done = pacemark("find", "--from", stored_run, "--budget", "ttft p95 < 2s")
+        done = inside("find", "--from", stored_run, "--budget", "ttft p95 < 2s")
         assert done.returncode == 0, done.stderr
         text = " ".join(done.stdout.split())
         assert "Doubtful (stored levels): concurrency" in text  # the level is suspect, and the first line says so
@@ -213,7 +213,7 @@ class TestCommands:
         ],
     )
     def test_bad_input_is_one_line_and_exit_code_2(self, words: list[str], parts: list[str], tmp_path: Path) -> None:
-        assert_refused(pacemark(*words, cwd=tmp_path), *parts)
+        assert_refused(inside(*words, cwd=tmp_path), *parts)
 
     def test_one_place_to_find_it(self, stored_run: Path) -> None:
         with pytest.raises(BadInput, match="give one place"):

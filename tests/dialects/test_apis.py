@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pacemark.dialects.dialect import DIALECTS, fill, first_options, next_options, template
@@ -84,7 +84,6 @@ anything = st.recursive(st.none() | st.text() | st.integers() | st.booleans(), l
 
 
 @pytest.mark.parametrize("api", list(DIALECTS))
-@settings(max_examples=25)
 @given(body=st.binary(max_size=80) | anything.map(lambda v: json.dumps(v).encode()), form=st.sampled_from("seb"))
 def test_no_bytes_raise(api: str, body: bytes, form: str) -> None:
     sent = {"s": event(body), "e": b"event: error\n" + event(body), "b": body}[form]

@@ -147,32 +147,28 @@ class TestLimits:
 
 
 class TestAdvice:
-    @pytest.mark.parametrize(
-        ("error", "detail", "says"),
-        [
-            ("http_403", "Source IP address: 1.2.3.4 is blocked by Databricks IP ACL", "machine's address"),
-            ("http_403", "no", "CAN QUERY"),
-            ("http_404", "gone", "its model does not answer as chat does"),
-            ("http_503", "", "none of its replicas is up"),
-            ("http_500", "", None),
-        ],
-    )  # fmt: skip
-    def test_what_a_failed_first_request_means(
-        self, monkeypatch: pytest.MonkeyPatch, error: str, detail: str, says: str | None
-    ) -> None:
+    def test_what_a_failed_first_request_means(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with workspace(monkeypatch):
-            said = serving(NAME).advice(error, detail)
-        assert says in said if says is not None and said is not None else said is says
+            found = serving(NAME)
+            cases = (
+                ("http_403", "Source IP address: 1.2.3.4 is blocked by Databricks IP ACL", "machine's address"),
+                ("http_403", "no", "CAN QUERY"),
+                ("http_404", "gone", "its model does not answer as chat does"),
+                ("http_503", "", "none of its replicas is up"),
+                ("http_500", "", None),
+            )
+            for error, detail, says in cases:
+                said = found.advice(error, detail)
+                assert says in said if says is not None and said is not None else said is says, detail
 
-    @pytest.mark.parametrize("error", ["http_404", "http_503"])
-    def test_an_endpoint_that_is_not_ready_answers_with_either(
-        self, monkeypatch: pytest.MonkeyPatch, error: str
-    ) -> None:
+    def test_an_endpoint_that_is_not_ready_answers_with_either(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with workspace(monkeypatch):
             found = serving(NAME)
             unready = {"name": NAME, "state": {"ready": "NOT_READY", "config_update": "IN_PROGRESS"}}
             monkeypatch.setattr(SignOn, "get", lambda self, path: unready)
-            assert found.advice(error, "") == f"{NAME} is not ready, config update in progress: wait until it is ready"
+            for error in ("http_404", "http_503"):
+                said = found.advice(error, "")
+                assert said == f"{NAME} is not ready, config update in progress: wait until it is ready"
 
     def test_a_workspace_that_refuses_the_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from databricks.sdk.errors import PermissionDenied

@@ -17,10 +17,10 @@ from pacemark.errors import BadInput
 from pacemark.integrations.mlflow import log, metrics_of, parameters_of
 from pacemark.summary import Summary
 from support.cli_tools import pacemark as call
-from support.needed import needed
+from support.needed import late
 from support.samples import found, known, open_loop, sweep, troubled
 
-mlflow = needed("mlflow")
+mlflow = late("mlflow")
 pytestmark = pytest.mark.xdist_group("mlflow")  # the tracking URI is one for the whole process
 
 

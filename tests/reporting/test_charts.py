@@ -14,6 +14,7 @@ from pacemark.reporting.charts import curve as charts
 from pacemark.reporting.charts import labels, theme
 from pacemark.summary import Figure, Held, Level, Summary
 from support import samples
+from support.sampled import first
 
 Chart = alt.LayerChart | alt.VConcatChart
 ALL = ["sweep", "troubled", "single", "open_loop", "found"]
@@ -24,7 +25,7 @@ def texts(chart: Chart) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", vl_convert.vegalite_to_svg(chart.to_dict()))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", first(2, ALL))
 def test_every_run_gives_valid_charts(name: str) -> None:
     summary = getattr(samples, name)()
     for draw in (charts.curve_chart, charts.ttft_chart, charts.tpot_chart):
@@ -40,7 +41,7 @@ def test_one_definition_gives_png_and_svg() -> None:
     assert vl_convert.vegalite_to_svg(chart.to_dict()).startswith("<svg")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", first(2, ALL))
 def test_each_chart_has_one_legend_of_its_own(name: str) -> None:
     chart = charts.charts(getattr(samples, name)())
     assert texts(chart).count("median") == len(chart.vconcat)
@@ -167,7 +168,7 @@ def test_light_and_dark_differ_in_colours_only() -> None:
     assert light["background"] != dark["background"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(samples.any_level, max_size=6))
 def test_no_combination_of_figures_raises(levels: list[Level]) -> None:
     summary = Summary(target={}, workload={}, levels=levels, operating_points=operating_points(levels))

@@ -20,10 +20,10 @@ from pacemark.errors import BadInput, PacemarkError
 from pacemark.pace import Concurrency
 from pacemark.simulator import serving
 from support import samples
-from support.needed import needed
+from support.needed import late, needed
 
-nbformat = needed("nbformat")
-nbclient = needed("nbclient")
+nbformat = late("nbformat")
+nbclient = late("nbclient")
 needed("ipykernel")
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -41,7 +41,6 @@ def test_everything_fits_in_80_columns(name: str) -> None:
         assert "…" not in text
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(samples.any_level, max_size=6))
 def test_no_combination_of_figures_raises_or_is_too_wide(levels: list[Level]) -> None:
     summary = Summary(target={}, workload={}, levels=levels, operating_points=operating_points(levels))

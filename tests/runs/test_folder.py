@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pacemark.errors import BadInput, RunFailed
@@ -71,7 +71,6 @@ def test_a_request_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     same(found, SAMPLES[name])
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.integers(0, 2**62), max_size=20),
     st.lists(st.integers(0, 10**9), min_size=20, max_size=20),

@@ -7,22 +7,21 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.core import Config
 from databricks.sdk.credentials_provider import CredentialsProvider, credentials_strategy
 from databricks.sdk.errors import NotFound, PermissionDenied, TooManyRequests, Unauthenticated
 from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, EndpointStateReady
-from openai import OpenAI
 
 from pacemark.simulator import Served, serving
 from pacemark.simulator.server.limits import Quota
 from pacemark.simulator.server.tokens import count
+from support.needed import late
 from support.simulated import ask, connect
 from support.waiting import wait_for
 
+anthropic, openai = late("anthropic"), late("openai")
 ENDPOINT = "llama-bench"
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello there"}], "max_tokens": 5}
 INVOKE = f"/serving-endpoints/{ENDPOINT}/invocations"
@@ -180,8 +179,9 @@ def test_oauth_tokens_expire(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask(served, "/oidc/v1/token", b"grant_type=password").json["error"] == "unsupported_grant_type"
 
 
+@pytest.mark.xdist_group("clients")
 def test_the_openai_client_on_the_workspace_base(workspace: Served) -> None:
-    w = OpenAI(base_url=f"{workspace.root}/serving-endpoints", api_key="dapi-sesame", max_retries=0)
+    w = openai.OpenAI(base_url=f"{workspace.root}/serving-endpoints", api_key="dapi-sesame", max_retries=0)
     stream = w.chat.completions.create(model=ENDPOINT, messages=CHAT["messages"], max_tokens=5, stream=True)
     chunks = list(stream)
     assert chunks[0].model == "served-llama"
@@ -349,9 +349,10 @@ def test_split_traffic_says_who_answered() -> None:
     assert names.count("champion") + names.count("challenger") == 40
 
 
+@pytest.mark.xdist_group("clients")
 def test_real_clients_at_the_gateways_routes(workspace: Served) -> None:
     at = f"{workspace.root}/ai-gateway"
-    w = OpenAI(base_url=f"{at}/openai/v1", api_key="dapi-sesame", max_retries=0)
+    w = openai.OpenAI(base_url=f"{at}/openai/v1", api_key="dapi-sesame", max_retries=0)
     response = w.responses.create(model="a.b.c", input="hello there", max_output_tokens=5)
     assert response.usage
     assert response.usage.output_tokens == count(response.output_text) == 5

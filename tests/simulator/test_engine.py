@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pacemark.errors import BadInput
@@ -358,7 +358,6 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(requests, st.integers(1, 6), st.integers(9, 40), st.booleans(), st.sampled_from([None, 2]), st.booleans())
 def test_whatever_is_asked_nothing_is_lost(
     asked: list[tuple[int, int, int, bool]], batch: int, blocks: int, cache: bool, drafts: int | None, reserve: bool

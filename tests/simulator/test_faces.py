@@ -308,6 +308,7 @@ def text_of(tokens: int, answer: str) -> None:
     assert set(answer.split()) <= {word.strip() for word in WORDS}
 
 
+@pytest.mark.xdist_group("clients")
 def test_the_real_openai_client_asks_for_responses(fast: Served) -> None:
     from openai import OpenAI
 
@@ -334,6 +335,7 @@ def test_the_real_openai_client_asks_for_responses(fast: Served) -> None:
         text_of(3, json.loads(said.output_text)["text"])
 
 
+@pytest.mark.xdist_group("clients")
 def test_the_real_openai_client_chats_with_tools_and_schemas(fast: Served) -> None:
     from openai import OpenAI
 
@@ -358,6 +360,7 @@ def test_the_real_openai_client_chats_with_tools_and_schemas(fast: Served) -> No
         text_of(3, json.loads(said.content)["text"])
 
 
+@pytest.mark.xdist_group("clients")
 def test_the_real_anthropic_client(fast: Served) -> None:
     anthropic = needed("anthropic")
     client = anthropic.Anthropic(base_url=fast.root, api_key="any", max_retries=0)

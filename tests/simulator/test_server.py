@@ -21,10 +21,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
-import openai
 import pytest
 import uvloop
-from openai import OpenAI as OpenAIClient
 
 import pacemark
 from pacemark.errors import BadInput
@@ -33,9 +31,11 @@ from pacemark.simulator import Options, Served, customised, named, serving, simu
 from pacemark.simulator.server.http import Connection, Request
 from pacemark.simulator.server.tls import make_certificate
 from pacemark.simulator.server.tokens import WORDS, count, pieces, prefix_hashes
+from support.needed import late
 from support.simulated import ask, chat, connect, open_stream
 from support.waiting import wait_for
 
+openai = late("openai")
 PACKAGE = str(Path(pacemark.__file__ or pacemark.__path__[0] + "/x").parents[1])
 
 
@@ -548,8 +548,9 @@ def test_tls_without_openssl_says_what_to_do(tmp_path: Path, monkeypatch: pytest
         make_certificate(tmp_path)
 
 
+@pytest.mark.xdist_group("clients")
 def test_the_real_openai_client(fast: Served) -> None:
-    client = OpenAIClient(base_url=fast.url, api_key="any", max_retries=0)
+    client = openai.OpenAI(base_url=fast.url, api_key="any", max_retries=0)
     assert [m.id for m in client.models.list()] == [fast.model]
     message: list[Any] = [{"role": "user", "content": "hello"}]
     whole = client.chat.completions.create(model=fast.model, messages=message, max_tokens=5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import pytest
@@ -22,3 +23,18 @@ def needed(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         missing(f"needs {name}: install the test dependencies")
+
+
+def late(name: str) -> Any:
+    """The same, loaded at its first use: each process that runs some of the tests has to import all of them."""
+    if find_spec(name) is None:
+        missing(f"needs {name}: install the test dependencies")
+    return _Late(name)
+
+
+class _Late:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._name), name)

@@ -15,14 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import uvloop
-from hypothesis import settings
 
 from pacemark.endpoint.address import Address
 from pacemark.simulator.server.tls import make_certificate, server_context
 from pacemark.trace import ABSENT, Exchange, RawExchange
-
-settings.register_profile("shared-machine", deadline=None)
-settings.load_profile("shared-machine")
 
 T = TypeVar("T")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -23,7 +23,8 @@ from pacemark.workload.dataset import Dataset
 from pacemark.workload.files import read
 from pacemark.workload.row import Rows
 from pacemark.workload.source import Heard
-from support.cli_tools import Asked, Reply, assert_refused, pacemark, server, streamed
+from support.cli_tools import Asked, Reply, assert_refused, server, streamed
+from support.inside import inside
 from support.needed import needed
 
 TEMPLATE = b'{"model":"m","messages":[{"role":"user","content":"@prompt@"}],"stream":true,"max_tokens":"@tokens@"}'
@@ -217,7 +218,7 @@ def test_rows_that_cannot_be_sent_are_refused(tmp_path: Path, rows: Any, api: st
 )
 def test_flags_that_make_no_sense_are_refused_and_nothing_is_sent(tmp_path: Path, words: list[str], said: str) -> None:
     written(tmp_path / "a.jsonl", {"prompt": "a"})
-    done = pacemark("run", "http://127.0.0.1:9/v1", "--concurrency", "1", *words, cwd=tmp_path)
+    done = inside("run", "http://127.0.0.1:9/v1", "--concurrency", "1", *words, cwd=tmp_path)
     assert_refused(done, said)
     assert list(tmp_path.iterdir()) == [tmp_path / "a.jsonl"]
 
@@ -227,7 +228,7 @@ def test_a_run_records_what_it_took_and_can_be_summed_up_again(tmp_path: Path) -
     path = written(tmp_path / "a.jsonl", *({"prompt": f"canary-{n} prompt", "max_tokens": 6} for n in range(600)))
     flags = ("--once", "--data", path, "--seed", 4, "--model", "m", "--json")
     with server(lambda asked: streamed(asked, asked.body["max_tokens"])) as url:
-        done = pacemark("run", url, "--concurrency", 2, *flags, cwd=tmp_path)
+        done = inside("run", url, "--concurrency", 2, *flags, cwd=tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
     told = json.loads((folder / "run.json").read_text())
     assert told["file"]["rows"] == 600
@@ -235,7 +236,7 @@ def test_a_run_records_what_it_took_and_can_be_summed_up_again(tmp_path: Path) -
     assert told["workload"]["recording"]["path"] == str(path)
     assert json.loads(done.stdout)["levels"][0]["ended_by"] == "rows"
     assert "600 rows of JSONL; prompt from 'prompt'" in done.stderr
-    again = pacemark("report", folder, "--json", cwd=tmp_path)
+    again = inside("report", folder, "--json", cwd=tmp_path)
     first, anew = (json.loads(run.stdout)["levels"][0] for run in (done, again))
     for name in ("window_s", "requests", "ttft_ms", "latency_ms", "traffic"):  # a window can be too short for traffic
         assert anew.get(name) == first.get(name)
@@ -264,9 +265,7 @@ def test_nothing_of_a_users_prompts_is_kept_even_where_a_server_echoes_them(tmp_
 
     flag, *load = words
     with server(echoing) as url:
-        done = pacemark(
-            "run", url, *load, flag, path, "--duration", "2", "--model", "m", "--label", "a=b", cwd=tmp_path
-        )
+        done = inside("run", url, *load, flag, path, "--duration", "2", "--model", "m", "--label", "a=b", cwd=tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
     assert "http_400" in (folder / "summary.json").read_text()
     assert "canary-" not in done.stdout + done.stderr

@@ -11,9 +11,9 @@ import pytest
 
 from pacemark.errors import BadInput
 from pacemark.workload.files import read_trace
-from support.needed import needed
+from support.needed import late, needed
 
-mlflow = needed("mlflow")
+mlflow = late("mlflow")
 pytestmark = [
     pytest.mark.xdist_group("mlflow"),  # the tracking URI is one for the whole process
     pytest.mark.filterwarnings("default"),  # MLflow makes no span where a warning is an error

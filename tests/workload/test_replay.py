@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import pacemark as face
@@ -27,7 +27,8 @@ from pacemark.summary import Cached, Traffic
 from pacemark.workload.files import read_trace
 from pacemark.workload.replay import Blocks, mark_shared, timed
 from pacemark.workload.words import Prompts
-from support.cli_tools import Asked, Reply, assert_refused, pacemark, prompt_tokens, server, streamed
+from support.cli_tools import Asked, Reply, assert_refused, prompt_tokens, server, streamed
+from support.inside import inside
 
 LINE = Prompts(0, 0, "usage", 1.0, 1.0, salt_tokens=1.0)
 """Of a tokenizer for which a word is a token, and a template that is none."""
@@ -36,7 +37,6 @@ RATIO = Prompts(0, 0, "usage", 1.3, 9.0, salt_tokens=6.0)
 ids = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=12, unique=True)
 
 
-@settings(max_examples=60, deadline=None)
 @given(shared=ids, one=ids, two=ids, level=st.integers(0, 9))
 def test_prompts_share_what_their_blocks_share(shared: list[int], one: list[int], two: list[int], level: int) -> None:
     a, b = (*shared, *(x for x in one if x not in shared)), (*shared, *(x for x in two if x not in shared))
@@ -328,6 +328,6 @@ def test_rows_longer_than_the_models_context_are_counted_before_anything_is_sent
 )
 def test_words_that_make_no_sense_with_a_trace_are_refused(tmp_path: Path, words: list[str], said: str) -> None:
     mooncake(tmp_path / "a.jsonl", 5)
-    done = pacemark(words[0], "http://127.0.0.1:9/v1", *words[1:], cwd=tmp_path)
+    done = inside(words[0], "http://127.0.0.1:9/v1", *words[1:], cwd=tmp_path)
     assert_refused(done, said)
     assert not (tmp_path / "runs").exists()

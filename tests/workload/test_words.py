@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pacemark.workload.prose import prose
@@ -60,7 +60,6 @@ def test_a_prompt_hangs_on_its_place_alone(seed: int, level: int, index: int, wo
     assert text.isprintable()
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(40, 4000), st.integers(0, 2**32), st.integers(0, 200))
 def test_the_learned_length_is_within_one_percent(wanted: int, seed: int, template: int) -> None:
     if wanted < template + 60:

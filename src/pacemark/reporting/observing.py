@@ -96,7 +96,7 @@ class Output:
         from IPython.display import display
 
         if self._handle is None:
-            self._handle = display(forms, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(forms, raw=True, display_id=True)
         else:
             self._handle.update(forms, raw=True)
 
