@@ -10,7 +10,7 @@ demo: .venv/run
 
 # Lint goes on beside the tests; what it says comes last.
 test: .venv/test
-	@$(MAKE) --no-print-directory lint >.venv/lint.log 2>&1 & \
+	@make --no-print-directory lint >.venv/lint.log 2>&1 & \
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"; tested=$$?; \
 	wait $$!; linted=$$?; cat .venv/lint.log; [ $$tested = 0 ] && [ $$linted = 0 ]
 

@@ -162,6 +162,7 @@ def test_out_below_a_file_cannot_be_written(endpoint: Served, tmp_path: Path) ->
     assert_refused(done, f"--out {file}/runs", "Not a directory")
 
 
+@pytest.mark.xdist_group("swept")
 def test_export_to_a_path_that_cannot_be_written(swept: Swept, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")

@@ -134,6 +134,7 @@ def harmless(text: bytes) -> None:
 
 
 @pytest.mark.slow(shared=True)
+@pytest.mark.xdist_group("hostile")
 def test_the_terminal_keeps_its_title_its_colours_and_its_lines(measured: Measured) -> None:
     harmless(measured.screen)
     assert b"tok/s" in measured.screen
@@ -158,6 +159,7 @@ def test_a_first_look_at_the_endpoint(endpoint: str) -> None:
         harmless(done.stdout.encode() + done.stderr.encode())
 
 
+@pytest.mark.xdist_group("hostile")
 def test_exports_can_be_read(measured: Measured, tmp_path: Path) -> None:
     for name in ("openmetrics", "junit", "markdown", "guidellm", "aiperf", "csv"):
         done = inside("export", measured.folder, "--format", name, "--output", tmp_path / name)
@@ -172,6 +174,7 @@ def test_exports_can_be_read(measured: Measured, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 5_000_000
 
 
+@pytest.mark.xdist_group("hostile")
 def test_a_notebook_shows_text_alone(measured: Measured) -> None:
     shown = pacemark.load(measured.folder)._repr_mimebundle_()
     assert "<script" not in shown["text/html"]

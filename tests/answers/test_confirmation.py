@@ -71,6 +71,9 @@ def test_closed_loop_levels_confirm_nothing() -> None:
     assert confirmed([virtual_measure("demo", duration_s=2.0, **DEMO)(Concurrency(2))], BUDGET) == []
 
 
+pytestmark = pytest.mark.xdist_group("confirmation")  # its simulations are made once
+
+
 @pytest.fixture(scope="module")
 def closed() -> list[LevelResult]:
     measure = virtual_measure("demo", duration_s=6.0, seed=6, **DEMO)

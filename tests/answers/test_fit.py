@@ -68,6 +68,9 @@ def test_too_little_gives_no_law(levels: list[Level]) -> None:
     assert fits(levels) == Fits()
 
 
+pytestmark = pytest.mark.xdist_group("fit")  # its simulations are made once
+
+
 @pytest.fixture(scope="module")
 def engine() -> list[Level]:
     """The 8B preset, which is an engine with a known step time."""

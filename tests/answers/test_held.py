@@ -43,6 +43,9 @@ from support.samples import known
 UNMET, MET = "ttft p95 < 1ms", "ttft p95 < 2s"
 
 
+pytestmark = pytest.mark.xdist_group("held")  # its simulations are made once
+
+
 @pytest.fixture(scope="module")
 def swept() -> list[LevelResult]:
     measure = virtual_measure("demo", duration_s=10.0, seed=2, input_tokens=(256, 0.3), output_tokens=(64, 0.3))

@@ -33,6 +33,9 @@ from support.samples import known
 BUDGET = parse("ttft p95 < 60ms, latency p95 < 1s")
 
 
+pytestmark = pytest.mark.xdist_group("planning")  # its simulations are made once
+
+
 @pytest.fixture(scope="module")
 def one() -> list[LevelResult]:
     """One replica of the demo preset, in a closed loop."""
