@@ -21,7 +21,9 @@ from support.servers import MS, exchange
 
 WINDOW = Window(0, 10_000 * MS)
 PAIR = Concurrency(2)
-EMPTY = msgspec.structs.replace(engine_level(2), output_tokens_per_s=Figure(), itl_ms=Distribution())
+EMPTY = msgspec.structs.replace(
+    engine_level(2), output_tokens_per_s=Figure(), itl_ms=Distribution(), latency_ms=Distribution()
+)
 
 
 def requests(count: int = 40, **fields: Any) -> list[Exchange]:
@@ -34,7 +36,12 @@ def requests(count: int = 40, **fields: Any) -> list[Exchange]:
 
 def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) -> Evidence:
     trace = trace_of(exchanges, isinstance(load, Rate))
-    names = {"itl": "itl_ms", "output": "output_tokens_per_s", "by_cycle": "output_tokens_per_s_by_cycle"}
+    names = {
+        "itl": "itl_ms",
+        "latency": "latency_ms",
+        "output": "output_tokens_per_s",
+        "by_cycle": "output_tokens_per_s_by_cycle",
+    }
     figures = {field: fields.pop(name) for name, field in names.items() if name in fields}
     notes = fields.pop("lacking", {})
     figures["basis"] = {f"{name.lower()}_ms": Basis(n=40, note=note) for name, note in notes.items()}
@@ -106,12 +113,20 @@ def test_what_was_noted_elsewhere_is_said(fields: dict[str, Any], code: str, sta
         {"output": Figure(100.0), "by_cycle": Figure()},
         {"known_prompts": 0.9},
         {"itl": Distribution(p50=Figure(200.0)), "health": Health(lag_ns=np.full(100, 60 * MS, np.int32))},
+        {"latency": Distribution(p50=Figure(200.0)), "health": Health(lag_ns=np.full(100, 60 * MS, np.int32))},
         {"itl": Distribution(p99=Figure(20.0, 20.0, 20.4)), "gaps": 1000},
         {"itl": Distribution(p99=Figure(20.0, 5.0, 40.0)), "gaps": 50},
     ],
 )
 def test_what_is_within_bounds_is_not_mentioned(fields: dict[str, Any]) -> None:
     assert found(evidence(GOOD, **fields)) == {}
+
+
+def test_a_late_client_is_held_against_what_answers_have() -> None:
+    late = Health(lag_ns=np.full(100, 60 * MS, np.int32))
+    for fields, said in (("itl", "tokens come every 30.0 ms"), ("latency", "an answer takes 30.0 ms")):
+        (finding,) = checked(evidence(GOOD, health=late, **{fields: Distribution(p50=Figure(30.0))}))
+        assert said in finding.message
 
 
 def test_a_client_that_was_suspended_does_not_blame_the_server_for_what_piled_up() -> None:

@@ -123,13 +123,15 @@ def client_lag(e: Evidence) -> Finding | None:
     if not len(e.health.lag_ns):
         return None
     lag_ms = float(np.quantile(e.health.lag_ns, 0.99)) / 1e6
-    typical = e.level.itl_ms.p50.value or 20.0
+    gap, whole = e.level.itl_ms.p50.value, e.level.latency_ms.p50.value  # an answer in one piece has no gaps
+    typical = gap or whole or 20.0
+    what = "an answer takes" if whole and not gap else "tokens come every"
     if lag_ms <= max(5.0, 0.5 * typical):
         return None
     return Finding(
         "suspect",
         "client_lag",
-        f"this client read answers up to {lag_ms:.1f} ms after they arrived (p99), where tokens come every "
+        f"this client read answers up to {lag_ms:.1f} ms after they arrived (p99), where {what} "
         f"{typical:.1f} ms; {keep_up(e.health.idle_share)}",
     )
 
