@@ -122,11 +122,11 @@ def test_what_is_within_bounds_is_not_mentioned(fields: dict[str, Any]) -> None:
     assert found(evidence(GOOD, **fields)) == {}
 
 
-def test_a_late_client_is_held_against_what_answers_have() -> None:
-    late = Health(lag_ns=np.full(100, 60 * MS, np.int32))
-    for fields, said in (("itl", "tokens come every 30.0 ms"), ("latency", "an answer takes 30.0 ms")):
-        (finding,) = checked(evidence(GOOD, health=late, **{fields: Distribution(p50=Figure(30.0))}))
-        assert said in finding.message
+@pytest.mark.parametrize(("of", "said"), [("itl", "tokens come every 30.0 ms"), ("latency", "an answer takes 30.0 ms")])
+def test_a_late_client_is_held_against_what_answers_have(of: str, said: str) -> None:
+    fields: dict[str, Any] = {of: Distribution(p50=Figure(30.0)), "health": Health(lag_ns=np.full(100, 60 * MS))}
+    (finding,) = checked(evidence(GOOD, **fields))
+    assert said in finding.message
 
 
 def test_a_client_that_was_suspended_does_not_blame_the_server_for_what_piled_up() -> None:
@@ -238,7 +238,12 @@ def test_a_count_that_is_one_off_is_no_other_length(asked: int, said: set[str]) 
 
 
 @pytest.mark.parametrize(
-    ("reason", "words"), [("length", "lower limit of its own"), ("stop", "heed ignore_eos"), ("", "does not say why")]
+    ("reason", "words"),
+    [
+        *((reason, "lower limit of its own") for reason in ("length", "max_tokens", "max_output_tokens", "MAX_TOKENS")),
+        ("stop", "heed ignore_eos, or its API has none"),
+        ("", "does not say why"),
+    ],
 )
 def test_why_answers_are_short_is_told(reason: str, words: str) -> None:
     (message,) = [

@@ -13,7 +13,7 @@ from pacemark.figures import metrics
 from pacemark.figures.distributions import spread_of
 from pacemark.trace import ABSENT, Trace
 
-__all__ = ["formed", "json_answers", "reasoning", "tool_calls"]
+__all__ = ["ended_at_limit", "formed", "json_answers", "reasoning", "tool_calls"]
 
 Mask = NDArray[np.bool_]
 Disclosed = Literal["verbatim", "summary", "hidden"]
@@ -44,7 +44,7 @@ def tool_calls(trace: Trace, good: Mask) -> ToolCalls | None:
         requests=int(called.sum()),
         calls=int(trace.calls[called].sum()),
         malformed=int(trace.malformed_calls[called].sum()),
-        cut_off=int(trace.malformed_calls[called & _cut_off(trace)].sum()),
+        cut_off=int(trace.malformed_calls[called & ended_at_limit(trace)].sum()),
         first_byte_ms=spread_of(metrics.call_ms(trace)[called]),
         complete_ms=spread_of(metrics.complete_call_ms(trace)[called]),
     )
@@ -56,7 +56,7 @@ def json_answers(trace: Trace, good: Mask) -> JsonAnswers | None:
     if not checked.any():
         return None
     malformed = checked & (trace.json_answer == 0)
-    return JsonAnswers(int(checked.sum()), int(malformed.sum()), int((malformed & _cut_off(trace)).sum()))
+    return JsonAnswers(int(checked.sum()), int(malformed.sum()), int((malformed & ended_at_limit(trace)).sum()))
 
 
 def formed(trace: Trace) -> Mask:
@@ -64,5 +64,6 @@ def formed(trace: Trace) -> Mask:
     return np.asarray((trace.calls > 0) | (trace.json_answer != ABSENT), dtype=np.bool_)
 
 
-def _cut_off(trace: Trace) -> Mask:
+def ended_at_limit(trace: Trace) -> Mask:
+    """Answers (n,) that ended at their longest length, in the words of any API."""
     return np.fromiter(map(cut_off, trace.finish_reason.tolist()), dtype=bool, count=len(trace))

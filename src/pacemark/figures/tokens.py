@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pacemark.figures.content import formed
+from pacemark.figures.content import ended_at_limit, formed
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.trace import Int64
 
@@ -55,11 +55,11 @@ def short_answers(e: Evidence) -> Finding | None:
     mean, asked = generated[e.good].mean(), e.trace.asked_tokens[e.good].mean()
     ends = e.trace.finish_reason[short]
     if (ends == "").mean() > 0.5:
-        why = "ends them and does not say why (no finish_reason)"
-    elif (ends == "length").mean() > 0.5:
+        why = "ends them and does not say why (no finish_reason; of a ranking: a top_n of its own)"
+    elif ended_at_limit(e.trace)[short].mean() > 0.5:
         why = "has a lower limit of its own"
     else:
-        why = "does not heed ignore_eos"
+        why = "ends them where the model does (it does not heed ignore_eos, or its API has none)"
     return Finding(
         "suspect",
         "short_answers",
