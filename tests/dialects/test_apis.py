@@ -201,6 +201,10 @@ def test_a_stream_of_another_api_is_named_as_such() -> None:
     for api in ("responses", "messages", "gemini", "tgi"):
         x = understand(each_in_its_read(*foreign), api)
         assert (x.error, x.detail.endswith("none of its 2 events is one of this API")) == ("truncated", True), api
+        x = understand(each_in_its_read(*foreign, DONE), api)
+        assert (x.error, x.detail) == ("bad_answer", "none of its 2 events is one of this API"), api
+    silent = [*RECORDED["messages"].events[:1], event({"type": "vertex_event"}), *RECORDED["messages"].events[-2:]]
+    assert understand(each_in_its_read(*silent), "messages").error == "empty"
 
 
 # --- Responses

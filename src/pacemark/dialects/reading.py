@@ -205,6 +205,8 @@ def _failure(raw: RawExchange, said: Said, output: Counted) -> tuple[str, str]:
         return ("", "") if complete and len(output.events) else (raw.error, raw.detail)
     if len(output.events):
         return "", ""
+    if foreign := said.foreign:
+        return "bad_answer", foreign
     if output.hidden_tokens:
         return (
             "empty",

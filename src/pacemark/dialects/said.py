@@ -87,6 +87,14 @@ class Said:
         """The answer is complete with the event that ended at the offset `end`."""
         self.done_at, self.over = end, True
 
+    @property
+    def foreign(self) -> str:
+        """What to say of a stream of which no event has a meaning, and which is another API's; empty for others."""
+        told = self.opened or self.finish_reason or max(self.kinds, default=NOTHING) > NOTHING
+        if told or not self.unread or len(self.kinds) > self.unread:
+            return ""
+        return f"none of its {self.unread} events is one of this API"
+
     def fail(self, error: str, detail: str) -> None:
         """The answer is no success; the first failure said is kept."""
         if not self.error and not self.over:

@@ -10,7 +10,6 @@ import msgspec
 
 from pacemark.dialects.said import (
     NO_JSON,
-    NOTHING,
     Said,
     broke,
     busy_code,
@@ -79,9 +78,8 @@ def cut_short(said: Said, body: bytes, mark: str) -> None:
     proxies write it, or without a word."""
     if words := last_words(body):
         broke(said, words)
-    none = said.unread and not said.opened and not any(kind > NOTHING for kind in said.kinds)
-    foreign = f": none of its {said.unread} events is one of this API" if none else ""
-    said.fail("truncated", f"the stream ended without {mark}{foreign}")
+    foreign = said.foreign
+    said.fail("truncated", f"the stream ended without {mark}{foreign and f': {foreign}'}")
 
 
 def one_object(said: Said, body: bytes, what: str, form: str) -> Fields | None:
