@@ -21,6 +21,7 @@ _CLUSTERS = 0.5  # Independent groups of requests expected beyond a quantile for
 _AROUND = (10.0, 8.0, 6.0, 4.0, 2.0, 0.6, 0.3)  # Queues are looked for where these times 1 - q lie beyond,
 _AROUND_MIDDLE = (0.8, 0.6)  # and for a quantile in the middle, these.
 _UNSEEN = 1.3  # They are larger than they look.
+_DOF_BEYOND = 200.0  # Most degrees of freedom of what is unseen, per 1 - q: two for p99, ten for p95.
 
 
 def quantile_interval(
@@ -146,9 +147,13 @@ class _Sample:
         return float(beyond[-1]) - float((beyond - beyond[0]).mean()) * math.log(n * share)
 
     def _effective(self, phi: float, q: float, terms: int, confidence: float, toll: float = 1.0) -> float:
-        """Effective sample size less the t quantile's toll, or part of that; few clusters know their own size badly."""
+        """Effective sample size less the t quantile's toll, or part of that; few clusters know their own size badly.
+
+        However many there seem to be: where a run missed the queue that decides p99, its many clusters are others.
+        """
         n = len(self.values)
-        kept = (t_quantile(math.inf, confidence) / t_quantile(self._dof(phi, q, terms), confidence)) ** 2
+        dof = min(self._dof(phi, q, terms), max(2.0, _DOF_BEYOND * (1 - q)))
+        kept = (t_quantile(math.inf, confidence) / t_quantile(dof, confidence)) ** 2
         return min(float(n), n / max(phi, 1e-9) * math.pow(kept, toll))
 
     def _dof(self, phi: float, q: float, terms: int) -> float:
