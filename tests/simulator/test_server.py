@@ -479,7 +479,7 @@ def test_an_api_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_key_that_is_not_set_is_bad_input() -> None:
     process = start(options(api_key_env="NO_SUCH_VARIABLE"))
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert b"NO_SUCH_VARIABLE" in err
 
@@ -537,7 +537,7 @@ def test_a_certificate_given_is_used(tmp_path: Path) -> None:
     (tmp_path / "broken.pem").write_text("nothing")
     for files in ({"certfile": str(certificate)}, {"certfile": "broken.pem", "keyfile": "none.pem"}):
         process = start(options(**files))
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 2
         assert err.count(b"\n") == 1
 
@@ -601,7 +601,7 @@ def test_a_signal_ends_it(number: signal.Signals) -> None:
     assert process.stdout
     assert json.loads(process.stdout.readline())["url"].startswith("http://127.0.0.1:")
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
@@ -628,7 +628,7 @@ def test_the_end_of_its_input_ends_it() -> None:
 )
 def test_bad_options_are_one_line(line: bytes, says: str) -> None:
     process = start(line)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert out == b""
     assert says in err.decode()
