@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +36,36 @@ def test_no_number_is_too_large_or_below_nought(name: str) -> None:
         for at, number in enumerate(re.finditer(rb"\d+", seed[1:])):
             for other in others[at % 4 :][:1] if name == "runs" else others:  # a run is summed up each time
                 PARSERS[name].read(seed[: 1 + number.start()] + other + seed[1 + number.end() :])
+
+
+KINDS: tuple[object, ...] = (None, [], {}, [[1]], {"a": [{}]}, ["x"], "x", "", 7, -1.5, True)
+
+
+@pytest.mark.parametrize("name", [name for name in PARSERS if name not in ("runs", "words", "files")])
+def test_no_value_need_be_of_the_kind_that_it_is_told_to_be(name: str) -> None:
+    """Each value of each JSON object in each input in turn is of two other kinds; next time of two others yet."""
+    kinds = itertools.cycle(KINDS)
+    for seed in PARSERS[name].seeds:
+        for found in re.finditer(rb'\{".*\}', seed):
+            for path in _paths(whole := json.loads(found[0])):
+                for kind in itertools.islice(kinds, 2):
+                    other = json.dumps(_with(whole, path, kind)).encode()
+                    PARSERS[name].read(seed[: found.start()] + other + seed[found.end() :])
+
+
+def _paths(value: Any) -> list[list[Any]]:
+    """The way to each value in `value`, however deep, and to itself."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [[], *([key, *path] for key, deeper in inner for path in _paths(deeper))]
+
+
+def _with(value: Any, path: list[Any], other: object) -> Any:
+    """`value` with `other` where `path` leads."""
+    if not path:
+        return other
+    changed = value.copy()
+    changed[path[0]] = _with(value[path[0]], path[1:], other)
+    return changed
 
 
 @pytest.mark.parametrize("name", PARSERS)

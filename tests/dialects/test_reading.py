@@ -10,10 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacemark.dialects.reading import understand
+from pacemark.dialects.dialect import DIALECTS
+from pacemark.dialects.reading import UNREAD, understand
+from pacemark.dialects.said import Said
 from pacemark.trace import ABSENT
 from support.events import ROLE, each_in_its_read, ms
 from support.servers import DONE, MS, delta, event, raw, usage
+
+
+def test_a_defect_in_a_reader_costs_one_answer_and_says_whose_it_is() -> None:
+    def read(body: bytes, streamed: bool) -> Said:
+        raise TypeError("unhashable type: 'list'")
+
+    x = understand(each_in_its_read(delta(content="a"), DONE), DIALECTS["chat"]._replace(read=read))
+    assert (x.error, x.status, x.output_tokens, len(x.hi_ns)) == (UNREAD, 200, 0, 0)
+    assert "TypeError(\"unhashable type: 'list'\"); that is a defect of pacemark" in x.detail
+
 
 # --- arrival as an interval
 

@@ -28,7 +28,7 @@ from pacemark.answers.planning import parse_demand
 from pacemark.answers.sizes import parse_size
 from pacemark.budget import parse as parse_budget
 from pacemark.dialects.dialect import DIALECTS
-from pacemark.dialects.reading import understand
+from pacemark.dialects.reading import UNREAD, understand
 from pacemark.endpoint import retry
 from pacemark.endpoint.description import caller_in, chunk_in, endpoint_in, principals_in
 from pacemark.endpoint.offered import models_in
@@ -96,6 +96,7 @@ def body(api: str, data: bytes) -> None:
     found = understand(
         raw(text, [(10 + n, size) for n, size in enumerate(sizes)], streamed=bool(kind & 1), encoding=encoding), api
     )
+    assert found.error != UNREAD, found.detail
     storable(found)
 
 

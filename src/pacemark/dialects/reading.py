@@ -21,6 +21,8 @@ from pacemark.trace import ABSENT, Exchange, Int64, RawExchange
 
 _TRANSPORT_SAID = ("truncated", "bad_stream", "bad_answer", "empty")
 """What bytes that broke off reveal: the failure of the transport says more."""
+UNREAD = "unread"
+"""The failure of an answer that could not be read for a defect of pacemark's own."""
 _INFLATED = ("gzip", "x-gzip", "deflate")
 _MEMBER = b"\x1f"
 """How a member of gzip begins: a gateway may compress each event by itself (RFC 1952, 2.2). Other bytes after one are
@@ -53,6 +55,17 @@ def understand(
     off) becomes the exchange's `error`; nothing is raised. `count_tokens` counts output where the server
     does not report usage, and shares it out where events hold several tokens. `json_answers`: look whether it is JSON.
     """
+    try:
+        return _understood(raw, dialect, count_tokens, json_answers)
+    except Exception as problem:  # a mistake of ours costs an answer, and not the run
+        told = f"pacemark could not read the answer: {problem!r}; that is a defect of pacemark, please report it"
+        unread = msgspec.structs.replace(raw, body=b"", reads=b"", status=0, error=UNREAD, detail=told)
+        return msgspec.structs.replace(_understood(unread, dialect, None, False), status=raw.status)
+
+
+def _understood(
+    raw: RawExchange, dialect: Dialect | str, count_tokens: Callable[[str], int] | None, json_answers: bool
+) -> Exchange:
     raw, reads = _in_order(raw, np.frombuffer(raw.reads, dtype=np.int64).reshape(-1, 3))
     body, ends = raw.body, reads[:, 2]
     if raw.encoding in _INFLATED and body:

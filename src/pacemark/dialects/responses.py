@@ -73,7 +73,7 @@ def _take(said: Said, name: str, value: Fields, told: set[object], end: int) -> 
     if name.removeprefix("response.") in _ENDS:
         _end(said, fields_of(value.get("response")), end)
     elif name.endswith(".delta"):
-        told |= {value.get("item_id"), value.get("output_index")} - {None}
+        told |= _names(value.get("item_id"), value)
         if name == "response.function_call_arguments.delta":
             said.call(_place(value), str(value.get("delta") or ""))
         said.add(*_delta(name, value.get("delta"), end))
@@ -106,7 +106,7 @@ def _item_added(said: Said, value: Fields, end: int) -> None:
 
 def _item_done(said: Said, value: Fields, told: set[object], end: int) -> None:
     item = fields_of(value.get("item"))
-    if {item.get("id"), value.get("output_index")} & told:
+    if _names(item.get("id"), value) & told:
         said.add(NOTHING, end)
     else:
         kind, text = _item(item)
@@ -118,6 +118,11 @@ def _item_done(said: Said, value: Fields, told: set[object], end: int) -> None:
 def _is_call(item: Fields) -> bool:
     """Whether an item calls a tool of the client's; others the server runs itself."""
     return item.get("type") == "function_call"
+
+
+def _names(item: Any, value: Fields) -> set[object]:
+    """By what an event's item may be known from another: its id, and its place."""
+    return {name for name in (item, value.get("output_index")) if isinstance(name, str | int)}
 
 
 def _place(value: Fields) -> object:
