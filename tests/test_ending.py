@@ -70,7 +70,8 @@ def test_what_dies_leaves_nobody_and_no_file(tmp_path: Path) -> None:
     assert {path.name for path in only_run(tmp_path / "runs").iterdir()} >= {"run.json", "run.db"}
 
 
-@pytest.mark.parametrize("gone", first(1, ["run", "runs"]))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("gone", ["run", "runs"])
 def test_a_folder_that_vanishes_is_made_again_with_what_was_measured(tmp_path: Path, gone: str) -> None:
     runs = tmp_path / "runs"
     with started("run", "sim:demo", *LONG, cwd=tmp_path) as process:
@@ -175,7 +176,7 @@ def test_an_output_that_cannot_be_written_costs_no_run(
     assert (only_run(tmp_path / "runs") / "report.html").stat().st_size > 100_000
 
 
-@pytest.mark.parametrize("words", [("--help",), ("show", "run")])
+@pytest.mark.parametrize("words", first(1, [("--help",), ("show", "run")]))
 def test_short_outputs_into_nothing(stored: Path, words: tuple[str, ...]) -> None:
     full = shell('exec "$@" >/dev/full', *words, cwd=stored.parent)
     assert full.returncode == 3

@@ -213,6 +213,7 @@ def test_pages_run_nothing_but_their_own(browser: Browser, measured: Measured, t
     opened(browser, Path(pacemark.index(run.parent)).as_uri(), "h1")
 
 
+@pytest.mark.xdist_group("hostile")
 def test_the_live_page_too(browser: Browser, measured: Measured) -> None:
     viewer = Viewer(measured.folder, port=0)
     serving = threading.Thread(target=viewer.serve)

@@ -80,6 +80,7 @@ def test_a_run_says_that_its_clock_is_its_own(load: tuple[object, ...], mac: dic
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow(shared=True)
 def test_other_commands(mac: dict[str, str], tmp_path: Path) -> None:
     for words in (("check", "http://127.0.0.1:9/v1", "--model", "m"), ("list", tmp_path)):
         done = pacemark(*words, cwd=tmp_path, env=mac)

@@ -91,6 +91,7 @@ def test_arrivals(shape: float, cv: float) -> None:
     assert pacemark.data([{"prompt": "x", "timestamp": t} for t in (3, 1, 2)], unit="s").arrivals is None
 
 
+@pytest.mark.slow(shared=True)
 def test_the_command_tells_it_as_markdown_and_as_json(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [moon(3000 * (k // 5), 600, [0, 10 + k % 3], out=k % 9) for k in range(100)]

@@ -138,7 +138,7 @@ def test_streams_do_not_march_in_step() -> None:
     result = run(endpoint, Concurrency(5))
     first = [int(np.flatnonzero(result.trace.stream == n)[0]) for n in range(5)]
     starts_s = result.trace.sent_ns[first] / 1e9
-    assert starts_s[-1] - starts_s[0] > 0.1
+    assert starts_s[-1] - starts_s[0] > 0.02  # a busy machine begins late and hurries
     assert sorted(result.trace.asked_tokens[first].tolist()) == [2, 2, 3, 4, 5]  # none of one: some servers refuse that
     later = np.setdiff1d(np.arange(len(result.trace)), first)
     assert set(result.trace.asked_tokens[later].tolist()) == {5}

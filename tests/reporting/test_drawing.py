@@ -20,6 +20,7 @@ def test_the_script_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     drawing._script.cache_clear()
 
 
+@pytest.mark.slow(shared=True)
 def test_where_nothing_can_be_kept_it_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

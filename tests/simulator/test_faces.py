@@ -223,7 +223,7 @@ def test_each_api_finds_its_key_in_its_own_header(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "api", first(2, ["responses", "messages", "ollama-generate", "gemini", "tgi", "rerank", "score"])
+    "api", first(1, ["messages", "responses", "ollama-generate", "gemini", "tgi", "rerank", "score"])
 )
 def test_a_run_over_sockets(fast: Served, tmp_path: Path, api: str) -> None:
     run = pacemark.run(

@@ -124,6 +124,7 @@ def test_the_endpoint_receives_every_row_once(tmp_path: Path, load: Load) -> Non
     assert not {"rows_again", "input_length", "cached_prompts"} & {r.code for r in result.level.verdict.reasons}
 
 
+@pytest.mark.slow(shared=True)
 def test_the_verdict_says_that_rows_went_round(tmp_path: Path) -> None:
     rows = prompts(tmp_path / "a.jsonl", 10)
     result, _ = measured(
@@ -273,6 +274,7 @@ def test_nothing_of_a_users_prompts_is_kept_even_where_a_server_echoes_them(tmp_
         assert b"canary-" not in file.read_bytes(), file
 
 
+@pytest.mark.slow(shared=True)
 def test_the_rows_of_a_data_frame_are_sent(tmp_path: Path) -> None:
     pandas = needed("pandas")
     frame = pandas.DataFrame({"question": [f"question {n}" for n in range(300)], "max_tokens": 4})

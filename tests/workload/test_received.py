@@ -73,6 +73,7 @@ def prompts_of(seen: list[Asked]) -> list[str]:
     return [asked.body["messages"][-1]["content"] for asked in seen]
 
 
+@pytest.mark.slow(shared=True)
 def test_prompts_of_a_group_open_alike_and_of_another_do_not() -> None:
     seen: list[Asked] = []
 
