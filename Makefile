@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Where byte code is not kept, each process that a test starts compiles all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test coverage slow lint docs screenshots wheel sbom bench fuzz soak clean
 
