@@ -33,7 +33,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return done.stdout, folder
 
 
-@pytest.mark.slow(shared=True)
+@pytest.mark.slow
 def test_each_target_has_a_run_that_every_command_reads(played: tuple[str, Path]) -> None:
     printed, folder = played
     found = json.loads(printed)
@@ -52,7 +52,7 @@ def test_each_target_has_a_run_that_every_command_reads(played: tuple[str, Path]
     assert {x["draw_seed"] for x in workloads} == {1}
 
 
-@pytest.mark.slow(shared=True)
+@pytest.mark.slow
 def test_a_gate_has_its_exit_code(tmp_path: Path) -> None:
     gate = ("--fail-if", "latency p50 > +400%", "--fail-if", "throughput < +900%")
     written = ("--out", tmp_path, "--junit", tmp_path / "gate.xml")
@@ -70,7 +70,6 @@ def test_a_gate_has_its_exit_code(tmp_path: Path) -> None:
     assert "versus compares" in refused.stderr
 
 
-@pytest.mark.slow(shared=True)
 @pytest.mark.slow
 def test_lengths_are_those_of_all_targets(tmp_path: Path) -> None:
     words = ("--concurrency", "2", "--out", tmp_path, "--output-tokens", "uniform(2, 9)", "--json")
@@ -86,7 +85,7 @@ def test_lengths_are_those_of_all_targets(tmp_path: Path) -> None:
     assert len({tokens for tokens, _ in found[0]}) > 2
 
 
-@pytest.mark.slow(shared=True)
+@pytest.mark.slow
 def test_one_target_is_under_load_at_a_time(played: tuple[str, Path]) -> None:
     spans: list[tuple[int, int, int]] = []
     for n, run in enumerate(p for p in played[1].iterdir() if p.is_dir()):
@@ -99,7 +98,7 @@ def test_one_target_is_under_load_at_a_time(played: tuple[str, Path]) -> None:
     assert all(before[1] < after[0] for before, after in itertools.pairwise(spans) if before[2] != after[2])
 
 
-@pytest.mark.slow(shared=True)
+@pytest.mark.slow
 def test_pulses_of_a_resting_client_are_of_no_level(played: tuple[str, Path]) -> None:
     for run in (p for p in played[1].iterdir() if p.is_dir()):
         with sqlite3.connect(run / "run.db") as db:
@@ -111,7 +110,7 @@ def test_pulses_of_a_resting_client_are_of_no_level(played: tuple[str, Path]) ->
         assert max(late for (late,) in rows) < 400_000_000, "another's slice takes longer than that"
 
 
-@pytest.mark.slow(shared=True)
+@pytest.mark.slow
 def test_it_is_told_in_words(played: tuple[str, Path]) -> None:
     contest = msgspec.json.decode(played[0], type=Contest)
     text = contest_text(contest)
