@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from pacemark.ending import note
@@ -36,8 +37,9 @@ def watch_command(
     os.nice(10)  # what measures goes before
     over = threading.Event()
     if coming:
+        before = set(msgspec.json.decode(sys.stdin.buffer.readline() or b"[]", type=list[str]))
         threading.Thread(target=_until_left, args=(over,), daemon=True).start()
-    viewer = Viewer(_coming(run, over) if coming else watched_folder(run), port)
+    viewer = Viewer(_coming(run, before, over) if coming else watched_folder(run), port)
     typer.echo(viewer.url)
     sys.stdout.flush()
     if os.environ.get("SSH_CONNECTION") and not coming:
@@ -62,13 +64,12 @@ def _until_left(over: threading.Event) -> None:
     over.set()
 
 
-def _coming(out: Path, over: threading.Event) -> Path:
-    """The folder of the run that begins next in `out`. Raises BadInput where none does."""
+def _coming(out: Path, before: set[str], over: threading.Event) -> Path:
+    """The folder of the run in `out` that is none of those `before`. Raises BadInput where none begins."""
     from pacemark.reporting.live import live_script
 
-    before = set(out.glob("*/run.db"))
     live_script()  # it takes a core for seconds where it is not kept, so before the first level
     while not over.wait(0.2):
-        if new := sorted(set(out.glob("*/run.db")) - before):
-            return new[-1].parent
+        if new := sorted(path.parent for path in out.glob("*/run.db") if path.parent.name not in before):
+            return new[-1]
     raise BadInput("no run began")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 from pathlib import Path
 from types import TracebackType
+
+import msgspec
 
 from pacemark import beside
 
@@ -20,6 +23,7 @@ class LiveView:
     ends the process, once the page has had time for a last look."""
 
     def __init__(self, out: Path) -> None:
+        before = [path.parent.name for path in out.glob("*/run.db")]
         self._process = subprocess.Popen(
             beside.command("pacemark.cli", "watch", str(out), "--coming"),
             stdin=subprocess.PIPE,
@@ -28,6 +32,10 @@ class LiveView:
             env=beside.environment(),
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it is gone, and there is no page
+            self._process.stdin.write(msgspec.json.encode(before) + b"\n")  # when it looks the run may have begun
+            self._process.stdin.flush()
         self._url = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
