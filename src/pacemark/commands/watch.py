@@ -37,7 +37,7 @@ def watch_command(
     os.nice(10)  # what measures goes before
     over = threading.Event()
     if coming:
-        before = set(msgspec.json.decode(sys.stdin.buffer.readline() or b"[]", type=list[str]))
+        before = msgspec.json.decode(sys.stdin.buffer.readline() or b"[]", type=set[str])
         threading.Thread(target=_until_left, args=(over,), daemon=True).start()
     viewer = Viewer(_coming(run, before, over) if coming else watched_folder(run), port)
     typer.echo(viewer.url)
@@ -67,9 +67,10 @@ def _until_left(over: threading.Event) -> None:
 def _coming(out: Path, before: set[str], over: threading.Event) -> Path:
     """The folder of the run in `out` that is none of those `before`. Raises BadInput where none begins."""
     from pacemark.reporting.live import live_script
+    from pacemark.runs.live import runs_in
 
     live_script()  # it takes a core for seconds where it is not kept, so before the first level
     while not over.wait(0.2):
-        if new := sorted(path.parent for path in out.glob("*/run.db") if path.parent.name not in before):
-            return new[-1]
+        if new := runs_in(out) - before:
+            return out / max(new)
     raise BadInput("no run began")

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, Said, entries_of, tally
+from pacemark.dialects.said import ANSWER, Said, entries_of, first_tally, tally
 from pacemark.dialects.streams import Fields, one_object
 
 QUERY_MARK = "@query@"
@@ -49,8 +49,7 @@ def judged(body: bytes, what: str) -> Said:
     usage, meta = answer.get("usage"), answer.get("meta")
     if isinstance(usage, dict):
         # Jina counts the whole input as the total alone.
-        counts = [tally(usage.get(name)) for name in ("prompt_tokens", "input_tokens", "total_tokens")]
-        said.prompt_tokens = next((n for n in counts if n is not None), None)
+        said.prompt_tokens = first_tally(usage, "prompt_tokens", "input_tokens", "total_tokens")
     elif isinstance(meta, dict) and isinstance(meta.get("tokens"), dict):
         said.prompt_tokens = tally(meta["tokens"].get("input_tokens"))
     return said

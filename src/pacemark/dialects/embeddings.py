@@ -7,7 +7,17 @@ from typing import Any
 
 import msgspec
 
-from pacemark.dialects.said import ANSWER, NO_JSON, Said, busy_code, error_text, fields_of, loosely, says_failure, tally
+from pacemark.dialects.said import (
+    ANSWER,
+    NO_JSON,
+    Said,
+    busy_code,
+    error_text,
+    fields_of,
+    first_tally,
+    loosely,
+    says_failure,
+)
 
 
 def body(text: str) -> dict[str, Any]:
@@ -42,8 +52,7 @@ def _take(said: Said, entries: int, usage: Any, body: bytes) -> None:
         said.add(ANSWER, len(body))
     said.completion_tokens = vectors
     # Some servers count the whole input as the total alone.
-    counts = [tally(fields_of(usage).get(name)) for name in ("prompt_tokens", "total_tokens")]
-    said.prompt_tokens = next((n for n in counts if n is not None), None)
+    said.prompt_tokens = first_tally(fields_of(usage), "prompt_tokens", "total_tokens")
 
 
 def _otherwise(said: Said, body: bytes, problem: Exception) -> Said:

@@ -247,6 +247,11 @@ def tally(value: Any) -> int | None:
     return int(value) if 0 <= value < MOST_COUNTED else None  # of infinity, and of what is no number, neither holds
 
 
+def first_tally(counts: dict[str, Any], *names: str) -> int | None:
+    """The first of `counts` by these names that is one; None where none is."""
+    return next((n for name in names if (n := tally(counts.get(name))) is not None), None)
+
+
 def duration_ms(value: Any, unit_ms: float = 1.0) -> float | None:
     """A time that a server tells, in ms; None for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST_COUNTED:

@@ -6,6 +6,7 @@ Each check is a function from the evidence to a finding or None, as in `verdict`
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pacemark.figures.content import ended_at_limit, formed
 from pacemark.figures.evidence import Evidence, Finding
@@ -17,26 +18,29 @@ OFF = 0.03
 
 def event_count(e: Evidence) -> Finding | None:
     """Tools that count events for tokens would report something else here."""
-    counted = e.good & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
-    events = int(np.diff(e.trace.offsets)[counted].sum())
-    tokens = int(e.trace.output_tokens[counted].sum())
-    if not events or abs(tokens / events - 1) <= 0.02:
+    size = _tokens_an_event(e, e.good)
+    if size is None or abs(size - 1) <= 0.02:
         return None
-    text = f"an event carries {tokens / events:.2f} tokens on average; figures count the server's tokens, so compare "
+    text = f"an event carries {size:.2f} tokens on average; figures count the server's tokens, so compare "
     return Finding("note", "event_count", text + "them with no tool that counts events")
+
+
+def _tokens_an_event(e: Evidence, among: NDArray[np.bool_]) -> float | None:
+    """Tokens that an event holds on average, of the streamed requests `among` (n,) whose server counted them."""
+    counted = among & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
+    events = int(np.diff(e.trace.offsets)[counted].sum())
+    return int(e.trace.output_tokens[counted].sum()) / events if events else None
 
 
 def filter_batches(e: Evidence) -> Finding | None:
     """Text that a content filter holds back until it has judged a piece of it comes in pieces of its own size."""
-    counted = e.good & e.trace.filtered & e.trace.tokens_from_usage & (e.trace.first_event_ns >= 0)
-    events = int(np.diff(e.trace.offsets)[counted].sum())
-    tokens = int(e.trace.output_tokens[counted].sum())
-    if not events or tokens / events <= FILTERED:
+    size = _tokens_an_event(e, e.good & e.trace.filtered)
+    if size is None or size <= FILTERED:
         return None
     return Finding(
         "note",
         "filter_batches",
-        f"a content filter lets text pass in batches of {tokens / events:.1f} tokens on average, so ITL is the gap "
+        f"a content filter lets text pass in batches of {size:.1f} tokens on average, so ITL is the gap "
         "between its batches and TTFT holds its first wait; ask for the asynchronous filter to see the model's pace",
     )
 

@@ -12,10 +12,15 @@ import msgspec
 
 from pacemark import beside
 
-__all__ = ["LAST_LOOK_S", "LiveView"]
+__all__ = ["LAST_LOOK_S", "LiveView", "runs_in"]
 
 LAST_LOOK_S = 2.0
 """How long a page may still ask after the run that it shows has ended."""
+
+
+def runs_in(out: Path) -> set[str]:
+    """The names of the run folders in `out`."""
+    return {path.parent.name for path in out.glob("*/run.db")}
 
 
 class LiveView:
@@ -23,7 +28,7 @@ class LiveView:
     ends the process, once the page has had time for a last look."""
 
     def __init__(self, out: Path) -> None:
-        before = [path.parent.name for path in out.glob("*/run.db")]
+        before = runs_in(out)
         self._process = subprocess.Popen(
             beside.command("pacemark.cli", "watch", str(out), "--coming"),
             stdin=subprocess.PIPE,
