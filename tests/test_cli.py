@@ -376,7 +376,9 @@ class TestSweep:
         table = parquet.read_table(path)
         assert table.num_rows == stored_requests(swept.folder.parent)
         assert set(table.column("load_value").to_pylist()) == {1, 2}
-        assert all(value > 0 for value in table.column("tpot_ms").to_pylist() if value is not None)
+        tpot_ms = [value for value in table.column("tpot_ms").to_pylist() if value is not None]
+        # On a busy machine an answer can come in one read, whose events came at one time.
+        assert min(tpot_ms) >= 0 < max(tpot_ms)
 
 
 # --- failures under way
