@@ -78,11 +78,13 @@ def change_in(
     size = max(1, n // _POINTS)
     ranks = _ranks(values)[: n // size * size].reshape(-1, size).mean(axis=1)
     statistic, at = _self_normalised(ranks[None, :])
-    chance = float(np.mean(_null_statistics() >= statistic[0]))
     cut = int(at[0]) * size
     before, after = float(np.median(values[:cut])), float(np.median(values[cut:]))
     enough = max(smallest * max(abs(before), abs(after)), wander * _wander(values, cut))
-    if chance >= error_rate or abs(after - before) < enough:
+    if abs(after - before) < enough:  # asked first: on a steady endpoint, what chance does need not be drawn
+        return None
+    chance = float(np.mean(_null_statistics() >= statistic[0]))
+    if chance >= error_rate:
         return None
     return Change(int(places[cut]), before, after, max(chance, 1.0 / len(_null_statistics())))
 
