@@ -321,3 +321,43 @@ def test_a_refusal_quotes_nothing_of_a_prompt(made: Made) -> None:
         with pytest.raises(BadInput) as refused:
             read(made(name, line, line))
         assert "secret of the house the" not in str(refused.value)
+
+
+def test_a_key_that_the_first_row_lacks_counts_from_the_first_row_that_has_it(made: Made) -> None:
+    late = {"prompt": "b", "system": "Be brief.", "max_tokens": 5, "session_id": "s", "timestamp": 1764237601}
+    for first in ({"prompt": "a"}, {"prompt": "a", "max_tokens": None, "session_id": None, "timestamp": None}):
+        rows = read(made("a.jsonl", first, late, late | {"timestamp": 1764237602}))
+        asked: dict[str, Any] = {
+            "messages": [{"role": "system", "content": "Be brief."}, user("b")],
+            "output_tokens": 5,
+            "session": "s",
+        }
+        same(rows, [Row(1, prompt="a"), Row(2, at_ms=0.0, **asked), Row(3, at_ms=1000.0, turn=1, **asked)])
+        keys = {"output_tokens": "max_tokens", "session": "session_id", "at_ms": "timestamp", "system": "system"}
+        assert (rows.found.keys, rows.found.unit, rows.found.said) == ({"prompt": "prompt"} | keys, "s", [])
+
+
+def test_a_row_that_brings_tools_keeps_them_wherever_it_stands(made: Made) -> None:
+    tools = {"messages": [user("b")], "tools": [{"type": "function"}]}
+    rows = read(made("a.jsonl", {"messages": [user("a")]}, tools))
+    same(rows, [Row(1, messages=[user("a")]), Row(2, body=tools)])
+
+
+def test_conversations_of_one_id_are_not_taken_for_one(made: Made) -> None:
+    talks = [{"id": "x", "conversations": [{"from": "human", "value": text}]} for text in "ab"]
+    rows = read(made("a.json", json.dumps(talks)))
+    assert len(set(rows.sessions().tolist())) == 2
+
+
+@pytest.mark.parametrize("prompt", [{"prompt": "a"}, {"input_tokens": 3, "output_tokens": 3}])
+def test_a_time_whose_name_and_size_contradict_is_not_guessed(made: Made, prompt: dict[str, Any]) -> None:
+    path = made("a.jsonl", *(prompt | {"timestamp_ms": 1764237601 + k} for k in range(2)))
+    with pytest.raises(BadInput, match="row 1"):
+        read_trace(path)
+    assert [row.at_ms for row in read_trace(path, unit="s")] == [0.0, 1000.0]
+    assert [row.at_ms for row in read_trace(path, unit="ms")] == [0.0, 1.0]
+    if "prompt" in prompt:
+        assert read(path).found.said == [
+            "'timestamp_ms' was left aside: its name says ms, and as a time of this century it reads as s; "
+            "--unit says it"
+        ]

@@ -359,6 +359,28 @@ def test_opentelemetry(tmp_path: Path) -> None:
         read_trace(file(tmp_path, {"resourceSpans": [1]}))
 
 
+def test_what_is_around_a_call_of_a_model_is_not_sent_beside_it(tmp_path: Path) -> None:
+    def span(operation: str, tokens: int) -> dict[str, Any]:
+        named = {"gen_ai.operation.name": operation, "gen_ai.usage.input_tokens": tokens}
+        return {"start_time": "2026-11-27T10:00:01Z", "attributes": named}
+
+    path = file(tmp_path, span("invoke_agent", 30), span("chat", 10), span("execute_tool", 1), span("chat", 20))
+    assert [row.input_tokens for row in read_trace(path)] == [10, 20]
+    assert left(read_trace(path)) == [("it is an agent's; --spans root takes those", 2, 1)]
+    assert [row.input_tokens for row in read_trace(path, spans="root")] == [30, 1]
+
+
+def test_a_request_of_plain_text_in_a_trace_of_mlflow_costs_itself(tmp_path: Path) -> None:
+    rows = read_trace(file(tmp_path, TRACED, TRACED | {"request": "What is the time?"}))
+    assert (len(rows), left(rows)[0][1:]) == (1, (1, 2))
+
+
+def test_the_unit_of_a_trace_is_that_of_its_first_row(tmp_path: Path) -> None:
+    long = [MOON[0] | {"timestamp": ms} for ms in (0, 999_999_000, 1_000_001_000)]
+    rows = read_trace(file(tmp_path, *long))
+    assert [row.at_ms for row in rows] == [0.0, 999_999_000.0, 1_000_001_000.0]
+
+
 def test_a_row_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="row 2: it is no row of Mooncake, as the first is"):
         read_trace(file(tmp_path, MOON[0], {"prompt": "x"}))

@@ -12,7 +12,7 @@ import msgspec
 
 from pacemark.errors import BadInput
 from pacemark.units import duration
-from pacemark.workload.keys import Keys, settle
+from pacemark.workload.keys import Keys, settle, tell_keys
 from pacemark.workload.records import Record, records_of
 from pacemark.workload.row import FileFound, Row, Rows, Writing, turns
 from pacemark.workload.times import NS, UNITS, Quantum, quantum_said
@@ -128,21 +128,26 @@ class _Reading:
         """The rows of a file of requests; with `path` they are read again from there."""
         keys = Keys("")
         try:
-            keys = settle(first.value, {"key": how.key, "unit": how.unit}, self.found)
+            keys = settle(first.value, {"key": how.key, "unit": how.unit})
         except BadInput as error:
             raise BadInput(f"row {first.number}: {error}") from None
         writing = Writing(self.found, path, keys if path else None)
+        named: set[str] = set()
         for number, value, offset, length in records:
             try:
+                if isinstance(value, Mapping) and not value.keys() <= named:
+                    named |= value.keys()
+                    keys.learn(value)
                 row = keys.row(value, number)
                 self._check(row, ordered=True)
                 parts = len(turns(row.messages or [])) if keys.kind == "conversation" else 0
+                if keys.kind == "conversation" and not parts:
+                    self.found.leave("a conversation in which nothing is asked", number)
+                else:
+                    writing.add(row, offset, length, parts=parts)
             except BadInput as error:
                 raise BadInput(f"row {number}: {error}") from None
-            if keys.kind == "conversation" and not parts:
-                self.found.leave("a conversation in which nothing is asked", number)
-            else:
-                writing.add(row, offset, length, parts=parts)
+        tell_keys(keys, named, self.found)
         return self._done(writing)
 
     def _placed(self, taken: Taken, ordered: bool) -> Row:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +14,9 @@ from pacemark.workload.records import parsed
 from pacemark.workload.row import FileFound, Row, turns
 from pacemark.workload.times import NS, instant, unit_of
 
-__all__ = ["Keys", "LogKeys", "chat", "filled_key", "lengths_alone", "recorded", "settle", "unit_named", "whole"]
+__all__ = [
+    "Keys", "LogKeys", "chat", "filled_key", "lengths_alone", "recorded", "settle", "tell_keys", "unit_for", "whole",
+]  # fmt: skip
 
 BODIES = ("body", "payload")
 CHATS = ("messages", "conversations", "conversation", "turns")
@@ -35,6 +38,9 @@ REQUEST = frozenset(
     "stop max_tokens max_completion_tokens frequency_penalty presence_penalty reasoning_effort".split()
 )
 """Keys that go into a request when a row has some that stand for one: tools, or the form of the answer."""
+_MARKS = ("tools", "tool_choice", "functions", "response_format")
+_WHOLE = re.compile(r"([0-9]{1,11})(?:\.0*)?")
+"""A length as tables write it: pandas makes 12.0 of 12 in a column with gaps."""
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "ai": "assistant"}
 
 
@@ -49,7 +55,12 @@ class Keys(msgspec.Struct):
     output_tokens: str = ""
     at: str = ""
     unit: str = ""
+    """That of the times; empty until a row has one, and where it cannot be known."""
     session: str = ""
+    asked: str = ""
+    """The unit that the user names."""
+    aside: str = ""
+    """Why the times are left aside."""
     lines: bool = False
     """Whether a row is a line of text and no JSON."""
     origin_ns: int | None = None
@@ -67,7 +78,7 @@ class Keys(msgspec.Struct):
             return self._bare(value, number)
         row = self._asked(value, number)
         at_ms = None
-        if self.unit and value.get(self.at) not in (None, ""):
+        if self._timed(value):
             at_ns = instant(value.get(self.at), self.unit)
             if self.origin_ns is None:
                 self.origin_ns = at_ns
@@ -83,6 +94,23 @@ class Keys(msgspec.Struct):
             output_tokens=row.output_tokens or whole(value.get(self.output_tokens), self.output_tokens),
         )
 
+    def learn(self, value: Mapping[str, Any]) -> None:
+        """Take the keys that no row before this had: what is null is left out by many who write JSON."""
+        if self.kind == "text":
+            self.system = self.system or filled_key(_spelt(SYSTEMS, value), value)
+        self.input_tokens = self.input_tokens or _key(INPUTS, value)
+        self.output_tokens = self.output_tokens or _key(OUTPUTS, value)
+        self.at = self.at or _key(TIMES, value)
+        self.session = self.session or _key(SESSIONS if self.kind == "conversation" else SESSIONS[:-1], value)
+
+    def _timed(self, value: Mapping[str, Any]) -> bool:
+        """Whether the row has a time that can be understood; the first that has one says in which unit."""
+        if value.get(self.at) in (None, ""):
+            return False
+        if not self.unit and not self.aside:
+            self.unit, self.aside = unit_for(self.at, value[self.at], self.asked)
+        return bool(self.unit)
+
     def _bare(self, value: Any, number: int) -> Row:
         """A row without keys: a line of text, or a list of messages."""
         if self.kind == "line" and isinstance(value, str):
@@ -93,8 +121,8 @@ class Keys(msgspec.Struct):
 
     def _asked(self, value: Mapping[str, Any], number: int) -> Row:
         """What the row asks."""
-        if self.kind == "request":
-            return recorded({key: value[key] for key in value if key in REQUEST}, number)
+        if self.kind == "request" or (self.kind == "chat" and any(value.get(key) for key in _MARKS)):
+            return recorded({key: x for key, x in value.items() if key in REQUEST and x is not None}, number)
         if value.get(self.prompt) is None:
             raise BadInput(f"it has no {self.prompt!r}, where the other rows have the prompt")
         asked = value[self.prompt]
@@ -118,32 +146,19 @@ class Keys(msgspec.Struct):
         return Row(number, prompt=text)
 
 
-def settle(value: Any, how: Mapping[str, str], found: FileFound) -> Keys:
+def settle(value: Any, how: Mapping[str, str]) -> Keys:
     """Which keys the rows of a file have, by the first of them.
 
-    `how` may name the prompt's `key` and the `unit` of the times. What was chosen is told in `found`. Raises BadInput
-    where no key is known to hold a prompt.
+    `how` may name the prompt's `key` and the `unit` of the times. Raises BadInput where no key is one of a prompt.
     """
     if isinstance(value, str):
         return Keys("line", lines=True)
     if isinstance(value, list):
-        found.keys["messages"] = "the row"
         return Keys("conversation")
     if not isinstance(value, Mapping):
         raise BadInput("it is no JSON object")
-    kind, prompt = _prompt_of(value, how.get("key", ""))
-    keys = Keys(
-        kind,
-        prompt,
-        system=filled_key(_spelt(SYSTEMS, value), value) if kind == "text" else "",
-        input_tokens=_key(INPUTS, value),
-        output_tokens=_key(OUTPUTS, value),
-        at=_key(TIMES, value),
-        session=_key(SESSIONS if kind == "conversation" else SESSIONS[:-1], value),
-    )
-    if keys.at:
-        keys.unit = how.get("unit", "") or unit_of(value[keys.at]) or unit_named(keys.at)
-    _tell(keys, value, found)
+    keys = Keys(*_prompt_of(value, how.get("key", "")), asked=how.get("unit", ""))
+    keys.learn(value)
     return keys
 
 
@@ -161,6 +176,23 @@ def lengths_alone(value: Mapping[str, Any]) -> LogKeys | None:
     keys = LogKeys(*(_key(names, value) for names in (TIMES, INPUTS, OUTPUTS, SESSIONS[:-1])))
     asks = filled_key(_spelt((*BODIES, *CHATS, *TEXTS), value), value)
     return keys if all(keys[:3]) and not asks else None
+
+
+def unit_for(key: str, value: Any, asked: str) -> tuple[str, str]:
+    """The unit of the times under `key`, of which `value` is one: that which is `asked` for, which the value itself has
+    or the key names; and why there is none."""
+    told, named = unit_of(value), unit_named(key)
+    if asked or told == "date" or told == named:
+        return asked or told, "" if asked or told else _unclear(value)
+    if told and named:
+        return "", f"its name says {named}, and as a time of this century it reads as {told}; --unit says it"
+    return told or named, ""
+
+
+def _unclear(value: Any) -> str:
+    if isinstance(value, str) and not value.strip(" +-").replace(".", "", 1).isdecimal():
+        return "it holds neither a number nor a date such as 2026-01-31 23:59:59"
+    return "a number whose unit cannot be known; --unit says it"
 
 
 def unit_named(key: str) -> str:
@@ -182,8 +214,7 @@ def _prompt_of(value: Mapping[str, Any], key: str) -> tuple[str, str]:
     if named := filled_key(_spelt(CHATS, value), value):
         if named.lower() != "messages":
             return "conversation", named
-        request = {"tools", "tool_choice", "functions", "response_format"} & value.keys()
-        return ("request" if request else "chat"), named
+        return ("request" if any(map(value.get, _MARKS)) else "chat"), named
     if named := filled_key(_spelt(TEXTS, value), value):
         return "text", named
     raise BadInput(f"no key of a prompt is among its keys: {_names(value)}; name it with --key")
@@ -195,21 +226,21 @@ def _names(value: Mapping[str, Any]) -> str:
     return f"it has {', '.join(names[:8])}" + (", ..." if len(value) > 8 else "") if names else "it has no keys"
 
 
-def _tell(keys: Keys, value: Mapping[str, Any], found: FileFound) -> None:
+def tell_keys(keys: Keys, named: Collection[str], found: FileFound) -> None:
+    """Tell in `found` what was taken from where, and what of all the keys `named` in the file was not."""
+    if keys.kind == "line":
+        return
     kind = {"text": "prompt", "chat": "messages", "conversation": "messages", "request": "body"}.get(
         keys.kind, keys.kind
     )
     found.keys[kind] = keys.prompt or "the row"
-    named = {"system": keys.system, "input_tokens": keys.input_tokens, "output_tokens": keys.output_tokens}
-    named |= {"session": keys.session, "at_ms": keys.at if keys.unit else ""}
-    found.keys |= {name: key for name, key in named.items() if key}
+    taken = {"system": keys.system, "input_tokens": keys.input_tokens, "output_tokens": keys.output_tokens}
+    taken |= {"session": keys.session, "at_ms": keys.at if keys.unit else ""}
+    found.keys |= {name: key for name, key in taken.items() if key}
     found.unit = keys.unit
-    if keys.at and not keys.unit:
-        why = "a number whose unit cannot be known; --unit says it"
-        if isinstance(at := value[keys.at], str) and not at.strip(" +-").replace(".", "", 1).isdecimal():
-            why = "it holds neither a number nor a date such as 2026-01-31 23:59:59"
-        found.said.append(f"{keys.at!r} was left aside: {why}")
-    others = [key for key in (*CHATS, *TEXTS) if key in value and key != keys.prompt]
+    if keys.aside:
+        found.said.append(f"{keys.at!r} was left aside: {keys.aside}")
+    others = [key for key in (*CHATS, *TEXTS) if key in named and key != keys.prompt]
     if others and keys.kind in ("text", "chat", "conversation"):
         found.said.append(f"beside {keys.prompt!r} the rows have {', '.join(map(repr, others))}; --key takes another")
 
@@ -298,8 +329,8 @@ def whole(value: Any, name: str) -> int | None:
     """A length in tokens; None where there is none. Raises BadInput for what is no length."""
     if value is None or value == "":
         return None
-    if isinstance(value, str):
-        value = int(value) if value.isdecimal() and len(value) < 12 else value
+    if isinstance(value, str) and (found := _WHOLE.fullmatch(value.strip())):
+        value = int(found[1])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:

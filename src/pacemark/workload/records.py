@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 from pacemark.errors import BadInput
+from pacemark.workload.plain import plain_value, refuse_twins
 
 __all__ = ["LONGEST", "Record", "Records", "parsed", "records_of"]
 
@@ -217,7 +218,9 @@ def _is_message(value: Any) -> bool:
 
 def _values(path: Path, packing: str, *, array: bool) -> Iterator[Record]:
     """The elements of an array, or JSON values one after another, over any number of lines."""
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(
+        parse_constant=lambda name: None
+    ).raw_decode  # NaN, with which Python writes what is missing
     with _unpacking(path, packing) as file:
         text = _Text(file)
         number, mark = 0, text.skip()
@@ -299,12 +302,12 @@ def _rows(path: Path, packing: str, delimiter: str) -> Iterator[Record]:
         reader = csv.reader(_chained(header, lines), delimiter=delimiter, strict=True)
         try:
             names = [name.strip() for name in next(reader, [])]
-            if twice := next((name for name in names if name and names.count(name) > 1), ""):
-                raise BadInput(f"two of its columns are named {twice!r}: rename one")
+            refuse_twins(names)
             for number, fields in enumerate((row for row in reader if row), 1):
                 if len(fields) != len(names):
                     raise BadInput(f"it has {len(fields)} fields where the first line names {len(names)}")
-                yield Record(number, dict(zip(names, fields, strict=True)))
+                # Of a row without a value spreadsheets write the commas.
+                yield Record(number, dict(zip(names, fields, strict=True)) if any(map(str.strip, fields)) else None)
         except csv.Error as error:
             raise BadInput(f"this is no CSV: {error}") from None
 
@@ -328,7 +331,7 @@ def _numbered(values: Iterable[Any]) -> Iterator[Record]:
     try:
         for value in values:
             number += 1
-            yield Record(number, value)
+            yield Record(number, plain_value(value))
     except (ArithmeticError, LookupError, NotImplementedError, OSError, SystemError, TypeError, ValueError) as error:
         # Arrow's errors, which are of all these kinds
         raise BadInput(f"row {number + 1}: it cannot be read: {str(error).splitlines()[0][:200]}") from None
@@ -363,6 +366,7 @@ def _arrow(path: Path, *, stream: bool) -> Iterator[Any]:
 
 
 def _sliced(batch: Any) -> Iterator[Any]:
+    refuse_twins(batch.schema.names)
     batch.validate(full=True)  # damaged offsets would be read beyond the end
     for start in range(0, batch.num_rows, 256):
         yield from batch.slice(start, 256).to_pylist()
@@ -380,20 +384,13 @@ def _frame(frame: Any) -> Iterator[Any]:
         yield from frame.iter_rows(named=True)
     elif hasattr(frame, "itertuples"):  # pandas
         names = [str(name) for name in frame.columns]
+        refuse_twins(names)
         for fields in frame.itertuples(index=False, name=None):
-            yield {name: None if _missing(value) else value for name, value in zip(names, fields, strict=True)}
+            yield dict(zip(names, fields, strict=True))
     elif isinstance(frame, Iterable) and not isinstance(frame, (bytes, Mapping)):
         yield from frame
     else:
         raise BadInput(f"rows cannot be read from a {type(frame).__name__}: give a file, a data frame or rows")
-
-
-def _missing(value: Any) -> bool:
-    """Whether it is pandas' NaN or NaT: nothing else differs from itself."""
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError):
-        return False
 
 
 def _folder(path: Path) -> Records:

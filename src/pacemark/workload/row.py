@@ -21,6 +21,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pacemark.errors import BadInput
+
 __all__ = ["Decode", "FileFound", "LeftOut", "Row", "Rows", "Writing", "turn_of", "turns"]
 
 
@@ -231,13 +233,15 @@ class Writing:
         session are to be counted, since the file does not.
         """
         if self._kept is not None:
-            packed = _pack(row)
+            packed = _packed(row)
             offset, length = self._end, len(packed)
             self._end += self._kept.write(packed)
+        # A conversation stands in its row as a whole: another of the same id does not go on with it.
+        session = f"row {row.number}" if parts else row.session
         for part in range(1, parts + 1) if parts else (0,):
             self._index.write(_PLACE.pack(offset, length, row.number, part, 0))
             self._session |= row.session is not None and not parts and counted
-            self._sessions.write(_NOBODY if row.session is None else _hashed(row.session))
+            self._sessions.write(_NOBODY if session is None else _hashed(session))
             self._times.write(_TIME.pack(math.nan if row.at_ms is None else row.at_ms))
         self.sorting |= to_sort
         self.found.rows += parts or 1
@@ -309,6 +313,14 @@ def _number(places: np.ndarray, sessions: np.ndarray) -> None:
 
 _pack = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Row)
+
+
+def _packed(row: Row) -> bytes:
+    try:
+        return _pack(row)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # A number of more than 64 bits, half a character, an object: no JSON that a server would read.
+        raise BadInput(f"it holds what no request can: {str(error)[:120]}") from None
 
 
 def _unpacked(packed: bytes, number: int) -> Row:

@@ -77,10 +77,10 @@ class Mooncake:
     def _unit_of(self, value: Mapping[str, Any]) -> str:
         """Whole milliseconds by the format; others that write it have seconds, and then it must be said."""
         stamp = value.get("timestamp")
-        unit = self._asked or unit_of(stamp)
-        if not unit and isinstance(stamp, float) and not stamp.is_integer():
+        if not self._found.unit:  # by the first, for a time since the start may grow to be one since 1970
+            self._found.unit = self._asked or unit_of(stamp) or self._unit
+        if self._found.unit == self._unit != self._asked and isinstance(stamp, float) and not stamp.is_integer():
             raise BadInput(f"the time {stamp} is no whole number of ms, as {self.name} has them: say --unit s or ms")
-        self._found.unit = unit or self._unit
         return self._found.unit
 
     def end(self) -> None:
@@ -119,7 +119,7 @@ class Bailian(Mooncake):
         )  # fmt: skip
 
     def _unit_of(self, value: Mapping[str, Any]) -> str:
-        self._found.unit = self._asked or unit_of(value.get("timestamp")) or self._unit
+        self._found.unit = self._found.unit or self._asked or unit_of(value.get("timestamp")) or self._unit
         return self._found.unit
 
 

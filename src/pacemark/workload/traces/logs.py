@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from pacemark.errors import BadInput
-from pacemark.workload.keys import LogKeys, chat, lengths_alone, recorded, unit_named, whole
+from pacemark.workload.keys import LogKeys, chat, lengths_alone, recorded, unit_for, whole
 from pacemark.workload.row import FileFound, Row
-from pacemark.workload.times import unit_of
+from pacemark.workload.times import instant, unit_of
 from pacemark.workload.traces.format import How, Left, Taken, at, first_of, in_json, known_length
 
 __all__ = ["LiteLLM", "PlainLog", "WorkloadTrace"]
@@ -123,12 +123,15 @@ class PlainLog:
         if row.input_tokens is None or row.output_tokens is None:
             raise BadInput("it has no lengths")
         taken = known_length(row)
-        yield taken if isinstance(taken, Left) else Taken(row, at(value, keys.at, self._unit or unit_named(keys.at)))
+        unit = "" if self._unit == "date" else self._unit  # among dates a number tells its own
+        yield taken if isinstance(taken, Left) else Taken(row, at(value, keys.at, unit))
 
     def _settled(self, value: Mapping[str, Any]) -> LogKeys:
         keys = lengths_alone(value)
         assert keys is not None  # or the file would be of another format
-        self._found.unit = self._unit or unit_of(value[keys.at]) or unit_named(keys.at)
+        self._unit, _ = unit_for(keys.at, value[keys.at], self._unit)
+        instant(value[keys.at], self._unit)  # raises where there is none
+        self._found.unit = self._unit
         named = {"input_tokens": keys.input_tokens, "output_tokens": keys.output_tokens}
         self._found.keys = named | {"at_ms": keys.at} | ({"session": keys.session} if keys.session else {})
         self._keys = keys

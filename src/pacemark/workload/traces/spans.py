@@ -21,6 +21,8 @@ from pacemark.workload.traces.format import How, Left, Taken, at, first_of, in_j
 __all__ = ["MLflow", "OpenTelemetry"]
 
 _CALLS = ("CHAT_MODEL", "LLM")
+_AGENTS = ("create_agent", "invoke_agent", "invoke_workflow", "execute_tool", "retrieval")
+"""Values of `gen_ai.operation.name` of spans around calls of a model, whose tokens are those of the calls once more."""
 
 
 class MLflow:
@@ -73,7 +75,7 @@ class MLflow:
         key = filled_key(("request_time", "timestamp_ms"), info) or "request_time"
         unit = self._unit or ("ms" if key == "timestamp_ms" else "")
         self._found.unit = unit or "found"
-        yield _replayed(in_json(request), number, session, usage, at(info, key, unit))
+        yield _replayed(_read(request), number, session, usage, at(info, key, unit))
 
     def end(self) -> None:
         """Nothing more to say."""
@@ -111,7 +113,11 @@ def _failed(span: Mapping[str, Any]) -> bool:
 
 def _attribute(span: Mapping[str, Any], name: str) -> Any:
     """An attribute of an MLflow span; each is written as JSON."""
-    value = _mapping(span.get("attributes")).get(name)
+    return _read(_mapping(span.get("attributes")).get(name))
+
+
+def _read(value: Any) -> Any:
+    """What is in `value` where it is JSON, or the text that it is."""
     try:
         return in_json(value)
     except BadInput:
@@ -135,7 +141,7 @@ class OpenTelemetry:
     counted: ClassVar = True
 
     def __init__(self, how: How, found: FileFound) -> None:
-        self._unit, self._found, self._cut = how.unit or "ns", found, 0
+        self._unit, self._found, self._cut, self._agents = how.unit or "ns", found, 0, how.spans == "root"
         found.unit = how.unit or "ns or date"
         found.keys = {"input_tokens": "gen_ai.usage.input_tokens", "output_tokens": "gen_ai.usage.output_tokens"}
         found.keys |= {"at_ms": "start of the span"}
@@ -151,6 +157,8 @@ class OpenTelemetry:
             attributes = _attributes(span.get("attributes"))
             if not any(key.startswith("gen_ai.") for key in attributes) or "gen_ai.tool.name" in attributes:
                 yield Left("the span is no call of a model")
+            elif (attributes.get("gen_ai.operation.name") in _AGENTS) != self._agents:
+                yield Left("it is a call of a model" if self._agents else "it is an agent's; --spans root takes those")
             elif _failed(span):
                 yield Left("it failed")
             else:
