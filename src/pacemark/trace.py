@@ -50,7 +50,7 @@ _LEFT_OUT: dict[str, tuple[Any, Any]] = {
     **dict.fromkeys(("asked_input", "shared_tokens", "origin", "turn"), (ABSENT, np.int64)),
     "connection": (ABSENT, np.int64),
     "served_by": ("", np.str_),
-    **dict.fromkeys(("filtered", "outlined"), (False, np.bool_)),
+    **dict.fromkeys(("filtered", "outlined", "tokens_from_events"), (False, np.bool_)),
     **dict.fromkeys(("server_queue_ms", "server_prefill_ms", "server_decode_ms"), (float(ABSENT), np.float64)),
 }
 """What stands in a column that a trace's maker left out, and of which type it is."""
@@ -265,6 +265,8 @@ class Trace:
     """(n,) which of several models answered."""
     filtered: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     """(n,) a content filter annotated the events."""
+    tokens_from_events: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(n,) nobody counted the tokens, and events stand for them."""
     outlined: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     """(n,) of its events the first and the last are known: those between are drawn evenly, and give no figure."""
     server_queue_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -403,6 +405,7 @@ def trace_of(exchanges: Sequence[Exchange], open_loop: bool = False) -> Trace:
     return Trace(
         **plain,
         tokens_from_usage=np.asarray([x.tokens_source == "usage" for x in rows], dtype=np.bool_),
+        tokens_from_events=np.asarray([x.tokens_source == "events" for x in rows], dtype=np.bool_),
         offsets=np.cumsum([0, *(len(x.hi_ns) for x in rows)], dtype=np.int64),
         hi_ns=hi_ns,
         lo_ns=hi_ns if exact else lo_ns,

@@ -233,6 +233,11 @@ def test_a_last_event_that_repeats_the_text_neither_ends_it_nor_counts(last: byt
     assert (ms(y.hi_ns), y.output_tokens) == ([110, 120, 130], 12 if b"usage" not in last else 3)
 
 
+def test_the_model_that_answered_is_known() -> None:
+    text = event({"model": "tiny", "choices": [{"delta": {"content": 'say "model": "x"'}}]})
+    assert understand(each_in_its_read(ROLE, text, usage(7, 1), DONE)).served_by == "tiny"
+
+
 # --- how many tokens an event holds
 
 
@@ -256,6 +261,27 @@ def test_running_usage_alone_makes_an_empty_delta_before_the_first_text_a_token(
 def test_counts_of_each_event_alone() -> None:
     x = understand(each_in_its_read(running("a", 1), running("b c", 2), running("d", 1), usage(7, 4), DONE))
     assert x.tokens.tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize("counts", [[1] * 6, [1, 3, 2, 1, 2, 1]])
+def test_counts_of_each_event_alone_are_added_up_where_nothing_told_of_all(counts: list[int]) -> None:
+    x = understand(each_in_its_read(ROLE, *(running("word " * n, n) for n in counts), delta("length"), DONE))
+    assert (x.output_tokens, x.tokens_source, x.tokens.tolist()) == (sum(counts), "usage", counts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "told", "counted"),
+    [
+        (["word "] * 30, 1, (30, "events")),  # a count that cannot be: a token of 150 letters
+        (["word "] * 30, 29, (29, "usage")),
+        (["wo", "rd "] * 30, 30, (30, "usage")),  # a gateway that deals tokens out in pieces
+    ],
+)
+def test_fewer_tokens_than_events_are_believed_where_they_can_be(
+    texts: list[str], told: int, counted: tuple[int, str]
+) -> None:
+    x = understand(each_in_its_read(ROLE, *(delta(content=t) for t in texts), delta("length"), usage(7, told), DONE))
+    assert (x.output_tokens, x.tokens_source) == counted
 
 
 def test_a_tokenizer_shares_out_what_the_server_only_summed() -> None:

@@ -319,6 +319,12 @@ class TestWhole:
         with pytest.raises(BadInput, match=re.escape("moved to http://127.0.0.1:9/api/v1; give")):
             refuse_if_bad(Server(good).way(), exchange(0, status=301, error="http_301", detail=location))
 
+    def test_a_page_to_sign_in_at_is_no_place_that_it_moved_to(self) -> None:
+        with pytest.raises(BadInput, match="--api-key-env"):
+            refuse_if_bad(
+                Server(good).way(), exchange(0, status=302, error="http_302", detail="https://sso.example.com/login")
+            )
+
     def test_no_stream_and_an_empty_answer(self) -> None:
         with pytest.raises(BadInput, match="--no-stream"):
             first_contact(Server(lambda body: good(body, first_event_ns=ABSENT)).way(), WORKLOAD)

@@ -57,7 +57,7 @@ def evidence(exchanges: Sequence[Exchange], load: Load = PAIR, **fields: Any) ->
 
 TOLD = (
     "longer_than_asked input_length in_one_piece held_open tokens_uneven hidden_tokens mixed_cache cache_told "
-    "filter_batches rows_again"
+    "filter_batches rows_again several_models"
 ).split()
 """Checks with tests of their own below."""
 GOOD = requests()
@@ -256,6 +256,27 @@ def test_why_answers_are_short_is_told(reason: str, words: str) -> None:
 
 def test_tokens_counted_by_events() -> None:
     assert found(evidence(requests(tokens_source="events")))["token_count"] == "suspect"
+    assert "token_count" not in found(evidence(requests(tokens_source="tokenizer")))  # as good as the server's
+
+
+def test_it_is_told_how_many_answers_were_counted_by_events() -> None:
+    some = [*requests(30), *requests(10, tokens_source="events")]
+    (message,) = [f.message for f in checked(evidence(some)) if f.code == "token_count"]
+    assert "for 25% of the answers" in message
+
+
+def test_a_gateway_that_falls_back_to_another_model() -> None:
+    mixed = [*requests(30, served_by="m"), *requests(10, served_by="tiny")]
+    (message,) = [f.message for f in checked(evidence(mixed)) if f.code == "several_models"]
+    assert "25% of the answers came from another model (tiny) than the rest (m)" in message
+    assert "several_models" not in found(evidence([*requests(30, served_by="m"), *requests(10)]))
+
+
+def test_a_level_of_which_all_failed_names_the_failure() -> None:
+    refused = evidence(requests(error="http_429"), window=Window(0, 0))
+    (message,) = [f.message for f in checked(refused) if f.code == "no_window"]
+    assert "40 of 40 requests failed (most by http_429)" in message
+    assert "longer" not in message
 
 
 def test_events_that_carry_several_tokens_are_noted() -> None:

@@ -117,6 +117,11 @@ def test_lines_that_end_in_lf_alone_and_blanks_after_a_chunks_size() -> None:
     assert (a.error, a.status, a.body, a.headers[b"content-type"]) == ("", 200, b"helloyou", b"text/event-stream")
 
 
+def test_a_header_that_goes_on_in_a_second_line() -> None:
+    (a,) = asked(says(answer(b"hello", "X-A: b", " c"), stay=True))
+    assert (a.error, a.body, a.headers[b"x-a"]) == ("", b"hello", b"b c")
+
+
 def test_a_body_that_ends_with_the_connection() -> None:
     (a,) = asked(says(b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo"))
     assert (a.error, a.body, a.complete) == ("", b"hello", True)

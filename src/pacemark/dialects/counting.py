@@ -7,6 +7,7 @@ apart, for no event brought them: they belong to neither TPOT nor to an event's 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ def counted(said: Said, count_tokens: Counter | None) -> Counted:
     """What `said` amounts to. `count_tokens` counts where the server does not, and shares out what it only summed."""
     kinds = np.asarray(said.kinds, dtype=np.int8)
     _unsay(said, kinds)
+    _add_up(said, kinds)
     total = _total(said, kinds, count_tokens)
     told = _told(said, kinds, total)
     if told is not None:
@@ -93,6 +95,14 @@ def _unsay(said: Said, kinds: NDArray[np.int8]) -> None:
             said.texts[same[-1]] = ""
 
 
+def _add_up(said: Said, kinds: NDArray[np.int8]) -> None:
+    """Counts that fall, or stay the same, are each event's own; where nothing else told of all, their sum does."""
+    counts = [count for _, count in said.running]
+    own = len(counts) > 1 and (any(a > b for a, b in pairwise(counts)) or counts[0] == counts[-1])
+    if own and said.completion_tokens == counts[-1] < np.count_nonzero(kinds > EMPTY):
+        said.completion_tokens = sum(counts)
+
+
 # --- the total
 
 
@@ -101,9 +111,9 @@ def _total(said: Said, kinds: NDArray[np.int8], count_tokens: Counter | None) ->
     if reasoning:  # one of them may have been unsaid
         reasoning = int(np.count_nonzero(kinds == REASONING))
     told = said.completion_tokens
-    if told is None or (told == 0 and carrying):
-        return _estimate("".join(said.texts), carrying, count_tokens)
     outside, known = _outside(said, carrying, reasoning)
+    if told is None or (told == 0 and carrying) or _too_few(said, told + outside, carrying):
+        return _estimate("".join(said.texts), carrying, count_tokens)
     if outside and not known:
         thoughts = "".join(t for t, kind in zip(said.texts, kinds, strict=True) if kind == REASONING)
         more = _estimate(thoughts, outside, count_tokens)
@@ -114,6 +124,16 @@ def _total(said: Said, kinds: NDArray[np.int8], count_tokens: Counter | None) ->
         return _Total(generated - thought, "usage", min(thought, generated))
     hidden = min(thought - _shown(said, kinds, thought), max(0, generated - carrying)) if thought else 0
     return _Total(generated - hidden, "usage", hidden, outside - hidden if outside > hidden else 0)
+
+
+def _too_few(said: Said, tokens: int, carrying: int) -> bool:
+    """Whether there cannot have been so few: fewer than events with text, and not because a gateway deals them out in
+    pieces, for then each would have more letters than tokens have."""
+    return tokens < carrying and sum(map(len, said.texts)) > _LETTERS * tokens
+
+
+_LETTERS = 24
+"""Of a token, at the very most, on average over an answer; prose has 4 or 5."""
 
 
 def _shown(said: Said, kinds: NDArray[np.int8], thought: int) -> int:

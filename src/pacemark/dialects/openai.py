@@ -30,6 +30,7 @@ from pacemark.dialects.said import (
     fields_of,
     line_of,
     loosely,
+    one_line,
     says_failure,
 )
 from pacemark.dialects.sse import Events, is_done, is_sign_of_life
@@ -203,7 +204,12 @@ def read(body: bytes, streamed: bool) -> Said:
     nothing is raised."""
     said = _read_stream(body) if streamed else _read_single(body)
     said.filtered = b'"content_filter_results"' in body
+    said.model = one_line(named[1].decode("utf-8", "replace")) if (named := _MODEL(body)) else ""
     return said
+
+
+_MODEL = re.compile(rb'"model" ?: ?"([^"\\]{1,120})"').search
+"""In an answer's text these marks would have a backslash."""
 
 
 def _read_stream(body: bytes) -> Said:

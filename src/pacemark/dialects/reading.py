@@ -104,7 +104,7 @@ def _understood(
         unread_events=said.unread,
         in_one_piece=bool(streamed and output.output_tokens > 1 and len(holding) and holding[0] == holding[-1]),
         done_ns=_stamp_of(said.done_at, reads, ends),
-        served_by=_word(raw.served_by),
+        served_by=_word(raw.served_by or said.model),
         filtered=said.filtered,
         events=len(hi_ns),
         gap_ns=int((hi_ns[1:] - hi_ns[:-1]).max()) if len(hi_ns) > 1 else 0,

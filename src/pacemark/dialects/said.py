@@ -35,6 +35,8 @@ class Said:
         self.reasoning_tokens: int | None = None
         self.total_tokens: int | None = None
         self.finish_reason = ""
+        self.model = ""
+        """The model that says to have answered."""
         self.opened = False
         """The role header was seen."""
         self.done_at: int | None = None

@@ -61,6 +61,9 @@ _NO_TLS = re.compile("wrong.version.number|record.layer.failure", re.IGNORECASE)
 """What OpenSSL says, by version, of an answer in plain text."""
 _LOADING = re.compile(r"load(?:ing|ed)|starting|warming|not (?:yet )?(?:ready|available)|unavailable", re.IGNORECASE)
 
+_SIGN_IN = re.compile(r"log[-_]?in|sign[-_]?in|\b(?:sso|saml|oauth2?|auth|authorize)\b", re.IGNORECASE)
+"""What the addresses of pages hold at which people, and no programs, say who they are."""
+
 _CHANCE = ("closed", "reset", "truncated", "empty", "stalled")
 """Failures that may be one request's bad luck."""
 _PASSING = tuple(f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 520, 522, 524, 529))
@@ -360,6 +363,8 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
         hints["tls"] = f"no TLS connection to {where}{said}; if it speaks no TLS: use http://"
     place = urljoin(f"{where}/", answer.detail) if answer.detail else "an unnamed place"
     moved = f"{where} answered {answer.status}, moved to {place}; give that URL instead"
+    if _SIGN_IN.search(place):
+        moved = f"{where} answered {answer.status}, sign in at {place}; name the variable with the key: --api-key-env"
     hints |= {f"http_{status}": moved for status in (301, 302, 303, 307, 308)}
     text = hints.get(answer.error, f"{where} did not answer a first request ({answer.error}){said}")
     if way.stream and 400 <= answer.status < 500 and _STREAMING.search(answer.detail):

@@ -110,19 +110,25 @@ def latency_ms(trace: Trace) -> Float:
 
 
 def tpot_ms(trace: Trace) -> Float:
-    """Time per output token after the first event (n,): (last - first) / (tokens - tokens in the first event).
+    """Time per output token after the first (n,): (last - first) / (tokens - tokens that came with the first).
 
-    NaN where that is 0 / 0. Dividing by tokens - 1 instead would understate it wherever the first event holds
-    several tokens, as it does under speculative decoding.
+    NaN where that is 0 / 0. Dividing by tokens - 1 instead would understate it wherever several come first: in one
+    event, as under speculative decoding, or in one read, as from a proxy that holds back the beginning.
     """
     first, last = _first(trace, trace.hi_ns), _last(trace, trace.hi_ns)
     counts = np.diff(trace.offsets)
-    first_tokens = np.zeros(len(trace))
-    first_tokens[counts > 0] = trace.tokens[trace.offsets[:-1][counts > 0]]
-    rest = trace.output_tokens - first_tokens
+    rest = trace.output_tokens - np.concatenate([_with_first(part) for _, part in parts(trace)])
+    rest[last == first] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = (last - first) / 1e6 / rest
     return np.where(succeeded(trace) & (counts > 1) & (rest > 0) & (trace.first_event_ns != ABSENT), tpot, np.nan)
+
+
+def _with_first(trace: Trace) -> Float:
+    """Tokens that each request (n,) got together with its first."""
+    owner = np.repeat(np.arange(len(trace)), np.diff(trace.offsets))
+    at_once = trace.hi_ns == _first(trace, trace.hi_ns)[owner]
+    return np.bincount(owner[at_once], trace.tokens[at_once], minlength=len(trace)).astype(np.float64)
 
 
 @_by_parts

@@ -148,10 +148,13 @@ def hidden_tokens(e: Evidence) -> Finding | None:
 
 def token_count(e: Evidence) -> Finding | None:
     """Events are not always tokens."""
-    if not e.good.any() or e.trace.tokens_from_usage[e.good].all():
+    share = float(e.trace.tokens_from_events[e.good].mean()) if e.good.any() else 0.0
+    if not share:
         return None
+    of = "" if share == 1 else f" for {share:.0%} of the answers"
     return Finding(
         "suspect",
         "token_count",
-        "the server reported no usage, so events were counted as tokens; name a --tokenizer to count them",
+        f"the server reported no usage{of}, or one that cannot be, so events were counted as tokens; name a "
+        "--tokenizer to count them",
     )

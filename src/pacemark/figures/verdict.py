@@ -59,7 +59,12 @@ def no_window(e: Evidence) -> Finding | None:
     """Nothing to measure: the load ended before it was steady."""
     if e.window.seconds > 0 and e.good.any():
         return None
-    return Finding("invalid", "no_window", "no request was sent and answered in a steady window; give it longer")
+    text = "no request was sent and answered in a steady window"
+    if 2 * (failed := e.trace.error != "").sum() < len(e.trace) or not failed.any():
+        return Finding("invalid", "no_window", f"{text}; give it longer")
+    kinds, counts = np.unique(e.trace.error[failed], return_counts=True)
+    text += f": {failed.sum()} of {len(e.trace)} requests failed (most by {kinds[counts.argmax()]})"
+    return Finding("invalid", "no_window", f"{text}; see which errors they are, and mend those or lower the load")
 
 
 def worker_died(e: Evidence) -> Finding | None:
@@ -263,6 +268,22 @@ def held_open(e: Evidence) -> Finding | None:
     )
 
 
+def several_models(e: Evidence) -> Finding | None:
+    """A router that splits the load, or falls back to another model, makes figures that are of neither. What an
+    endpoint that is watched splits is told of beforehand."""
+    names, counts = np.unique(e.trace.served_by[e.good & (e.trace.served_by != "")], return_counts=True)
+    if len(names) < 2 or e.watch.during(e.window) or (share := 1 - counts.max() / counts.sum()) <= 0.01:
+        return None
+    most = names[counts.argmax()]
+    others = ", ".join(name for name in names.tolist() if name != most)
+    return Finding(
+        "suspect",
+        "several_models",
+        f"{share:.0%} of the answers came from another model ({others}) than the rest ({most}): a gateway splits the "
+        "load or falls back, and the figures are those of the mixture; pacemark show --detail takes them apart",
+    )
+
+
 HELD = 0.05
 """What share of a request may pass after its answer is complete."""
 
@@ -285,6 +306,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     tokens.input_length,
     in_one_piece,
     held_open,
+    several_models,
     tokens.tokens_uneven,
     tokens.token_count,
     caching.cached_prompts,

@@ -46,9 +46,13 @@ class Connection:
         self._parser = httptools.HttpResponseParser(self)
         if hasattr(self._parser, "set_dangerous_leniencies"):
             # Content-Length beside Transfer-Encoding: the latter holds (RFC 9112, 6.3); lines may end in LF alone
-            # (2.2), and a chunk's size in blanks, as old servers pad it. A client smuggles nothing.
+            # (2.2), a header may go on in a second line (5.2), and a chunk's size may end in blanks, as old servers
+            # pad it. A client smuggles nothing.
             self._parser.set_dangerous_leniencies(
-                lenient_chunked_length=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+                lenient_headers=True,
+                lenient_chunked_length=True,
+                lenient_optional_cr_before_lf=True,
+                lenient_spaces_after_chunk_size=True,
             )
         self._feed: Callable[[bytes], None] = self._parser.feed_data if tls is None else self._decrypt
         self._answer: Answer | None = None

@@ -88,6 +88,7 @@ class RequestTable:
         return Trace(
             **known,
             tokens_from_usage=column["tokens_source"] == "usage",
+            tokens_from_events=column["tokens_source"] == "events",
             offsets=offsets,
             hi_ns=hi_ns,
             lo_ns=hi_ns if bounds_ns is None else bounds_ns,
