@@ -19,6 +19,10 @@ class RunFailed(PacemarkError):
     exit_code = 3
 
 
+class Unreachable(RunFailed):
+    """The endpoint cannot be reached any more, whatever the load."""
+
+
 class Failed(PacemarkError):
     """A condition that was to fail the command holds."""
 

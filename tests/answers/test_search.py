@@ -18,7 +18,7 @@ from pacemark.answers.allowance import Allowance
 from pacemark.answers.search import find
 from pacemark.answers.step import Step
 from pacemark.budget import parse
-from pacemark.errors import BadInput, RunFailed
+from pacemark.errors import BadInput, RunFailed, Unreachable
 from pacemark.figures.conditions import demands
 from pacemark.figures.level import Enough, LevelResult, Measure, sum_up
 from pacemark.figures.metrics import ttft_ms
@@ -229,6 +229,18 @@ def test_a_level_that_fails_whole_is_over_the_boundary() -> None:
     assert found.answer.value == pytest.approx(12, abs=1)
     assert found.binds == "errors"
     assert any("http_503" in probe.why and probe.within is False for probe in found.probes)
+
+
+def test_an_endpoint_that_is_gone_is_no_boundary() -> None:
+    within = small()
+
+    def measure(load: Load, enough: Enough | None = None) -> LevelResult:
+        if load.value > 3:
+            raise Unreachable("all of the first 12 requests failed (refused)")
+        return within(load, enough)
+
+    with pytest.raises(Unreachable):
+        find(measure, BUDGET)
 
 
 def test_a_first_level_that_fails_whole_is_an_error() -> None:

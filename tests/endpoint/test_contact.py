@@ -330,3 +330,6 @@ class TestWhole:
             first_contact(Server(lambda body: good(body, first_event_ns=ABSENT)).way(), WORKLOAD)
         with pytest.raises(BadInput, match="--output-tokens"):
             first_contact(Server(lambda body: exchange(0, error="empty")).way(), WORKLOAD)
+        way = dataclasses.replace(Server(lambda body: exchange(0, error="empty")).way(), stream=False)
+        with pytest.raises(BadInput, match="answered a first request with nothing"):
+            first_contact(way, WORKLOAD)

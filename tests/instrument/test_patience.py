@@ -24,6 +24,8 @@ def answered(body: bytes = b"", status: int = 200, **headers: str) -> Answer:
         b'event: error\ndata: {"message": "too busy"}\n\n',
         b"data: [DONE]\n\n",
         b"",
+        b'{"object": "chat.completion", "choices": []}',
+        b'{"object": "list", "data": [ ], "usage": {"prompt_tokens": 4}}',
         b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
         b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n',
     ],
@@ -36,7 +38,8 @@ def test_a_refusal_inside_a_200_is_a_failure(body: bytes) -> None:
     "body",
     [
         b'{"choices": [{"message": {"content": "an error"}}], "error": null}',
-        b'{"object": "chat.completion", "choices": []}',
+        b'{"object": "list", "data": [{"embedding": [0.5]}]}',
+        b'data: {"choices": [], "filters": []}\n\ndata: {"choices": [{"delta": {"content": "x"}}]}\n\n',
         b'data: {"choices": [{"delta": {"content": "x"}}]}\n\ndata: {"error": {"message": "broke"}}\n\n',
         b"not JSON at all",
         b'{"error": "' + b"x" * 5000 + b'"}',

@@ -53,6 +53,12 @@ class TestHopeless:
         line = doubts.hopeless([beat(in_flight=4, oldest_ns=monotonic_ns() + SECOND)])
         assert line == "all of the first 40 requests at concurrency 8 failed (http_429): no"
 
+    @pytest.mark.parametrize(("kinds", "gone"), [(["refused"], True), (["refused", "reset"], False), ([], False)])
+    def test_nobody_there_is_told_from_what_a_load_does(self, kinds: list[str], gone: bool) -> None:
+        page = Page()
+        page.in_a_row.update(kinds)
+        assert Doubts(Concurrency(8), page).unreachable is gone
+
     @pytest.mark.parametrize(("load", "failures"), [(Concurrency(2), 11), (Concurrency(64), 63), (Rate(5.0), 11)])
     def test_not_after_a_few(self, load: Load, failures: int) -> None:
         page = Page()

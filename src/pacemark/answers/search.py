@@ -24,7 +24,7 @@ from pacemark.answers.step import Step
 from pacemark.answers.underway import fair_sample
 from pacemark.answers.weighing import demanded, in_words, side_of_limit, together, turned_away
 from pacemark.budget import Budget, parse
-from pacemark.errors import RunFailed
+from pacemark.errors import RunFailed, Unreachable
 from pacemark.figures import metrics
 from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import Enough, LevelResult, Measure
@@ -67,7 +67,7 @@ def find(
     `precision` is how narrow the interval should be, as a share of the answer (never less than one stream); `most`
     is the largest load to try. `known` are the levels of this same search before it was cut off: it goes on with
     them. `rest` lets so many seconds go by without load. Raises BadInput for a budget that makes no sense, RunFailed
-    where the first level gives no result.
+    where the first level gives no result, or where the endpoint is gone.
     """
     budget = parse(budget) if isinstance(budget, str) else budget
     search = _Search(
@@ -139,8 +139,8 @@ class _Search:
         try:
             result = self.measure(load, self.enough(x))
         except RunFailed as error:
-            if not self.probes:
-                raise
+            if not self.probes or isinstance(error, Unreachable):
+                raise  # that says nothing of the load
             self.gave_nothing(x, str(error))
             return
         self.take(x, result)

@@ -335,7 +335,7 @@ def too_late(url: str, seconds: float) -> str:
 
 def refuse_if_bad(way: Way, answer: Exchange) -> None:
     """Turn a failed first request into one line about what to do. Raises BadInput with it."""
-    if not answer.error or (answer.error == "empty" and not way.stream):
+    if not answer.error:
         return
     where, said = way.target.url, f": {answer.detail}" if answer.detail else ""
     hints = {

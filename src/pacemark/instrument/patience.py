@@ -26,6 +26,8 @@ _OUTPUT = re.compile(
     rb'"(?:content|text|delta|reasoning\w*|thinking|refusal|arguments|name|response)" *: *(?:"[^"]|\[ *[^] ])'
 ).search
 """A first piece of output, whatever the API."""
+_HOLLOW = re.compile(rb'"(?:choices|data|results|output|candidates)" *: *\[\s*\]').search
+"""An answer in one piece that holds nothing."""
 _decode = msgspec.json.Decoder(_Said).decode
 
 
@@ -46,6 +48,8 @@ def _refused(body: bytes) -> bool:
     if text.startswith(b"data:"):
         text = text[5:].partition(b"\n")[0].strip()
     if text in (b"", b"[DONE]") or (b"data:" in body and not _OUTPUT(body)):
+        return True
+    if text.startswith(b"{") and _HOLLOW(text) and text == body.strip():
         return True
     try:
         said = _decode(text)

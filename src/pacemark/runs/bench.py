@@ -19,7 +19,7 @@ from pacemark.endpoint.contact import Found, Moved, Way, first_contact, too_late
 from pacemark.endpoint.scraping import Scraper
 from pacemark.endpoint.target import Target, redirected, resolve
 from pacemark.endpoint.watch import Source, Watcher
-from pacemark.errors import BadInput, RunFailed
+from pacemark.errors import BadInput, RunFailed, Unreachable
 from pacemark.figures.level import Enough, LevelResult, precise, sum_up
 from pacemark.instrument.commands import (
     PROBE_LEVEL,
@@ -410,7 +410,7 @@ class Bench:
         if line is None and phase == "ramp":
             line = level.doubts.one_at_a_time(beats)
         if line is not None:
-            raise RunFailed(line)
+            raise (Unreachable if level.doubts.unreachable else RunFailed)(line)
         self._gap_ns = max(self._gap_ns, level.page.gap_ns)
         self._slowest_ns = max(self._slowest_ns, level.page.slowest_ns)
         self._say_patience()

@@ -95,6 +95,11 @@ class Doubts:
             return f"the endpoint went silent: {in_flight} requests wait, none has ended for {_s(silent_ns)}, {longest}"
         return None
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether no connection to the endpoint has come about since it last answered."""
+        return bool(self._page.in_a_row) and self._page.in_a_row.keys() <= _UNREACHED
+
     def one_at_a_time(self, beats: Sequence[Beat], now_ns: int | None = None) -> str | None:
         """Some streams never get an answer while others get one after the other: closed loop, in the ramp."""
         if not isinstance(self._load, Concurrency):
