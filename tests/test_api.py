@@ -246,6 +246,14 @@ def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) ->
         ({"concurrency": 1, "timeout": 0}, "--timeout 0"),
         ({"rate": 1.0, "arrivals": "gamma", "burstiness": -1.0}, "--burstiness -1.0"),
         ({"rate": 0.0}, "--rate 0.0"),
+        ({"rate": True}, "--rate True"),
+        ({"concurrency": 1, "arrivals": "gamma"}, "--arrivals and --burstiness are of an open loop"),
+        ({"concurrency": 1, "burstiness": 2.0}, "--arrivals and --burstiness are of an open loop"),
+        ({"rate": 1.0, "burstiness": 2.0}, "--burstiness is of gamma arrivals"),
+        ({"concurrency": 1, "max_in_flight": 3}, "--max-in-flight is of an open loop"),
+        ({"concurrency": 1, "history": "served"}, "--history"),
+        ({"concurrency": 1, "repeats": 10**8}, "--repeats 100000000: must be at most 10,000"),
+        ({"concurrency": 1, "price_per_hour": 1.0, "ask_above": float("nan")}, "--ask-above nan"),
     ],
 )
 def test_bad_input_is_an_exception_of_its_own(options: dict[str, Any], part: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from pacemark.budget import parse
@@ -50,6 +51,15 @@ def test_what_is_said_counts() -> None:
     assert (made.settings.wait_s, made.settings.stall_timeout_s) == (120.0, 3.0)
     assert not made.settings.ignore_eos
     assert made.settings.precision == pytest.approx(0.05)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    words = Words(seed=np.int64(7), requests=np.int32(5), repeats=np.uint8(3))  # type: ignore[typeddict-item]
+    goal = curve([np.int64(2)], None, "poisson", 1.0, words)  # type: ignore[list-item]
+    made = ordered(URL, goal, words)
+    assert goal == Levels((Concurrency(2),), 3)
+    assert one_level(None, np.float32(2.5), "poisson", 1.0, Words()) == Levels((Rate(2.5),))  # type: ignore[arg-type]
+    assert (type(made.workload.seed), made.workload.seed, made.settings.requests) == (int, 7, 5)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [(0, 0.0), (1.5, 1.5), ("120", 120.0), ("120s", 120.0), ("1500ms", 1.5)])

@@ -11,9 +11,9 @@ import pytest
 import pacemark as face
 from pacemark.errors import BadInput
 from pacemark.figures.distributions import as_share
-from pacemark.scenario import Check, Words, labelled, ordered
+from pacemark.scenario import Check, Words, ordered
 from pacemark.summary import Figure
-from pacemark.values import lasting, seconds
+from pacemark.values import labelled, lasting, seconds
 from pacemark.version import __version__
 from support.inside import inside
 

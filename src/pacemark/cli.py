@@ -31,6 +31,7 @@ from pacemark.flags import (
     numbers,
     options_of,
     readable,
+    refuse_doubled,
     several,
 )
 from pacemark.machine import make_room, most_streams
@@ -388,6 +389,8 @@ def _called(words: list[str]) -> int:
         raise BadInput("Python runs without docstrings (PYTHONOPTIMIZE=2 or -OO), which pacemark needs: use 1 at most")
     readable(words)
     command = typer.main.get_command(app)
+    if words and (chosen := getattr(command, "commands", {}).get(words[0])):
+        refuse_doubled(chosen, words[1:])
     return command.main(words or ["--help"], prog_name="pacemark", standalone_mode=False, obj=words) or 0
 
 

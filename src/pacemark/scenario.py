@@ -209,6 +209,7 @@ def one_level(
         return _replayed(concurrency, rate, words, most=1)
     if (concurrency is None) == (rate is None):
         raise BadInput("give one load: --concurrency N or --rate R")
+    _refuse_process(rate is not None, arrivals, burstiness)
     load = _closed(concurrency) if concurrency is not None else _open(rate or 0.0, arrivals, burstiness)
     return Levels((load,), _repeats(words))
 
@@ -223,6 +224,7 @@ def curve(
     """The goal of `sweep`: levels of load, or a grid where several lengths are given. Raises BadInput."""
     if given(words.get("trace")):
         return _replayed(concurrency, rate, words)
+    _refuse_process(rate is not None, arrivals, burstiness)
     pairs = _cells(words)
     if len(pairs) > 1:
         if rate is not None or (concurrency is not None and len(concurrency) != 1):
@@ -265,6 +267,7 @@ def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None
         raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
     if stored == bool(target):
         raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
+    _refuse_process(goal.load == "rate", goal.arrivals, goal.burstiness)
     if goal.load == "speed" and (words.get("speed") or stored):
         raise BadInput("find looks for the --speed of a --trace itself, at a target: give neither --speed nor --from")
     if goal.confirm and (goal.load != "concurrency" or stored):
@@ -294,6 +297,7 @@ class Scenario(msgspec.Struct, frozen=True):
 def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     """The order that `words` make. Raises BadInput for any of them that cannot work."""
     seed = words.get("seed")
+    _refuse_idle(goal, words)
     # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
     longest = _cells(words)[-1] if isinstance(goal, Grid) else None
     workload = workload_of(words, longest)
@@ -336,6 +340,17 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     return Scenario(target, goal, workload, settings, access)
 
 
+def _refuse_idle(goal: Goal, words: Words) -> None:
+    """Raises BadInput for words that would do nothing for this goal."""
+    closed = goal.load == "concurrency" and not goal.confirm if isinstance(goal, Search) else False
+    closed = closed or any(isinstance(load, Concurrency) for load, _ in steps(goal))
+    if words.get("max_in_flight") and closed:
+        raise BadInput("--max-in-flight is of an open loop; in a closed one --concurrency says how many")
+    above = words.get("ask_above", 0.0)
+    if not above >= 0:
+        raise BadInput(f"--ask-above {above}: must be a number of at least 0")
+
+
 def _ignore_eos(words: Words) -> bool:
     """Whether answers are asked to go on past their end. A call, or JSON, ends where it is whole, and engines fail that
     are held to both. Raises BadInput where both were asked for."""
@@ -345,8 +360,16 @@ def _ignore_eos(words: Words) -> bool:
     return words.get("ignore_eos", not formed)
 
 
+def _refuse_process(open_loop: bool, arrivals: str, burstiness: float) -> None:
+    """Raises BadInput for words of arrivals that would do nothing."""
+    if not open_loop and (arrivals != "poisson" or burstiness != 1.0):
+        raise BadInput("--arrivals and --burstiness are of an open loop: give --rate, or leave them out")
+    if arrivals in ("poisson", "constant") and burstiness != 1.0:
+        raise BadInput(f"--burstiness is of gamma arrivals, and these are {arrivals}: give --arrivals gamma")
+
+
 def _repeats(words: Words) -> int:
-    return at_least("--repeats", words.get("repeats", 1), 1)
+    return at_least("--repeats", words.get("repeats", 1), 1, 10_000)
 
 
 def _closed(value: int) -> Concurrency:
@@ -405,18 +428,6 @@ def _workers(value: int | str, loads: Sequence[Load], nodes: int) -> int:
             f"--workers {count}: this machine has CPUs for {most} at the very most; auto takes what is needed"
         )
     return count
-
-
-def labelled(words: Words) -> dict[str, str]:
-    """The labels of a run: from a mapping, or from words such as `gpu=h100`. Raises BadInput."""
-    given = words.get("labels", {})
-    if isinstance(given, Mapping):
-        return {str(name): str(value) for name, value in given.items()}
-    pairs = [str(text).partition("=") for text in given]
-    for name, is_, value in pairs:
-        if not (name.strip() and is_):
-            raise BadInput(f"--label {name}{is_}{value}: give a name and a value, such as gpu=h100")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -251,7 +251,7 @@ def _sessions(words: TrafficWords) -> dict[str, Any]:
         raise BadInput("--tools: nobody carries out what an answer calls, to go on with: give --history recorded")
     counted = one_of("--concurrency-of", words.get("concurrency_of", "requests"), ("requests", "sessions"))
     think_s = seconds("--think-time", words.get("think_time", 0.0))
-    if each.fixed == 1 and not from_file and (think_s or history != "served" or counted != "requests"):
+    if each.fixed == 1 and not from_file and (think_s or words.get("history") or counted != "requests"):
         raise BadInput("--think-time, --history and --concurrency-of are of conversations: give their --turns")
     return {
         "turns": str(turns) if each.fixed is None else each.fixed,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from pacemark.errors import BadInput
 
-__all__ = ["at_least", "lasting", "one_of", "positive", "seconds", "share", "text_of"]
+__all__ = ["at_least", "labelled", "lasting", "one_of", "positive", "seconds", "share", "text_of"]
 
 
-def at_least(flag: str, value: object, least: int) -> int:
+def at_least(flag: str, value: object, least: int, most: float = math.inf) -> int:
     """`value`, a whole number. Raises BadInput."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    number = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+    if number is None or number < least:  # SupportsIndex: numpy and pandas have whole numbers of their own
         raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
-    return value
+    if number > most:
+        raise BadInput(f"{flag} {value}: must be at most {most:,}")
+    return number
 
 
 def one_of(flag: str, value: object, known: Sequence[str]) -> Any:
@@ -29,9 +34,10 @@ def one_of(flag: str, value: object, known: Sequence[str]) -> Any:
 
 def positive(flag: str, value: float) -> float:
     """`value`, above 0 and finite. Raises BadInput."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
+    if not (math.isfinite(number) and number > 0):
         raise BadInput(f"{flag} {value}: must be a number above 0")
-    return float(value)
+    return number
 
 
 def share(flag: str, value: float | str | None) -> float | None:
@@ -77,3 +83,18 @@ def lasting(flag: str, value: float | str) -> float:
     if isinstance(value, str) and _SECONDS.fullmatch(value) is None:
         raise BadInput(f"{flag} {value}: give a time above 0, such as 20s, 2m or 20")
     return positive(flag, seconds(flag, value) if isinstance(value, str) else value)
+
+
+def labelled(words: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of a run: from a mapping, or from words such as `gpu=h100`. Raises BadInput."""
+    given = words.get("labels", {})
+    if isinstance(given, Mapping):
+        return {str(name): str(value) for name, value in given.items()}
+    pairs = [str(text).partition("=") for text in given]
+    names = [name.strip() for name, _, _ in pairs]
+    for name, is_, value in pairs:
+        if not (name.strip() and is_):
+            raise BadInput(f"--label {name}{is_}{value}: give a name and a value, such as gpu=h100")
+        if names.count(name.strip()) > 1:
+            raise BadInput(f"--label {name.strip()} is given twice: give each label once")
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -47,13 +47,13 @@ from pacemark.scenario import (
     Search,
     Settings,
     Words,
-    labelled,
     ordered,
     refuse_unknown,
     steps,
 )
 from pacemark.summary import Asked, Confirmation, Find, Spent
 from pacemark.traffic import given
+from pacemark.values import labelled
 from pacemark.workload.row import Rows
 from pacemark.workload.tokenizer import Tokenizer
 

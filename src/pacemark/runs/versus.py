@@ -93,7 +93,7 @@ def contested(
 def _refuse(where: Sequence[str], rounds: int, prices: Sequence[float]) -> None:
     if not 2 <= len(where) <= len(LETTERS):
         raise BadInput(f"versus takes 2 to {len(LETTERS)} targets, not {len(where)}")
-    at_least("--rounds", rounds, LEAST_ROUNDS)
+    at_least("--rounds", rounds, LEAST_ROUNDS, 10_000)
     if prices and len(prices) != len(where):
         raise BadInput(f"--prices: give one price for each of the {len(where)} targets, or none")
     for price in prices:
