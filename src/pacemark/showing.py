@@ -126,8 +126,9 @@ def tell(
         if curve and len(run.levels) > 1 and run.levels[0].asked is None:
             typer.echo(terminal.ascii_curve(run.summary, height=10))
         typer.echo(terminal.conclusion(run.summary))
-        where = f"report: {run.path / 'report.html'}" if written else f"from {run.path}; nothing was sent or written"
-        typer.echo(where)
+        page = run.path / "report.html"
+        where = f"report: {page}" if page.exists() else f"run: {run.path}"  # nothing can be drawn on some machines
+        typer.echo(where if written else f"from {run.path}; nothing was sent or written")
     if mlflow:
         from pacemark.integrations.mlflow import log
 

@@ -1,5 +1,9 @@
 """What draws is made once, and is the same wherever it comes from."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,19 @@ def test_the_script_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     drawing._script.cache_clear()
     assert drawing.script() == "// kept"
     drawing._script.cache_clear()
+
+
+@pytest.mark.slow(shared=True)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the limit is none, or means nothing")
+def test_a_run_that_may_not_have_the_addresses_for_drawing_keeps_its_figures(tmp_path: Path) -> None:
+    """The engine that draws would end the process by a signal, as a batch system's limit on memory makes it."""
+    command = [sys.executable, "-P", "-m", "pacemark.cli", "run", "sim:demo", "--concurrency", "2", "--duration", "1"]
+    limited = ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", *command, "--json", "--out", str(tmp_path)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "none")}
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["levels"]
+    assert "charts cannot be drawn" in done.stderr
 
 
 @pytest.mark.slow(shared=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import vl_convert
 
+from pacemark.errors import RunFailed
 from pacemark.files import cache_folder, write_whole
 from pacemark.version import __version__
 
@@ -20,6 +21,7 @@ __all__ = ["bundled", "script", "svg"]
 
 def svg(chart: dict[str, Any]) -> str:
     """A Vega-Lite chart as SVG."""
+    _see_that_there_is_room()
     drawn: str = vl_convert.vegalite_to_svg(chart, vl_version=_vega_lite())
     return drawn
 
@@ -45,11 +47,31 @@ def bundled(lines: str) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
+        _see_that_there_is_room()
         made: str = vl_convert.javascript_bundle(lines, vl_version=_vega_lite())
     with contextlib.suppress(OSError):  # then it is made again the next time
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, made.encode())
     return made
+
+
+_ADDRESSES = 64 << 30
+"""Bytes of address space that the JavaScript engine in vl_convert reserves (not memory): it ends the process where it
+may not. 40 GB are too few for vl_convert 1.9, 80 GB are enough."""
+
+
+def _see_that_there_is_room() -> None:
+    """Raise RunFailed where this process may not have the addresses that drawing needs, as under some batch systems."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _ADDRESSES:
+        raise RunFailed(
+            f"charts cannot be drawn: this process may use {limit / 2**30:.3g} GB of addresses (ulimit -v, or a batch "
+            "system's memory limit); what was stored is whole: pacemark report draws it where there is no such limit"
+        )
 
 
 def _vega_lite() -> str:

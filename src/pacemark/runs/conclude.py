@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pacemark.answers.weighing import comparable
 from pacemark.budget import Budget
 from pacemark.budget import parse as parse_budget
 from pacemark.endpoint.watch import watch_from
-from pacemark.errors import BadInput
+from pacemark.errors import BadInput, RunFailed
 from pacemark.figures.health import health_of
 from pacemark.figures.level import LevelResult, sum_up
 from pacemark.figures.picture import LevelPicture, pictured
@@ -176,8 +176,15 @@ def _known_until(trace: Trace, workers: int) -> int:
 # --- writing it up
 
 
-def concluded(folder: RunFolder, results: Sequence[LevelResult], record: RunRecord, find: Find | None = None) -> Run:
-    """Write what people see of a run: first what no figure can be lost with, then the page."""
+def concluded(
+    folder: RunFolder,
+    results: Sequence[LevelResult],
+    record: RunRecord,
+    find: Find | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Run:
+    """Write what people see of a run: first what no figure can be lost with, then the page. Raises RunFailed where that
+    cannot be drawn, or hands what there is to say of it to `tell`."""
     from pacemark.reporting.html import write_html
 
     summary = summary_of(with_server(results, folder), record, find)
@@ -185,7 +192,12 @@ def concluded(folder: RunFolder, results: Sequence[LevelResult], record: RunReco
     summary = msgspec.structs.replace(summary, timeline=timeline, server=server)
     folder.write_run(written(record))
     folder.write_summary(summary)
-    write_html(summary, folder.path / "report.html", _pictures(results, record))
+    try:
+        write_html(summary, folder.path / "report.html", _pictures(results, record))
+    except RunFailed as problem:
+        if tell is None:
+            raise
+        tell(str(problem))
     return Run(summary, folder.path)
 
 

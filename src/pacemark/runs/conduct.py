@@ -342,10 +342,10 @@ def driven(
         stopped=stopped,
     )
     try:
-        run = concluded(folder, results, record, found())
+        run = concluded(folder, results, record, found(), bench.tell)
     except KeyboardInterrupt:  # once more, rather than lose it
         bench.tell(f"the report is being written; {_AGAIN}")
-        run = concluded(folder, results, record, found())
+        run = concluded(folder, results, record, found(), bench.tell)
     if failure is not None:
         raise type(failure)(f"{failure}; what was measured is in {folder.path}")
     return run
