@@ -247,6 +247,12 @@ def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) ->
         ({"rate": 1.0, "arrivals": "gamma", "burstiness": -1.0}, "--burstiness -1.0"),
         ({"rate": 0.0}, "--rate 0.0"),
         ({"rate": True}, "--rate True"),
+        ({"concurrency": 1, "stream": "no"}, "--stream 'no': must be True or False"),
+        ({"concurrency": 1, "ignore_eos": None}, "--ignore-eos 'None': must be True or False"),
+        ({"concurrency": 1, "budget": ["ttft p95 < 5ms"]}, "--budget .*: must be text, and is of type list"),
+        ({"concurrency": 1, "images": 5}, "--images '5': must be text"),
+        ({"concurrency": 1, "workers": [1]}, "--workers"),
+        ({"concurrency": 1, "wait": None}, "--wait None"),
         ({"concurrency": 1, "arrivals": "gamma"}, "--arrivals and --burstiness are of an open loop"),
         ({"concurrency": 1, "burstiness": 2.0}, "--arrivals and --burstiness are of an open loop"),
         ({"rate": 1.0, "burstiness": 2.0}, "--burstiness is of gamma arrivals"),
@@ -260,6 +266,15 @@ def test_bad_input_is_an_exception_of_its_own(options: dict[str, Any], part: str
     with pytest.raises(pacemark.BadInput, match=part):
         pacemark.run("http://127.0.0.1:9/v1", model="m", out=tmp_path, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_search_may_spend_and_try_is_checked() -> None:
+    words: Any = {"budget": "ttft p95 < 1s"}
+    for odd in ({"within": "x"}, {"most": 0}, {"allowance": pacemark.Allowance(-5)}):
+        with pytest.raises(pacemark.BadInput, match=next(iter(odd))):
+            pacemark.find("http://127.0.0.1:9/v1", **words, **odd)
+    with pytest.raises(pacemark.BadInput, match="the target '5' is no text"):
+        pacemark.find(5, **words)  # type: ignore[arg-type]
 
 
 def test_an_empty_sweep_is_bad_input(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -179,6 +180,9 @@ def find(
     scenario.refuse_search(goal, options, target, stored=from_run is not None)
     if from_run is not None:
         return conclude.answered(Path(from_run), parse_budget(options["budget"]), goal)
+    for name, most in dataclasses.asdict(allowance or Allowance(SEARCH_S)).items():
+        if most is not None:
+            positive(f"allowance.{name}", most)
     words: Options = {**options} if traced else {**scenario.SEARCH, **options}
     return conduct.searched(target, goal, words, allowance or Allowance(SEARCH_S), tell)
 

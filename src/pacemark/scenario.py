@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
@@ -23,7 +23,7 @@ from pacemark.summary import Asked
 from pacemark.traffic import Recording as Recording
 from pacemark.traffic import TrafficWords, given, workload_of
 from pacemark.traffic import Workload as Workload
-from pacemark.values import at_least, lasting, positive, seconds, share
+from pacemark.values import at_least, lasting, positive, refuse_kinds, seconds, share
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 """The levels of a sweep that names none."""
@@ -267,6 +267,8 @@ def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None
         raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
     if stored == bool(target):
         raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
+    share("--within", goal.within)
+    positive("--most", goal.most)
     _refuse_process(goal.load == "rate", goal.arrivals, goal.burstiness)
     if goal.load == "speed" and (words.get("speed") or stored):
         raise BadInput("find looks for the --speed of a --trace itself, at a target: give neither --speed nor --from")
@@ -296,6 +298,9 @@ class Scenario(msgspec.Struct, frozen=True):
 
 def ordered(target: str, goal: Goal, words: Words) -> Scenario:
     """The order that `words` make. Raises BadInput for any of them that cannot work."""
+    if not isinstance(target, str):
+        raise BadInput(f"the target {str(target)[:60]!r} is no text: give a URL, such as 'http://host:8000/v1'")
+    refuse_kinds(words, get_type_hints(Words))
     seed = words.get("seed")
     _refuse_idle(goal, words)
     # Of a grid the bench gets ready with the longest, so that one that the context cannot hold is refused at once.
@@ -346,9 +351,8 @@ def _refuse_idle(goal: Goal, words: Words) -> None:
     closed = closed or any(isinstance(load, Concurrency) for load, _ in steps(goal))
     if words.get("max_in_flight") and closed:
         raise BadInput("--max-in-flight is of an open loop; in a closed one --concurrency says how many")
-    above = words.get("ask_above", 0.0)
-    if not above >= 0:
-        raise BadInput(f"--ask-above {above}: must be a number of at least 0")
+    if words.get("ask_above"):
+        positive("--ask-above", words["ask_above"])
 
 
 def _ignore_eos(words: Words) -> bool:
@@ -421,7 +425,7 @@ def _workers(value: int | str, loads: Sequence[Load], nodes: int) -> int:
         return max(1, math.ceil(streams / nodes / STREAMS_PER_WORKER)) if nodes else workers_for(streams)
     try:
         count = at_least("--workers", int(value), 1)
-    except ValueError:
+    except (TypeError, ValueError):
         raise BadInput(f"--workers {value!r} is neither a number nor auto") from None
     if not nodes and count > (most := most_workers()):
         raise BadInput(

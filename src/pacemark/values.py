@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, get_args
 
 from pacemark.errors import BadInput
 
-__all__ = ["at_least", "labelled", "lasting", "one_of", "positive", "seconds", "share", "text_of"]
+__all__ = ["at_least", "labelled", "lasting", "one_of", "positive", "refuse_kinds", "seconds", "share", "text_of"]
 
 
 def at_least(flag: str, value: object, least: int, most: float = math.inf) -> int:
     """`value`, a whole number. Raises BadInput."""
-    number = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
-    if number is None or number < least:  # SupportsIndex: numpy and pandas have whole numbers of their own
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None  # of numpy too
+    if number is None or number < least:
         raise BadInput(f"{flag} {value}: must be a whole number of at least {least}")
     if number > most:
         raise BadInput(f"{flag} {value}: must be at most {most:,}")
@@ -54,6 +53,19 @@ def share(flag: str, value: float | str | None) -> float | None:
     return share
 
 
+def refuse_kinds(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raises BadInput for a value that is no text, or neither True nor False, where its option is of those `kinds`:
+    the word "no" is a yes to Python. What is a number or a time is looked at where it is read."""
+    for name, value in given.items():
+        kind = kinds.get(name)
+        flag = f"--{name.replace('_', '-')} {str(value)[:60]!r}"
+        if kind is bool and not isinstance(value, bool) and str(getattr(value, "dtype", "")) != "bool":  # numpy's
+            raise BadInput(f"{flag}: must be True or False")
+        texts = set(get_args(kind) or (kind,)) <= {str, Path, type(None)}
+        if kind is not None and texts and value is not None and not isinstance(value, (str, Path)):
+            raise BadInput(f"{flag}: must be text, and is of type {type(value).__name__}")
+
+
 def text_of(flag: str, path: Path) -> str:
     """The text of a file. Raises BadInput where it cannot be read as one."""
     try:
@@ -70,7 +82,7 @@ _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 def seconds(flag: str, value: float | str) -> float:
     """Seconds from 120, "120", "120s", "2m", "1h" or "500ms"; 0 is none. Raises BadInput."""
-    if not isinstance(value, (bool, str)) and math.isfinite(value) and value >= 0:
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
         return float(value)
     found = _SECONDS.fullmatch(value) if isinstance(value, str) else None
     if found is None:
@@ -87,7 +99,7 @@ def lasting(flag: str, value: float | str) -> float:
 
 def labelled(words: Mapping[str, Any]) -> dict[str, str]:
     """The labels of a run: from a mapping, or from words such as `gpu=h100`. Raises BadInput."""
-    given = words.get("labels", {})
+    given = words.get("labels") or {}
     if isinstance(given, Mapping):
         return {str(name): str(value) for name, value in given.items()}
     pairs = [str(text).partition("=") for text in given]

@@ -26,6 +26,7 @@ from support.needed import needed
 from support.servers import MS, exchange
 from support.stored import exchanges
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 RUN = {"command": "pacemark run", "versions": {"pacemark": "0.1.0"}}
 
 
@@ -377,3 +378,28 @@ def test_output_is_given_when_it_came_also_where_events_hold_unequal_numbers_of_
     stored.close()
     assert times.tolist() == [200 * MS, 220 * MS, 240 * MS, *[200 * MS, 220 * MS] * 3]
     assert tokens.tolist() == [1, 1, 1, 3, 1, 2.5, 2.5, 3, 1]
+
+
+def test_a_run_of_a_later_version_is_not_read_as_one_of_this(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "late", RUN)
+    path = folder.path
+    folder.close()
+    summary = (GOLDEN / "summary.json").read_text()
+    (path / "summary.json").write_text(summary.replace("pacemark/summary/1", "pacemark/summary/2"))
+    (path / "run.json").write_text('{"schema": "pacemark/run/2"}')
+    opened = RunFolder.open(path)
+    with pytest.raises(BadInput, match="it is of pacemark/summary/2, and this is pacemark/summary/1"):
+        opened.summary()
+    with pytest.raises(BadInput, match="it is of pacemark/run/2, and this is pacemark/run/1"):
+        opened.run()
+    opened.close()
+
+
+def test_a_run_without_its_requests_is_not_gone_on_with(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "x", RUN)
+    folder.close()
+    for file in folder.path.glob("run.db*"):
+        file.unlink()
+    with pytest.raises(BadInput, match=r"is no whole run: there is no run\.db in it"):
+        RunFolder.again(folder.path)
+    assert not list(folder.path.glob("run.db*"))

@@ -81,7 +81,10 @@ def write_junit(file: Path | None, name: str, conditions: Sequence[Outcome], und
     if file is not None:
         from pacemark.reporting.junit import of_gate
 
-        file.write_text(of_gate(name, conditions, undecided), encoding="utf-8")
+        try:
+            file.write_text(of_gate(name, conditions, undecided), encoding="utf-8")
+        except OSError as error:
+            raise BadInput(f"--junit {file}: cannot be written ({error.strerror})") from None
 
 
 def _told_apart(found: Compared, json: bool, *, markdown: bool, everything: bool, gate: bool) -> None:

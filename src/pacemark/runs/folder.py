@@ -28,10 +28,11 @@ from pacemark.instrument.commands import PROBE_LEVEL, Body
 from pacemark.nodes import NodePart
 from pacemark.pace import Load
 from pacemark.runs.parts import keep_parts, parts_of
+from pacemark.runs.record import SCHEMA as RUN_SCHEMA
 from pacemark.runs.requests import RequestTable
 from pacemark.runs.session import Session, begin, sessions
 from pacemark.runs.verbatim import Verbatim
-from pacemark.summary import EndedBy, Summary
+from pacemark.summary import SCHEMA, EndedBy, Summary
 from pacemark.trace import ABSENT, Beat, Exchange, Int64, Scrape, Sight, Trace, Window
 
 _TABLES = """
@@ -118,7 +119,7 @@ class RunFolder:
     @classmethod
     def again(cls, path: Path) -> RunFolder:
         """An existing run, to be gone on with. Raises BadInput as `open` does, and where another process writes it."""
-        path = _newest(path)
+        path = _whole(_newest(path))
         folder = cls(path, held(path))
         try:
             folder._write_on()
@@ -130,9 +131,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run; `path` may also be a folder of runs, whose newest is taken. Raises BadInput."""
-        path = _newest(path)
-        if not (path / "run.db").is_file():
-            raise BadInput(f"{path} is no whole run: there is no run.db in it")
+        path = _whole(_newest(path))
         folder = cls(path)
         try:
             with legible(path / "run.db"):
@@ -263,12 +262,16 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """`run.json`. Raises BadInput where it cannot be read."""
         with legible(self.path / "run.json"):
-            return msgspec.json.decode((self.path / "run.json").read_bytes(), type=dict[str, Any])
+            run = msgspec.json.decode((self.path / "run.json").read_bytes(), type=dict[str, Any])
+            _refuse_other(run.get("schema", RUN_SCHEMA), RUN_SCHEMA)
+            return run
 
     def summary(self) -> Summary:
         """`summary.json`. Raises BadInput where the run has none."""
         try:
-            return msgspec.json.decode((self.path / "summary.json").read_bytes(), type=Summary)
+            summary = msgspec.json.decode((self.path / "summary.json").read_bytes(), type=Summary)
+            _refuse_other(summary.schema, SCHEMA)
+            return summary
         except OSError:
             how = "pacemark resume goes on with it, pacemark report sums up what there is"
             raise BadInput(f"{self.path} was cut off before its summary: {how}") from None
@@ -323,6 +326,19 @@ def folder_name(slug: str) -> str:
     """What a folder is called that is made now: `<utc-time>-<slug>`."""
     now = datetime.datetime.now(datetime.UTC)
     return f"{now:%Y%m%dT%H%M%SZ}-{re.sub(r'[^a-zA-Z0-9.]+', '-', slug).strip('-.').lower()[:40] or 'run'}"
+
+
+def _whole(path: Path) -> Path:
+    """`path`, a run that has its requests: opened without them SQLite would make it empty ones. Raises BadInput."""
+    if not (path / "run.db").is_file():
+        raise BadInput(f"{path} is no whole run: there is no run.db in it")
+    return path
+
+
+def _refuse_other(schema: object, known: str) -> None:
+    """Raises ValueError for what another version has written, in which a figure may mean something else."""
+    if schema != known:
+        raise ValueError(f"it is of {str(schema)[:60]}, and this is {known}: read it with the pacemark that wrote it")
 
 
 def _newest(path: Path) -> Path:
