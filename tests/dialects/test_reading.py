@@ -311,6 +311,14 @@ def test_one_token_an_event_is_exact_even_if_the_last_has_no_text() -> None:
         assert (x.tpot_off, len(x.hi_ns), x.output_tokens) == (0.0, 20, counted)
 
 
+@pytest.mark.parametrize("blank", [" ", "\u200b"])
+@pytest.mark.parametrize(("told", "first"), [(4, 130), (6, 110)])
+def test_blanks_sent_early_are_tokens_only_if_they_are_counted(blank: str, told: int, first: int) -> None:
+    texts = [blank, blank, "a", "b", " ", "c"]
+    x = understand(each_in_its_read(ROLE, *(delta(content=t) for t in texts), delta("length"), usage(7, told), DONE))
+    assert (ms(x.hi_ns[:1]), ms([x.answer_ns]), x.output_tokens, len(x.hi_ns)) == ([first], [first], told, told)
+
+
 def test_heartbeats_before_the_first_token_are_none() -> None:
     """Two tokens an event after eight empty deltas: the count leaves room, and they are no tokens all the same."""
     beats, pairs = [delta(content="")] * 8, [delta(content="word word ")] * 15

@@ -265,6 +265,12 @@ def test_it_is_told_how_many_answers_were_counted_by_events() -> None:
     assert "for 25% of the answers" in message
 
 
+def test_answers_that_are_not_streamed_among_others_that_are() -> None:
+    whole = [msgspec.structs.replace(x, first_event_ns=ABSENT) for x in requests(10)]
+    assert found(evidence([*requests(30), *whole]))["in_one_piece"] == "suspect"
+    assert "in_one_piece" not in found(evidence(whole))  # as --no-stream has it
+
+
 def test_a_gateway_that_falls_back_to_another_model() -> None:
     mixed = [*requests(30, served_by="m"), *requests(10, served_by="tiny")]
     (message,) = [f.message for f in checked(evidence(mixed)) if f.code == "several_models"]

@@ -51,6 +51,7 @@ def counted(said: Said, count_tokens: Counter | None) -> Counted:
     kinds = np.asarray(said.kinds, dtype=np.int8)
     _unsay(said, kinds)
     _add_up(said, kinds)
+    _unsay_blanks(said, kinds)
     total = _total(said, kinds, count_tokens)
     told = _told(said, kinds, total)
     if told is not None:
@@ -101,6 +102,21 @@ def _add_up(said: Said, kinds: NDArray[np.int8]) -> None:
     own = len(counts) > 1 and (any(a > b for a, b in pairwise(counts)) or counts[0] == counts[-1])
     if own and said.completion_tokens == counts[-1] < np.count_nonzero(kinds > EMPTY):
         said.completion_tokens = sum(counts)
+
+
+def _unsay_blanks(said: Said, kinds: NDArray[np.int8]) -> None:
+    """Blanks that nobody can see, sent before the first token to be early with something, or to keep a connection: no
+    tokens, where the server's count comes out without them."""
+    carrying = (kinds > EMPTY).nonzero()[0].tolist()
+    spare = len(carrying) - (said.completion_tokens or len(carrying))
+    early, after = carrying[: max(0, spare)], carrying[max(0, spare) :]
+    if early and all(map(_unseen, (said.texts[i] for i in early))) and not _unseen(said.texts[after[0]]):
+        for i in early:
+            kinds[i] = said.kinds[i] = NOTHING
+
+
+def _unseen(text: str) -> bool:
+    return not any(letter.isprintable() and not letter.isspace() for letter in text)
 
 
 # --- the total

@@ -238,9 +238,10 @@ def little(e: Evidence) -> Finding | None:
 
 def in_one_piece(e: Evidence) -> Finding | None:
     """Streaming in name only: nothing is known of when the first token was ready."""
-    streamed = e.good & (e.trace.first_event_ns >= 0) & (e.trace.output_tokens > 1) & (e.trace.calls == 0)
-    share = float((e.trace.in_one_piece & streamed).sum()) / max(1, int(streamed.sum()))
-    if share <= tokens.OFF:
+    several = e.good & (e.trace.output_tokens > 1) & (e.trace.calls == 0)
+    streamed = several & (e.trace.first_event_ns >= 0)
+    share = 1 - float((streamed & ~e.trace.in_one_piece).sum()) / max(1, int(several.sum()))
+    if share <= tokens.OFF or not streamed.any():
         return None
     return Finding(
         "suspect",
