@@ -322,6 +322,7 @@ class TestSweep:
     def test_a_run_does_not_differ_from_itself(self, swept: Swept) -> None:
         done = inside("compare", swept.folder, swept.folder, "--json", "--fail-if", "ttft p50 > +1%")
         assert done.returncode == 4, done.stderr  # so few requests cannot tell 1%
+        assert "warning: A and B are the same run" in done.stderr
         levels = strict(done.stdout)["levels"]
         assert [x["load"]["value"] for x in levels] == [1, 2]
         verdicts = {m["verdict"] for x in levels for m in x["metrics"].values()}
@@ -338,6 +339,7 @@ class TestSweep:
         assert done.returncode == 0, done.stderr
         same = tmp_path / "same"
         shutil.copytree(slower, same)
+        assert "same run" not in inside("compare", slower, same).stderr
         for level in summary["levels"]:
             level["output_tokens_per_s"] = {"value": 100.0, "low": 99.0, "high": 101.0}
         (same / "summary.json").write_text(json.dumps(summary))

@@ -93,6 +93,8 @@ def _told_apart(found: Compared, json: bool, *, markdown: bool, everything: bool
 
     if gate:
         refuse_if_other(found)
+    if found.a and found.b and Path(found.a.run).resolve() == Path(found.b.run).resolve():
+        typer.echo("warning: A and B are the same run, so nothing can differ", err=True)
     for line in [*(f"they differ in {d}" for d in found.differences), *(f"left out: {x}" for x in found.left_out)]:
         typer.echo(line, err=True)
     if json:
