@@ -31,7 +31,7 @@ from pacemark.flags import (
     numbers,
     options_of,
     readable,
-    refuse_doubled,
+    refuse_empty,
     several,
 )
 from pacemark.machine import make_room, most_streams
@@ -390,7 +390,7 @@ def _called(words: list[str]) -> int:
     readable(words)
     command = typer.main.get_command(app)
     if words and (chosen := getattr(command, "commands", {}).get(words[0])):
-        refuse_doubled(chosen, words[1:])
+        refuse_empty(chosen, words[1:])
     return command.main(words or ["--help"], prog_name="pacemark", standalone_mode=False, obj=words) or 0
 
 

@@ -310,11 +310,9 @@ def readable(words: Sequence[str]) -> None:
             raise BadInput(f"{word!a} is not UTF-8: give every word in this terminal's encoding") from None
 
 
-def refuse_doubled(command: Any, words: Sequence[str]) -> None:
-    """Raises BadInput where a word for `command` is empty, as a variable is that is not set, or a flag is given twice
-    that takes one value: the last would count, and the other be lost."""
+def refuse_empty(command: Any, words: Sequence[str]) -> None:
+    """Raises BadInput where a word for `command`, or a value of a flag, is empty, as a variable is that is not set."""
     takes = {name: p for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("-")}
-    seen: dict[str, str] = {}
     left = iter(words)
     for word in left:
         if word == "--":
@@ -322,15 +320,10 @@ def refuse_doubled(command: Any, words: Sequence[str]) -> None:
         if not word.strip():
             raise BadInput("an empty word was given: a variable that is not set?")
         name, has_value, value = word.partition("=")
-        if (flag := takes.get(name)) is None:
-            continue
-        if not flag.is_flag:
+        if name in takes and not takes[name].is_flag:
             value = value if has_value else next(left, "-")
             if not value.strip():
                 raise BadInput(f"{name} is empty: give it a value, or leave it out")
-        said = name if flag.is_flag else value
-        if not flag.multiple and seen.setdefault(flag.name, said) != said:
-            raise BadInput(f"{name} is given twice: give it once")
 
 
 def several(flag: str, text: str) -> list[int] | str:

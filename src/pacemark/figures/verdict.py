@@ -276,7 +276,7 @@ def several_models(e: Evidence) -> Finding | None:
     if len(names) < 2 or e.watch.during(e.window) or (share := 1 - counts.max() / counts.sum()) <= 0.01:
         return None
     most = names[counts.argmax()]
-    others = ", ".join(name for name in names.tolist() if name != most)
+    others = ", ".join(name for name in names.tolist()[:4] if name != most) + ", ..." * (len(names) > 4)
     return Finding(
         "suspect",
         "several_models",
