@@ -40,6 +40,7 @@ TRAPS = {
     "late sends that hide the wait",
     "TTFT among the gaps",
     "a first event of several tokens taken for one",
+    "the beginning that a proxy held back taken for tokens made in no time",
     "warm-up left out above the line and not below",
     "the drain within the throughput",
     "the sample chosen by who ended",
