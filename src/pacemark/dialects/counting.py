@@ -98,19 +98,22 @@ def _unsay(said: Said, kinds: NDArray[np.int8]) -> None:
 
 def _add_up(said: Said, kinds: NDArray[np.int8]) -> None:
     """Counts that fall, or stay the same, are each event's own; where nothing else told of all, their sum does."""
+    if not said.running or not said.completion_tokens == said.running[-1][1] < np.count_nonzero(kinds > EMPTY):
+        return
     counts = [count for _, count in said.running]
-    own = len(counts) > 1 and (any(a > b for a, b in pairwise(counts)) or counts[0] == counts[-1])
-    if own and said.completion_tokens == counts[-1] < np.count_nonzero(kinds > EMPTY):
+    if len(counts) > 1 and (any(a > b for a, b in pairwise(counts)) or counts[0] == counts[-1]):
         said.completion_tokens = sum(counts)
 
 
 def _unsay_blanks(said: Said, kinds: NDArray[np.int8]) -> None:
     """Blanks that nobody can see, sent before the first token to be early with something, or to keep a connection: no
     tokens, where the server's count comes out without them."""
-    carrying = (kinds > EMPTY).nonzero()[0].tolist()
+    carrying = (kinds > EMPTY).nonzero()[0]
     spare = len(carrying) - (said.completion_tokens or len(carrying))
-    early, after = carrying[: max(0, spare)], carrying[max(0, spare) :]
-    if early and all(map(_unseen, (said.texts[i] for i in early))) and not _unseen(said.texts[after[0]]):
+    if spare <= 0:
+        return
+    early, after = carrying[:spare].tolist(), carrying[spare:]
+    if all(_unseen(said.texts[i]) for i in early) and not _unseen(said.texts[after[0]]):
         for i in early:
             kinds[i] = said.kinds[i] = NOTHING
 
