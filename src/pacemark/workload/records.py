@@ -218,9 +218,8 @@ def _is_message(value: Any) -> bool:
 
 def _values(path: Path, packing: str, *, array: bool) -> Iterator[Record]:
     """The elements of an array, or JSON values one after another, over any number of lines."""
-    decode = json.JSONDecoder(
-        parse_constant=lambda name: None
-    ).raw_decode  # NaN, with which Python writes what is missing
+    # NaN is a constant with which Python writes what is missing.
+    decode = json.JSONDecoder(parse_constant=lambda name: None).raw_decode
     with _unpacking(path, packing) as file:
         text = _Text(file)
         number, mark = 0, text.skip()
