@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,26 +45,35 @@ def unwritable(out: Path, error: OSError | sqlite3.Error) -> PacemarkError:
     return (BadInput if isinstance(error, OSError) and error.errno in _NO_PLACE else RunFailed)(text)
 
 
+_FREED_WITHIN_S = 1.0
+
+
 def held(folder: Path) -> int | None:
     """Be the only one that writes to `folder` for as long as this process lives, or until what this returns is closed;
     None where the system has no such locks. Raises BadInput where another process does.
 
-    The folder is locked, and no file in it: closing any file of sqlite's would give up the locks of its own.
+    The folder is locked, and no file in it: closing any file of sqlite's would give up the locks of its own. A process
+    that was killed while it started another leaves the lock to that one until it runs its own program: a moment, which
+    is waited for.
     """
     try:
         import fcntl
     except ImportError:  # not on Windows
         return None
     lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise BadInput(f"{folder} is being written by another process: wait for its end, or stop it") from None
-    except OSError:  # some file systems know no locks
-        os.close(lock)
-        return None
-    return lock
+    until_s = time.monotonic() + _FREED_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                os.close(lock)
+                raise BadInput(f"{folder} is being written by another process: wait for its end, or stop it") from None
+        except OSError:  # some file systems know no locks
+            os.close(lock)
+            return None
+        time.sleep(0.02)
 
 
 def cache_folder() -> Path:
