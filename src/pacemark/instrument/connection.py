@@ -60,9 +60,7 @@ class Connection:
         self._room = MOST_HEAD_BYTES
         self._arrived_ns = 0
         self._sender: asyncio.Future[None] | None = None
-        self._reusable = True
-        self._no_more = False
-        self.closed = False
+        self._reusable, self._no_more, self.closed = True, False, False
         self.number = ABSENT
         self.connect_ns = connect_ns
         self.kernel_stamps = stamp_reads(sock)
@@ -141,8 +139,9 @@ class Connection:
 
     def _readable(self) -> bool:
         """Take one read; False where there was none."""
+        recvmsg, feed = self._recvmsg, self._feed  # called as `self.x(...)` they would be looked for in the class first
         try:
-            data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
+            data, ancillary, _, _ = recvmsg(READ_BYTES, ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -156,7 +155,7 @@ class Connection:
         broken = None
         self._room -= len(data) + READ_COSTS
         try:
-            self._feed(data)
+            feed(data)
         except (httptools.HttpParserError, ssl.SSLError) as error:
             broken = unreadable(error)
         answer = self._answer
