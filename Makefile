@@ -10,10 +10,13 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/run
 	$(BIN)/pacemark demo
 
+# What times itself can fail once on a machine that stood still: `--reruns 1 -r fER` tries it again and names it.
+AGAIN ?=
+
 # Lint goes on beside the tests; what it says comes last.
 test: .venv/test
 	@make --no-print-directory lint >.venv/lint.log 2>&1 & \
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"; tested=$$?; \
+	$(BIN)/pytest $(AGAIN) -n 3 --dist loadgroup -m "not slow"; tested=$$?; \
 	wait $$!; linted=$$?; cat .venv/lint.log; [ $$tested = 0 ] && [ $$linted = 0 ]
 
 # The same tests, traced: three times as long, and too slow for what they time themselves.
@@ -21,9 +24,9 @@ coverage: .venv/test
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report term
 
 slow: .venv/test
-	$(BIN)/pytest -n 3 --dist loadgroup -m "slow(shared=True)"
-	$(BIN)/pytest -m "slow and not slow(shared=True)"
-	$(BIN)/pytest -n 3 -m "hypothesis and not slow" --hypothesis-profile=many
+	$(BIN)/pytest $(AGAIN) -n 3 --dist loadgroup -m "slow(shared=True)"
+	$(BIN)/pytest $(AGAIN) -m "slow and not slow(shared=True)"
+	$(BIN)/pytest $(AGAIN) -n 3 -m "hypothesis and not slow" --hypothesis-profile=many
 
 lint: .venv/test
 	$(BIN)/ruff check .
