@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 import pytest
 import uvloop
-from scipy import stats
 
 from pacemark.dialects.dialect import DIALECTS, Options, template
 from pacemark.dialects.reading import understand
@@ -33,8 +32,11 @@ from pacemark.scenario import Settings
 from pacemark.simulator import Served, serving, simulate
 from pacemark.trace import Exchange, Window, trace_of
 from pacemark.workload.words import Workload, estimated
+from support.needed import late
 from support.processes import workers_of
 from support.waiting import in_three_tries
+
+stats = late("scipy.stats")
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quiet")]
 

@@ -565,6 +565,7 @@ def read_terminal(process: subprocess.Popen[str], side: int) -> str:
     return data.decode()
 
 
+@pytest.mark.slow(shared=True)
 def test_the_live_view_fits_80_columns(endpoint: Served, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

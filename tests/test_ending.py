@@ -36,7 +36,8 @@ def endpoint() -> Iterator[Served]:
 # --- signals
 
 
-@pytest.mark.parametrize(("number", "code"), first(1, [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signals, code: int) -> None:
     own = tmp_path / "tmp"
     own.mkdir()
@@ -89,6 +90,7 @@ def test_a_folder_that_vanishes_is_made_again_with_what_was_measured(tmp_path: P
     assert stored_requests(runs) >= before
 
 
+@pytest.mark.slow(shared=True)
 def test_a_folder_that_cannot_be_made_again_is_one_line(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with started("run", "sim:demo", *LONG, cwd=tmp_path) as process:
@@ -156,16 +158,14 @@ def shell(line: str, *words: object, cwd: Path, env: dict[str, str] | None = Non
 FULL = "pacemark: standard output cannot be written: No space left on device; what was stored is whole"
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize(
     ("line", "code", "errors"),
-    first(
-        1,
-        [
-            ('exec "$@" >/dev/full', 3, [FULL]),
-            ('exec "$@" <&- >&- 2>/dev/full', 0, []),
-            ('"$@" 2>&1 | head -1; exit 0', 0, []),
-        ],
-    ),
+    [
+        ('exec "$@" >/dev/full', 3, [FULL]),
+        ('exec "$@" <&- >&- 2>/dev/full', 0, []),
+        ('"$@" 2>&1 | head -1; exit 0', 0, []),
+    ],
 )
 def test_an_output_that_cannot_be_written_costs_no_run(
     endpoint: Served, tmp_path: Path, line: str, code: int, errors: list[str]

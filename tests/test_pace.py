@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from pacemark.pace import Concurrency, Load, Rate, arrivals, schedule
+from support.needed import late
+
+stats = late("scipy.stats")
 
 
 def gaps_s(rate: Rate, count: int, seed: int = 1) -> np.ndarray:

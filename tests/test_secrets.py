@@ -48,6 +48,7 @@ def telling(asked: Asked) -> Reply:
     return as_json({"error": {"message": f"key {key} has no room, {key!r}", "param": key}}, 429)
 
 
+@pytest.mark.slow(shared=True)
 def test_a_key_is_nowhere_but_on_the_wire_and_nothing_else_is_talked_to(tmp_path: Path) -> None:
     (tmp_path / "ear").mkdir()
     (tmp_path / "ear" / "sitecustomize.py").write_text(EAR)

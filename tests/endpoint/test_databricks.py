@@ -38,7 +38,6 @@ from pacemark.reporting.charts import curve as charts
 from pacemark.runs.folder import RunFolder
 from pacemark.summary import Timeline
 from pacemark.trace import Sight, Watch, Window, trace_of
-from support.sampled import first
 from support.servers import exchange
 from support.waiting import wait_for
 from support.workspaces import NAME, PAT, QUICK, SECRET, TARGET, no_settings, service_principal, workspace
@@ -231,9 +230,8 @@ def test_an_endpoint_at_zero_says_so_before_it_is_asked(monkeypatch: pytest.Monk
         pacemark.check(TARGET, **(QUICK | {"timeout": 1.0}))
 
 
-@pytest.mark.parametrize(
-    ("task", "api"), first(1, [("llm/v1/completions", "completions"), ("llm/v1/embeddings", "embeddings")])
-)
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize(("task", "api"), [("llm/v1/completions", "completions"), ("llm/v1/embeddings", "embeddings")])
 def test_the_endpoints_task_decides_on_the_dialect(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str, api: str
 ) -> None:

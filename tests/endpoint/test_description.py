@@ -22,9 +22,9 @@ from pacemark.endpoint.description import caller_in, endpoint_in, principals_in
 from pacemark.endpoint.prometheus import metrics_in
 from pacemark.endpoint.served import Caller
 from pacemark.pace import Rate
-from support.needed import needed
+from support.needed import late
 
-needed("databricks.sdk")
+late("databricks.sdk")
 
 ODD: dict[str, Any] = {
     "name": "odd",

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from scipy import stats
 
 import pacemark
 from pacemark.figures.connections import connections
@@ -17,7 +16,10 @@ from pacemark.figures.metrics import succeeded
 from pacemark.summary import Connections
 from pacemark.trace import trace_of
 from support.cli_tools import Asked, Reply, server, streamed
+from support.needed import late
 from support.servers import exchange
+
+stats = late("scipy.stats")
 
 
 def level(ttft_ms: np.ndarray, over: np.ndarray) -> Connections | msgspec.UnsetType:

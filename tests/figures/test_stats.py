@@ -5,11 +5,14 @@ import time
 
 import numpy as np
 import pytest
-from scipy import signal, special
+from scipy import special
 
 from pacemark.figures import longrun, quantiles, stats
 from pacemark.figures.estimate import Estimate
 from pacemark.summary import Figure
+from support.needed import late
+
+signal = late("scipy.signal")
 
 RNG = np.random.default_rng
 

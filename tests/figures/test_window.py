@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import signal
 
 from pacemark.figures import metrics, stats, window
 from pacemark.pace import Concurrency, Rate
 from pacemark.simulator import simulate
+from support.needed import late
+
+signal = late("scipy.signal")
 
 Floats = NDArray[np.float64]
 

@@ -132,6 +132,7 @@ def test_a_concurrency_is_kept_and_never_passed() -> None:
     assert np.mean(in_flight) > 5.5
 
 
+@pytest.mark.slow(shared=True)
 def test_streams_do_not_march_in_step() -> None:
     """They start one after the other, and their first answers are of as many lengths as can be."""
     endpoint = Endpoint(tokens(10, 0.05))

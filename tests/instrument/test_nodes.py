@@ -25,7 +25,6 @@ from pacemark.runs.folder import RunFolder
 from pacemark.simulator import serving
 from support.afar import Machine, bench_afar, hired_afar
 from support.processes import SETUP, family
-from support.sampled import first
 from support.samples import known
 from support.servers import listening, streamed
 from support.waiting import wait_for
@@ -40,7 +39,8 @@ def bench(*machines: Machine, duration_s: float = 1.5, workers: int = 1) -> Iter
         yield ready
 
 
-@pytest.mark.parametrize("load", first(1, [Rate(40.0), Concurrency(8)]), ids=str)
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("load", [Rate(40.0), Concurrency(8)], ids=str)
 def test_machines_an_hour_apart_measure_one_timeline(load: Load) -> None:
     """The endpoint answers after 50 ms and every 5 ms, wherever it is asked from."""
     with bench(Machine(HOUR_NS, 50.0, 0.001), Machine(-HOUR_NS, -50.0, 0.002)) as ready:
@@ -97,6 +97,7 @@ def lost(ready: Bench, trouble: Callable[[], None]) -> tuple[str, str]:
     return str(said.value), " ".join(reason.message for reason in result.level.verdict.reasons)
 
 
+@pytest.mark.slow(shared=True)
 def test_a_silent_machine_ends_the_level_by_name() -> None:
     machine = Machine()
     with bench(Machine(), machine, duration_s=30.0) as ready:

@@ -66,6 +66,7 @@ def written(summary: Summary, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow(shared=True)
 def test_a_benchmark_is_one_run_and_can_be_read_back(run: Run, store: str, tmp_path: Path) -> None:
     name = pacemark.log_to_mlflow(run)
     client = mlflow.MlflowClient()

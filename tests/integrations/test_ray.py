@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 import pacemark
 from pacemark.endpoint.target import target
@@ -28,9 +27,11 @@ from pacemark.runs.run import Run
 from pacemark.scenario import Settings, Workload
 from pacemark.simulator import Served, serving
 from support.cli_tools import stored_requests
-from support.needed import needed
+from support.needed import late, needed
 from support.processes import alive, family
 from support.waiting import in_three_tries, wait_for
+
+stats = late("scipy.stats")
 
 pytestmark = [
     pytest.mark.slow,

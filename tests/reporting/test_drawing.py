@@ -11,6 +11,7 @@ import pytest
 from pacemark.reporting import drawing
 
 
+@pytest.mark.slow(shared=True)
 def test_the_script_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     drawing._script.cache_clear()

@@ -8,11 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from databricks.sdk import WorkspaceClient
-from databricks.sdk.core import Config
-from databricks.sdk.credentials_provider import CredentialsProvider, credentials_strategy
-from databricks.sdk.errors import NotFound, PermissionDenied, TooManyRequests, Unauthenticated
-from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, EndpointStateReady
 
 from pacemark.simulator import Served, serving
 from pacemark.simulator.server.limits import Quota
@@ -21,7 +16,7 @@ from support.needed import late
 from support.simulated import ask, connect
 from support.waiting import wait_for
 
-anthropic, openai = late("anthropic"), late("openai")
+anthropic, openai, sdk = late("anthropic"), late("openai"), late("databricks.sdk")
 ENDPOINT = "llama-bench"
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello there"}], "max_tokens": 5}
 INVOKE = f"/serving-endpoints/{ENDPOINT}/invocations"
@@ -57,9 +52,9 @@ def workspace() -> Iterator[Served]:
             yield served
 
 
-def client(served: Served, **given: str) -> WorkspaceClient:
+def client(served: Served, **given: str) -> Any:
     auth: dict[str, Any] = given or {"token": "dapi-sesame"}
-    return WorkspaceClient(config=Config(host=served.root, retry_timeout_seconds=2, **auth))
+    return sdk.WorkspaceClient(config=sdk.core.Config(host=served.root, retry_timeout_seconds=2, **auth))
 
 
 def test_the_sdk_reads_the_endpoint(workspace: Served) -> None:
@@ -67,7 +62,7 @@ def test_the_sdk_reads_the_endpoint(workspace: Served) -> None:
     assert endpoint.name == ENDPOINT
     assert endpoint.task == "llm/v1/chat"
     assert endpoint.state
-    assert endpoint.state.ready == EndpointStateReady.READY
+    assert endpoint.state.ready == sdk.service.serving.EndpointStateReady.READY
     assert endpoint.config
     assert endpoint.config.served_entities
     entity = endpoint.config.served_entities[0]
@@ -79,7 +74,11 @@ def test_the_sdk_reads_the_endpoint(workspace: Served) -> None:
 
 def test_the_sdk_asks_the_endpoint(workspace: Served) -> None:
     reply = client(workspace).serving_endpoints.query(
-        name=ENDPOINT, messages=[ChatMessage(role=ChatMessageRole.USER, content="hello there")], max_tokens=5
+        name=ENDPOINT,
+        messages=[
+            sdk.service.serving.ChatMessage(role=sdk.service.serving.ChatMessageRole.USER, content="hello there")
+        ],
+        max_tokens=5,
     )
     assert reply.usage
     assert reply.usage.completion_tokens == 5
@@ -97,7 +96,7 @@ def test_the_sdk_asks_the_endpoint(workspace: Served) -> None:
 def test_the_sdk_exports_metrics(workspace: Served) -> None:
     w = client(workspace)
     w.serving_endpoints.query(name=ENDPOINT, prompt="once", max_tokens=2)
-    with pytest.raises(NotFound):
+    with pytest.raises(sdk.errors.NotFound):
         w.serving_endpoints.query(name="other", prompt="once")
     contents = w.serving_endpoints.export_metrics(ENDPOINT).contents
     assert contents
@@ -118,9 +117,9 @@ def test_the_sdk_exports_metrics(workspace: Served) -> None:
 
 def test_what_is_not_there_is_the_sdks_not_found(workspace: Served) -> None:
     w = client(workspace)
-    with pytest.raises(NotFound, match="no-such does not exist"):
+    with pytest.raises(sdk.errors.NotFound, match="no-such does not exist"):
         w.serving_endpoints.get("no-such")
-    with pytest.raises(NotFound):
+    with pytest.raises(sdk.errors.NotFound):
         w.serving_endpoints.query(name="no-such", prompt="x")
     reply = ask(workspace, "/api/2.0/serving-endpoints/no-such", headers={"authorization": "Bearer dapi-sesame"})
     assert reply.status == 404
@@ -129,18 +128,18 @@ def test_what_is_not_there_is_the_sdks_not_found(workspace: Served) -> None:
 
 
 def test_the_sdk_is_told_of_wrong_tokens(workspace: Served) -> None:
-    with pytest.raises(PermissionDenied, match="Invalid access token"):
+    with pytest.raises(sdk.errors.PermissionDenied, match="Invalid access token"):
         client(workspace, token="wrong").serving_endpoints.get(ENDPOINT)
     assert ask(workspace, INVOKE, CHAT).status == 401
     assert ask(workspace, INVOKE, CHAT).json["error_code"] == 401
 
-    @credentials_strategy("nobody", [])  # type: ignore[untyped-decorator]
-    def nobody(cfg: Config) -> CredentialsProvider:
+    @sdk.credentials_provider.credentials_strategy("nobody", [])  # type: ignore[untyped-decorator]
+    def nobody(cfg: Any) -> Any:
         return dict
 
-    config = Config(host=workspace.root, credentials_strategy=nobody, retry_timeout_seconds=2)
-    with pytest.raises(Unauthenticated):
-        WorkspaceClient(config=config).serving_endpoints.get(ENDPOINT)
+    config = sdk.core.Config(host=workspace.root, credentials_strategy=nobody, retry_timeout_seconds=2)
+    with pytest.raises(sdk.errors.Unauthenticated):
+        sdk.WorkspaceClient(config=config).serving_endpoints.get(ENDPOINT)
 
 
 def test_a_service_principal_gets_tokens(workspace: Served) -> None:
@@ -223,9 +222,9 @@ def test_rate_limits_in_databricks_form() -> None:
         reply = ask(served, INVOKE, CHAT)
         assert (reply.status, reply.json["error_code"]) == (429, "REQUEST_LIMIT_EXCEEDED")
         assert 1 <= int(reply.headers["retry-after"]) <= 2
-        config = Config(host=served.root, token="any", retry_timeout_seconds=1)
-        with pytest.raises((TooManyRequests, TimeoutError)):
-            WorkspaceClient(config=config).serving_endpoints.query(name=ENDPOINT, prompt="x")
+        config = sdk.core.Config(host=served.root, token="any", retry_timeout_seconds=1)
+        with pytest.raises((sdk.errors.TooManyRequests, TimeoutError)):
+            sdk.WorkspaceClient(config=config).serving_endpoints.query(name=ENDPOINT, prompt="x")
 
 
 @pytest.mark.parametrize("provisioned", ["throughput", "model_units", "none"])
@@ -265,7 +264,7 @@ def test_an_endpoint_that_is_not_ready() -> None:
     with serving("fixed", ttft_ms=1, databricks=databricks) as served:
         state = client(served, token="any").serving_endpoints.get(ENDPOINT).state
         assert state
-        assert state.ready == EndpointStateReady.NOT_READY
+        assert state.ready == sdk.service.serving.EndpointStateReady.NOT_READY
         assert ask(served, INVOKE, CHAT).status == 503
 
 

@@ -239,7 +239,8 @@ def test_a_run_over_sockets(fast: Served, tmp_path: Path, api: str) -> None:
     assert level.output_tokens == pytest.approx(5 if marks else 6, rel=0.2)
 
 
-@pytest.mark.parametrize("api", first(1, ["chat", "responses", "ollama"]))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("api", ["chat", "responses", "ollama"])
 def test_a_run_with_tools_tells_of_its_calls(fast: Served, formed: Workload, tmp_path: Path, api: str) -> None:
     run = pacemark.run(
         fast.url, model=fast.model, api=api, concurrency=4, input_tokens=60, output_tokens=6, duration=0.4, seed=1,

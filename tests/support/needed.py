@@ -37,4 +37,6 @@ class _Late:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pytest asks whatever stands in a module whether it is a fixture, or a mock
+            raise AttributeError(name)
         return getattr(importlib.import_module(self._name), name)

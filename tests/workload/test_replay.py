@@ -168,6 +168,7 @@ def measured(
     return result, sorted(seen[before:], key=lambda one: one[0])
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.parametrize(("speed", "workers"), [(1.0, 1), (3.0, 2)])
 def test_the_endpoint_receives_a_trace_of_blocks_as_it_was_recorded(tmp_path: Path, speed: float, workers: int) -> None:
     path = mooncake(tmp_path / "a.jsonl")
@@ -289,6 +290,7 @@ def lengths(path: Path, *tokens: int) -> Path:
     return written(path, [{"timestamp": 100 * n, "input_length": x, "output_length": 4} for n, x in enumerate(tokens)])
 
 
+@pytest.mark.slow(shared=True)
 def test_rows_longer_than_the_models_context_are_counted_before_anything_is_sent(tmp_path: Path) -> None:
     """An engine for 256 tokens tells so in its list of models; what it then refuses was told in one line."""
     path, out = lengths(tmp_path / "a.jsonl", 40, 300, 40, 400, 40, 40), tmp_path / "runs"
