@@ -71,7 +71,7 @@ def inside(name: str, words: list[str]) -> None:
     with atheris.instrument_imports(include=["pacemark"]):
         from support import parsers
 
-        parsers.sparing = 16
+        parsers.sparing = 64
         parser = parsers.PARSERS[name]
         parser.read(parser.seeds[0])  # what is imported late counts too
     for n, seed in enumerate(parser.seeds):
@@ -84,7 +84,7 @@ def again(name: str, seeds: Path) -> None:
     """Read what the fuzzer kept over and over without it, and tell what that makes the memory grow by."""
     from support import parsers
 
-    parsers.sparing = 16
+    parsers.sparing = 64
     inputs = [path.read_bytes() for path in sorted(seeds.iterdir())]
     rounds = max(4, AGAIN // len(inputs))
     sizes = []

@@ -177,9 +177,9 @@ def run_folder(data: bytes) -> None:
         at = int.from_bytes(rest[:3], "big") % len(pages)
         pages[at : at + len(rest) - 3] = rest[3:]
         spoilt = {"run.db": bytes(pages)}
-    for name, content in (whole | spoilt).items():
-        (path / name).write_bytes(content)
+    _put(path, whole, spoilt)
     if which == 4:
+        _spoilt.append("run.db")
         _change_a_cell(path / "run.db", rest)
     if which < 2:
         stored_runs(path.parent)
@@ -187,6 +187,8 @@ def run_folder(data: bytes) -> None:
         if which == 1:
             folder.summary()
         record = read_record(folder.run())
+        if which < 2 and zlib.crc32(data) % sparing:
+            return  # the database is as it was
         with legible(path / "run.db"):
             for level in folder.levels():
                 folder.trace(level.level)
@@ -195,6 +197,17 @@ def run_folder(data: bytes) -> None:
                 part.sights(), part.scrapes(), part.span()
         if zlib.crc32(data) % sparing == 0:
             summed_up(folder, record)
+
+
+_spoilt: list[str] = []
+"""Files of the stored run that are not as they were."""
+
+
+def _put(path: Path, whole: dict[str, bytes], spoilt: dict[str, bytes]) -> None:
+    """Make the files of a stored run what they were, but for those that are spoilt now."""
+    for name in {*_spoilt, *spoilt}:
+        (path / name).write_bytes((whole | spoilt)[name])
+    _spoilt[:] = spoilt
 
 
 def _change_a_cell(file: Path, how: bytes) -> None:
