@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,23 @@ pytestmark = pytest.mark.xdist_group("held")  # its simulations are made once
 def swept() -> list[LevelResult]:
     measure = virtual_measure("demo", duration_s=10.0, seed=2, input_tokens=(256, 0.3), output_tokens=(64, 0.3))
     return [measure(Concurrency(n)) for n in (1, 2, 4, 8, 16, 32)]
+
+
+def test_a_sweep_does_not_recommend_a_load_that_cuts_answers_short(swept: list[LevelResult]) -> None:
+    def told(most: int) -> tuple[Load | None, Held | None]:
+        results = [
+            replace(r, trace=replace(r.trace, asked_tokens=r.trace.asked_tokens + 40 * (r.load.value > most)))
+            for r in swept
+        ]
+        answered = answer_of(results, parse(MET))
+        return answered.chosen, answered.held.get(Concurrency(16))
+
+    chosen, held = told(8)
+    assert chosen == Concurrency(8)
+    assert held is not None
+    assert held.status == "missed"
+    assert "cut_short" in held.why
+    assert told(0)[0] == Concurrency(32)  # they end early at every load: that is the model
 
 
 def test_each_level_of_a_length_grid_has_its_mark() -> None:

@@ -439,3 +439,26 @@ def test_a_real_engine_gives_an_answer_or_a_reason(llama: str, tmp_path: Path) -
     assert found.answer is not None or "not even one" in found.why
     assert all(probe.why for probe in found.probes)
     assert found.spent.seconds <= 180
+
+
+def cutting(most: int) -> Callable[[Load, Trace], Trace]:
+    """An endpoint that ends half of its answers early once it has more than `most` requests."""
+
+    def spoil(load: Load, trace: Trace) -> Trace:
+        cut = (np.arange(len(trace)) % 2 == 1) & (load.value > most)
+        return dataclasses.replace(trace, asked_tokens=np.where(cut, 64, trace.asked_tokens))
+
+    return spoil
+
+
+def test_a_load_that_cuts_answers_short_does_not_meet_the_budget() -> None:
+    found = find(spoiled(small(), cutting(6)), BUDGET)
+    assert found.answer is not None
+    assert found.answer.value is not None
+    assert 5 <= found.answer.value <= 7
+    assert found.binds == "errors"
+    assert any("cut_short" in probe.why for probe in found.probes)
+
+
+def test_answers_that_end_where_the_model_does_are_no_failures() -> None:
+    assert_right(find(spoiled(small(), cutting(0)), BUDGET))

@@ -45,7 +45,8 @@ def answer_of(results: Sequence[LevelResult], budget: Budget, *, find: Find | No
         return Answered(find)
     most = find.answer.value if find.answer and find.answer.value is not None else 0.0
     met = [load for load, reading in readings.items() if reading.holds and sought(load) <= most]
-    held = {load: _held(reading) for load, reading in readings.items()}
+    last = {result.load: result for result in alike}
+    held = {load: _held(reading, last[load]) for load, reading in readings.items()}
     return Answered(find, held, max(met, key=lambda load: load.value, default=None))
 
 
@@ -56,14 +57,14 @@ def marked(level: Level, results: Sequence[LevelResult], budget: Budget) -> Leve
     return level if held is None else msgspec.structs.replace(level, budget=held)
 
 
-def _held(reading: Reading) -> Held:
+def _held(reading: Reading, result: LevelResult) -> Held:
     under, share = bool((reading.values < 1).all()), float(reading.values[reading.worst])
     met, missed = under and reading.within >= SURE, not under and reading.within <= 1 - SURE
     return Held(
         status="met" if met else "missed" if missed else "open",
         binds=reading.names[reading.worst],
         share=share if share < 1e6 else None,
-        why=in_words(reading),
+        why=in_words(reading, result),
     )
 
 

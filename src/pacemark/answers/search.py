@@ -19,6 +19,7 @@ from pacemark.answers.allowance import FEW, Allowance, added, cost_of_level, spe
 from pacemark.answers.axis import LoadAxis, LoadKind
 from pacemark.answers.boundary import Belief, Reading, believe, most_met, read
 from pacemark.answers.curve import no_longer_rises
+from pacemark.answers.cut import with_cut_answers
 from pacemark.answers.drift import STEADY, Visit, VisitScatter, scatter_of, visits_of
 from pacemark.answers.step import Step
 from pacemark.answers.underway import fair_sample
@@ -162,7 +163,8 @@ class _Search:
         if not demanded(result, self.budget)[-1].scores.size:
             self.probes.append(Probe(load, None, "the allowance ended before a request of its window was answered"))
             return
-        self.results.append(result)
+        self.results = with_cut_answers([*self.results, result])
+        result = self.results[-1]
         self.readings[x] = reading = self.weigh(x)
         self.visits += visits_of(result)
         self.probes.append(Probe(load, reading.verdict, in_words(reading, result)))

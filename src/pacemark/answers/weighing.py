@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from pacemark.answers.boundary import Reading, read
+from pacemark.answers.cut import with_cut_answers
 from pacemark.answers.drift import STEADY, VisitScatter, scatter_of, visits_of
 from pacemark.budget import Budget
 from pacemark.errors import BadInput
@@ -41,6 +42,7 @@ _SPOILT = {"no_window", "worker_died", "cached_prompts", "client_starved", "late
 
 def comparable(results: Sequence[LevelResult], *, rate: bool = False) -> list[LevelResult]:
     """Those levels that one answer can rest on: one kind of load, one arrival process, nothing wrong with the client.
+    Answers that a load cut short count as failed.
 
     Concurrency where there is any, unless `rate` is wanted. Raises BadInput where none is left.
     """
@@ -54,7 +56,7 @@ def comparable(results: Sequence[LevelResult], *, rate: bool = False) -> list[Le
     if not alike:
         wanted = "an open-loop rate" if rate else "any load"
         raise BadInput(f"the run holds no level at {wanted} that can be relied on")
-    return alike
+    return with_cut_answers(alike)
 
 
 def _sound(result: LevelResult) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pacemark.figures.content import ended_at_limit, formed
 from pacemark.figures.evidence import Evidence, Finding
-from pacemark.trace import Int64
+from pacemark.trace import Int64, Trace
 
 OFF = 0.03
 """By what share lengths may differ from what was asked for."""
@@ -51,10 +51,9 @@ FILTERED = 1.5
 
 def short_answers(e: Evidence) -> Finding | None:
     """Answers shorter than asked for make less work than the workload says; what is hidden is work as well."""
-    generated = e.trace.output_tokens + e.trace.hidden_tokens
-    short = e.good & ~formed(e.trace) & (generated < e.trace.asked_tokens - _uncounted(e.trace.asked_tokens))
+    generated, short = e.trace.output_tokens + e.trace.hidden_tokens, e.good & stopped_early(e.trace)
     share = short.sum() / max(1, e.good.sum())
-    if share <= 0.02:
+    if share <= FEW_SHORT:
         return None
     mean, asked = generated[e.good].mean(), e.trace.asked_tokens[e.good].mean()
     ends = e.trace.finish_reason[short]
@@ -69,6 +68,18 @@ def short_answers(e: Evidence) -> Finding | None:
         "short_answers",
         f"{share:.0%} of the answers stopped early: {mean:.0f} tokens on average where {asked:.0f} were asked for, "
         f"so the server {why}; compare only with runs of the same answer length",
+    )
+
+
+FEW_SHORT = 0.02
+"""What share of the answers may stop early."""
+
+
+def stopped_early(trace: Trace) -> NDArray[np.bool_]:
+    """Answers (n,) of fewer tokens than were asked for, which are not whole in another way."""
+    generated = trace.output_tokens + trace.hidden_tokens
+    return np.asarray(
+        ~formed(trace) & (generated < trace.asked_tokens - _uncounted(trace.asked_tokens)), dtype=np.bool_
     )
 
 
