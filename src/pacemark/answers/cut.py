@@ -13,7 +13,6 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from pacemark.figures import metrics
 from pacemark.figures.level import LevelResult
@@ -40,6 +39,8 @@ def with_cut_answers(results: Sequence[LevelResult]) -> list[LevelResult]:
         short = sum(int(stopped_early(r.trace)[_answered(r)].sum()) for r in same)
         n = sum(int(_answered(r).sum()) for r in same)
         if below and whole >= (1 - FEW_SHORT) * below and short > FEW_SHORT * n:
+            from scipy import stats  # half a second to load, and most runs do without
+
             so_many = stats.hypergeom.sf(short - 1, below + n, below - whole + short, n)
             if so_many < BY_CHANCE:
                 marked.add(load)
