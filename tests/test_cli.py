@@ -82,7 +82,9 @@ def endpoint() -> Iterator[Served]:
         (["sweep", NOBODY, "--header", "Content-Length: 3"], ["--header Content-Length"]),
         (["sweep", NOBODY, "--wait", "soon"], ["--wait soon", "120s"]),
         (["run", NOBODY, "--concurrency", "1", "--stall-timeout", "0"], ["--stall-timeout 0", "above 0"]),
-        (["find", NOBODY], ["'--budget'"]),
+        (["find", NOBODY], ["'--budget'", "such as 'ttft p95 < 500ms"]),
+        (["plan", "runs"], ["'--demand'", "'40 requests/s'"]),
+        (["check"], ["'TARGET'", "http://host:8000/v1"]),
         (["find", NOBODY, "--budget", "x"], ["x"]),
         (["find", NOBODY, "--budget", "ttft p95 < 1s", "--most", "-1", "--max-tokens", "0"], ["--most -1"]),
         (
@@ -111,6 +113,7 @@ def endpoint() -> Iterator[Served]:
         (["sweep"], ["TARGET"]),
         (["swep", NOBODY], ["'swep'", "'sweep'"]),
         (["sweep", "sim:no-such-preset"], ["'no-such-preset'", "demo"]),
+        (["serve", "--port", "99999"], ["--port 99999", "between 0 and 65535"]),
         (["serve", "--preset", "no-such-preset"], ["'no-such-preset'", "demo"]),
         (["show", "no/such/run"], ["no/such/run", "no run"]),
         (["report", "no/such/run"], ["no/such/run", "no run"]),
@@ -130,7 +133,7 @@ def test_bad_input_of_a_process(tmp_path: Path) -> None:
 
 def test_an_unknown_model_shows_what_the_server_says(endpoint: Served, tmp_path: Path) -> None:
     done = inside("run", endpoint.url, "--model", "gpt-0", "--concurrency", 1, cwd=tmp_path)
-    assert_refused(done, "The model `gpt-0` does not exist; this is `demo-8b`.", "404", "--model")
+    assert_refused(done, "The model `gpt-0` does not exist; this is `demo-8b`; check the URL", "404", "--model")
     assert not list(tmp_path.glob("runs/*"))
 
 

@@ -320,6 +320,8 @@ def serve(
     from pacemark.simulator.server.databricks import Workspace
     from pacemark.simulator.server.faults import read_faults
 
+    if not 0 <= port <= 65535:  # asyncio takes such a number modulo 65536
+        raise BadInput(f"--port {port}: must be between 0 and 65535; 0 is any that is free")
     serving = server.ServerOptions(
         preset=customised(named(preset), dict(change or {})),
         host=host,

@@ -370,7 +370,7 @@ def main(words: Sequence[str] | None = None) -> None:
         except Stopped as error:
             code = failed(str(error), stop.code)
         except TyperException as error:
-            code = failed(error.format_message(), 2)
+            code = failed(_in_words(error), 2)
         except PacemarkError as error:
             code = failed(str(error), error.exit_code)
         except (KeyboardInterrupt, typer.Abort):
@@ -382,6 +382,13 @@ def main(words: Sequence[str] | None = None) -> None:
         if (lost := flushed()) and code == 0:
             code = failed(lost, 3)
     sys.exit(code)
+
+
+def _in_words(error: TyperException) -> str:
+    """What is wrong with the command line; a word that is missing is said with what it may be."""
+    said, missing = error.format_message(), getattr(error, "param", None)
+    helped = str(getattr(missing, "help", None) or "")
+    return f"{said} {helped.removesuffix('  [required]')}" if said.startswith("Missing ") and helped else said
 
 
 def _called(words: list[str]) -> int:

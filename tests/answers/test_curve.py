@@ -116,6 +116,13 @@ def test_a_curve_that_still_rises_says_so() -> None:
     assert "rising" not in flat.why
 
 
+def test_a_peak_at_the_end_of_the_curve_may_lie_higher() -> None:
+    rising, bent = (known(operating_points([at(1, 100, 9), at(2, 200, last)]).balanced) for last in (9, 90))
+    assert (load_of(rising), load_of(bent)) == (2, 1)
+    assert "and the end of the curve, so the peak may lie higher" in rising.why
+    assert "higher" not in bent.why
+
+
 def test_invalid_levels_are_never_chosen() -> None:
     points = troubled().operating_points
     assert {point.load.value for _, point in named(points)} <= {1, 4, 16}

@@ -21,7 +21,7 @@ from pacemark.errors import BadInput
 from pacemark.figures import metrics
 from pacemark.figures.conditions import demands
 from pacemark.figures.level import LevelResult
-from pacemark.pace import Concurrency, Rate
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.plan import planned
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
@@ -188,6 +188,15 @@ def test_a_run_too_short_for_its_budget_has_no_safe_number() -> None:
     assert plan.safe is None
     assert any("too short to give a safe number" in note for note in plan.notes)
     assert "no number is safe yet" in printed(plan)
+
+
+@pytest.mark.parametrize("load", [Concurrency(2), Rate(2.0)])
+def test_a_rate_that_may_be_nothing_makes_no_number_safe(load: Load) -> None:
+    measure = virtual_measure("demo", input_tokens=256, output_tokens=128, duration_s=1.0, seed=1)
+    plan = plan_for([measure(load)], Demand(40, "requests/s"), parse("tpot p50 < 40ms"))
+    assert not plan.per_replica.low
+    assert plan.fleets[0].replicas_high is None
+    assert plan.safe is None
 
 
 def printed(plan: Plan) -> str:

@@ -91,6 +91,13 @@ def test_the_next_probe_lies_in_the_interval_and_tightens_it(swept: list[LevelRe
     assert "narrow the interval" in before.next_why
 
 
+def test_far_above_the_stored_levels_twice_the_last_is_next(swept: list[LevelResult]) -> None:
+    low = [result for result in swept if result.load.value <= 4]
+    found = find_from(low, parse("tpot p95 < 100ms"))
+    assert following(found) == Concurrency(8)
+    assert "above the stored levels" in found.next_why
+
+
 @pytest.mark.slow(shared=True)
 def test_an_answer_that_is_narrow_enough_is_resolved_and_wants_no_more(swept: list[LevelResult]) -> None:
     measure = virtual_measure("demo", duration_s=30.0, seed=10, **LENGTHS)

@@ -67,9 +67,9 @@ def _balanced(powered: Sequence[Level], usable: Sequence[Level], knee: float | N
     best = max(powered, key=lambda x: _tokens(x) / _mean(x))
     share = _tokens(best) / max(_tokens(x) for x in usable)
     bend = "" if knee is None else f"; the fitted knee is at concurrency {number(knee)}"
-    return _point(
-        best, f"Throughput / latency (Kleinrock's power) peaks here, at {share:.0%} of the highest throughput{bend}."
-    )
+    end = " and the end of the curve, so the peak may lie higher" if best is usable[-1] else ""
+    why = f"Throughput / latency (Kleinrock's power) peaks here, at {share:.0%} of the highest throughput"
+    return _point(best, f"{why}{end}{bend}.")
 
 
 def _within_budget(inside: Sequence[Level], usable: Sequence[Level]) -> OperatingPoint:

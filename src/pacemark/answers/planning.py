@@ -224,9 +224,10 @@ def _evenly(at: Level, find: Find | None, wanted: float, least: int, rates: tupl
     """Replicas that each take the rate at which one was measured; the search's interval of that rate counts too."""
     value = at.requests_per_s.value or 0.0
     ends = [at.requests_per_s] + ([find.answer] if find and find.answer and find.load == "rate" else [])
-    slow = min(value, *(x.low or value for x in ends), value)
+    slow = min(value, *(x.low or 0.0 for x in ends))
     fast = max(value, *(x.high or value for x in ends), value)
-    low, high = combined(wanted / value, [wanted / fast, rates[0] / value], [wanted / slow, rates[1] / value])
+    most = wanted / slow if slow else math.inf  # a rate that may be nothing makes no number safe
+    low, high = combined(wanted / value, [wanted / fast, rates[0] / value], [most, rates[1] / value])
     return Needed(least, math.nan, min(low, least), None if high is None else max(high, least))
 
 

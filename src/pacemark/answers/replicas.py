@@ -94,7 +94,7 @@ def replicas_like(results: Sequence[LevelResult], levels: Sequence[Level], at: L
     one = at.requests_per_s
     return Replicas(
         measured=like(middle, each, one.value),
-        slow=like(low, each, one.low or one.value),
+        slow=like(low, each, one.low),
         fast=like(high, each, one.high or one.value),
         bad=like(middle, many, one.value),
         good=like(middle, few, one.value),
@@ -185,8 +185,9 @@ def _fewest(replica: MeasuredOne, rate: float, burstiness: float) -> tuple[int, 
 
 
 def _needed(replica: MeasuredOne, rate: float, burstiness: float) -> float:
-    """The same as a number that need not be whole; infinite where the budget is missed without any load."""
-    if (replica.misses[:, 0] >= 1).any():
+    """The same as a number that need not be whole; infinite where the budget is missed without any load,
+    or no rate is sure."""
+    if replica.within_budget <= 0 or (replica.misses[:, 0] >= 1).any():
         return math.inf
     try:
         count, _ = _fewest(replica, rate, burstiness)

@@ -100,7 +100,7 @@ def _next(belief: Belief, loads: Sequence[Load], *, met: bool, whole: bool) -> t
         return like(loads[0], x), "the boundary lies below the lowest stored level"
     low, high = belief.interval()
     top = float(sought(loads[-1]))
-    if not math.isfinite(high):
+    if high > 4 * top:  # whatever is said of loads so far above the levels is a guess
         aim = belief.at(0.8)
         x = offered(min(aim, 2 * top) if aim > top * 1.05 else 2 * top, whole)
         return like(loads[-1], x), "it would show whether the boundary lies above the stored levels"

@@ -337,7 +337,7 @@ def refuse_if_bad(way: Way, answer: Exchange) -> None:
     """Turn a failed first request into one line about what to do. Raises BadInput with it."""
     if not answer.error:
         return
-    where, said = way.target.url, f": {answer.detail}" if answer.detail else ""
+    where, said = way.target.url, f": {answer.detail.rstrip('. ')}" if answer.detail else ""
     hints = {
         "refused": f"no server at {where} (connection refused); is it running, and is the port right? See --wait",
         "connect": f"cannot connect to {where}{said}",

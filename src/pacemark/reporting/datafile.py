@@ -21,7 +21,7 @@ def markdown_of(file: DataFile, name: str) -> str:
 
 def _taken(file: DataFile) -> Iterator[str]:
     found = file.found
-    yield f"- {found.rows:,} rows of {plain(found.format)}"
+    yield f"- {found.rows:,} row{'s' if found.rows != 1 else ''} of {plain(found.format)}"
     if found.keys:
         yield f"- taken from: {plain(', '.join(f'{name} from {key}' for name, key in found.keys.items()))}"
     for entry in found.left_out:
