@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
+import msgspec
 import pytest
 
 from pacemark.pace import Concurrency, Load, Rate
@@ -122,6 +123,20 @@ class TestGone:
         assert Doubts(Rate(0.01), page).gone([beat()], monotonic_ns() + 60 * SECOND) is None
         late = monotonic_ns() + 60 * SECOND  # a request that has only just been sent, after a long pause
         assert Doubts(Rate(0.01), page).gone([beat(in_flight=1, oldest_ns=late - SECOND)], late) is None
+
+    @pytest.mark.parametrize(("after_s", "dead"), [(60.0, False), (86_400.0, True)])
+    def test_a_server_that_says_to_come_back_tomorrow_is_not_waited_for(self, after_s: float, dead: bool) -> None:
+        page = Page()
+        page.add(exchange(0, [1]))
+        doubts = Doubts(Concurrency(2), page)
+        for n in range(2):
+            assert doubts.gone([beat()]) is None
+            page.add(msgspec.structs.replace(exchange(n, error="http_429", status=429), retry_after_s=after_s))
+            page.add(exchange(0, [9]))  # which was sent before
+        assert doubts.unreachable is dead
+        assert ("says to come back in 86,400 s" in str(doubts.gone([beat()]))) is dead
+        page.add(exchange(50, [51]))
+        assert doubts.gone([beat()]) is None
 
 
 class TestOneAtATime:

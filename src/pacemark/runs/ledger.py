@@ -33,6 +33,8 @@ _NO_ECHO = (ABSENT, 0, 401, 403, 404, 429, 502, 503, 504)
 _UNSAID = "what the server said is not kept, for it may hold the prompt"
 _AT_ONCE = 2048
 """Requests that are put into columns together: as objects they take several times the room."""
+LONG_S = 600.0
+"""A server that says to come back later than that is not waited for."""
 Fetch = Callable[[Path, int], None]
 """See `Fleet.fetch`."""
 DETAIL_LETTERS = 300
@@ -55,6 +57,11 @@ class Page:
         """Per kind of failure: what the server said with the first."""
         self.in_a_row: Counter[str] = Counter()
         """Failures since the last answer of any status, by kind."""
+        self.sent_away = 0
+        """Refusals which say to come back after `LONG_S` only, and after which no request came to anything."""
+        self.away_since_ns = 0
+        self.away_kind, self.away_s = "", 0.0
+        """What the last of them was, and said."""
         self.last_ns = 0
         """When the last request came in, success or not."""
         self.reached_ns = 0
@@ -91,6 +98,11 @@ class Page:
             self.in_a_row.clear()
         else:
             self.in_a_row[exchange.error] += 1
+        if exchange.error and exchange.retry_after_s > LONG_S:
+            self.away_since_ns = self.away_since_ns if self.sent_away else exchange.ended_ns
+            self.sent_away, self.away_s, self.away_kind = self.sent_away + 1, exchange.retry_after_s, exchange.error
+        elif not exchange.error and exchange.sent_ns > self.away_since_ns:  # it was not the last that it took
+            self.sent_away = 0
         if exchange.error:
             self.failed += 1
             self.kinds[exchange.error] += 1

@@ -78,8 +78,13 @@ class Doubts:
         return f"all of the first {page.failed} requests at {self._load} failed ({kind}): {page.said[kind]}{hint}"
 
     def gone(self, beats: Sequence[Beat], now_ns: int | None = None) -> str | None:
-        """It answered, and answers no more: connections are refused, or nothing comes at all."""
+        """It answered, and answers no more: connections are refused, or nothing comes at all, or it says to come back
+        much later."""
         page, now = self._page, monotonic_ns() if now_ns is None else now_ns
+        if self._sent_away:
+            kind = page.away_kind
+            text = f"the endpoint turned each of the last {page.sent_away} requests away ({kind})"
+            return f"{text} and says to come back in {page.away_s:,.0f} s: {page.said[kind]}"
         if not page.completed:
             return None
         silent_ns, failures = now - page.reached_ns, sum(page.in_a_row.values())
@@ -97,8 +102,13 @@ class Doubts:
 
     @property
     def unreachable(self) -> bool:
-        """Whether no connection to the endpoint has come about since it last answered."""
-        return bool(self._page.in_a_row) and self._page.in_a_row.keys() <= _UNREACHED
+        """Whether no connection to the endpoint has come about since it last answered, or it wants none for long."""
+        return self._sent_away or (bool(self._page.in_a_row) and self._page.in_a_row.keys() <= _UNREACHED)
+
+    @property
+    def _sent_away(self) -> bool:
+        """Whether it turned each stream away, or as many requests of an open loop as settle it, and for long."""
+        return self._page.sent_away >= (self._load.value if isinstance(self._load, Concurrency) else HOPELESS)
 
     def one_at_a_time(self, beats: Sequence[Beat], now_ns: int | None = None) -> str | None:
         """Some streams never get an answer while others get one after the other: closed loop, in the ramp."""
