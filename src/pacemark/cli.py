@@ -28,6 +28,7 @@ from pacemark.flags import (
     SEARCH,
     SERVING,
     flags,
+    given_only,
     numbers,
     options_of,
     readable,
@@ -279,6 +280,8 @@ def find_command(
     search |= {"within": face.share("--within", within) or 0.05, "allowance": allowance}
     with showing.watched(context, given) as options:
         options["budget"] = budget
+        if from_run is not None:  # which has no need of defaults
+            options = given_only(context, options)
         done = face.find(target, tell=showing.searching(options), **search, **options)
     showing.finished(done, given | {"budget": budget}, written=from_run is None)
 

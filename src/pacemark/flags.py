@@ -293,6 +293,14 @@ def options_of(given: Mapping[str, Any]) -> Options:
     return cast("Options", options)
 
 
+def given_only(context: typer.Context, options: Options) -> Options:
+    """Without the options of flags that nobody gave."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name: value for name, value in options.items() if (x := sources.get(name)) is None or x.name == _GIVEN}
+    return cast("Options", given)
+
+
+_GIVEN = "COMMANDLINE"
 _SECRET = re.compile(r"\s*([\w-]*(?:auth|key|token|secret)[\w-]*)\s*:\s*[^@\s]", re.IGNORECASE)
 
 

@@ -267,6 +267,10 @@ def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None
         raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
     if stored == bool(target):
         raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
+    described = {*get_type_hints(TrafficWords), "model", "api", "stream", "ignore_eos"} - {"seed"}
+    if stored and (idle := sorted(words.keys() & described)):
+        flag = f"--{idle[0].replace('_', '-')}"
+        raise BadInput(f"{flag} is of requests to a TARGET, and the run of --from has been measured: leave it out")
     share("--within", goal.within)
     positive("--most", goal.most)
     _refuse_process(goal.load == "rate", goal.arrivals, goal.burstiness)

@@ -68,12 +68,22 @@ def answered(path: Path, budget: Budget, goal: Search) -> Run:
         record = _for_budget(read(folder.run()), budget)
         _refuse_grid(folder, record)
         results = comparable(stored(folder, record), rate=goal.load == "rate")
+        _refuse_arrivals(goal, results[0].load)
         found = find_from(results, budget, precision=goal.within)
         if before := found_before(folder, budget, found.load):  # one answer to one budget: that of the search itself
             found = (
                 before if before.resolved else msgspec.structs.replace(before, next=found.next, next_why=found.next_why)
             )
         return Run(summary_of(results, record, found), folder.path)
+
+
+def _refuse_arrivals(goal: Search, load: Load) -> None:
+    """Raises BadInput where the arrivals that were asked for are not those of the run."""
+    if not isinstance(load, Rate) or goal.arrivals == "poisson":  # which nobody need have asked for
+        return
+    if goal.arrivals != load.arrivals or (goal.arrivals == "gamma" and goal.burstiness != load.burstiness):
+        measured = f"{load.arrivals} arrivals (CV {load.burstiness:g})"
+        raise BadInput(f"--arrivals {goal.arrivals}: the rates of the run were measured with {measured}")
 
 
 def planned(
