@@ -462,3 +462,20 @@ def test_a_load_that_cuts_answers_short_does_not_meet_the_budget() -> None:
 
 def test_answers_that_end_where_the_model_does_are_no_failures() -> None:
     assert_right(find(spoiled(small(), cutting(0)), BUDGET))
+
+
+@pytest.mark.parametrize("budget", ["ttft p95 < 50ms", "95% of requests: ttft < 50ms"])
+def test_what_the_endpoint_never_gives_is_no_budget_met(budget: str) -> None:
+    def whole(_: Load, trace: Trace) -> Trace:
+        return dataclasses.replace(trace, first_event_ns=np.full(len(trace), -1, dtype=np.int64))
+
+    with pytest.raises(RunFailed, match="no answer at concurrency 1 has what the budget limits"):
+        find(spoiled(small(), whole), budget)
+
+
+def test_no_load_beyond_the_largest_is_tried() -> None:
+    for kind, most in (("rate", 0.5), ("concurrency", 2.7)):
+        found = find(small(), "ttft p95 < 5s", kind=kind, most=most)  # type: ignore[arg-type]
+        assert max(probe.load.value for probe in found.probes) <= most
+    with pytest.raises(BadInput, match=r"--most 0\.5"):
+        find(small(), "ttft p95 < 5s", most=0.5)

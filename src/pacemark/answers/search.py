@@ -25,7 +25,7 @@ from pacemark.answers.step import Step
 from pacemark.answers.underway import fair_sample
 from pacemark.answers.weighing import demanded, in_words, side_of_limit, together, turned_away
 from pacemark.budget import Budget, parse
-from pacemark.errors import RunFailed, Unreachable
+from pacemark.errors import BadInput, RunFailed, Unreachable
 from pacemark.figures import metrics
 from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import Enough, LevelResult, Measure
@@ -71,9 +71,10 @@ def find(
     where the first level gives no result, or where the endpoint is gone.
     """
     budget = parse(budget) if isinstance(budget, str) else budget
-    search = _Search(
-        measure, budget, LoadAxis(kind, arrivals, burstiness, precision), most, allowance or Allowance(), observe, rest
-    )
+    axis = LoadAxis(kind, arrivals, burstiness, precision)
+    if axis.step(most) <= 0:
+        raise BadInput(f"--most {most:g}: must be at least 1, for one request at a time")
+    search = _Search(measure, budget, axis, axis.step(most), allowance or Allowance(), observe, rest)
     for result in known:
         search.recall(result)
     return search.run()
@@ -105,7 +106,7 @@ class _Search:
     why: str = ""
 
     def run(self) -> Find:
-        x: float | None = 1
+        x: float | None = min(1, self.most)
         why = "to know the endpoint at its best"
         if self.probes:
             x, why = self.following()
@@ -160,9 +161,13 @@ class _Search:
     def take(self, x: float, result: LevelResult) -> None:
         load = result.load
         self.spent = added(self.spent, spent_on(result))
-        if not demanded(result, self.budget)[-1].scores.size:
+        *demands_of, errors = demanded(result, self.budget)
+        if not errors.scores.size:
             self.probes.append(Probe(load, None, "the allowance ended before a request of its window was answered"))
             return
+        for condition in demands_of:
+            if not condition.scores.size and not errors.scores.all():  # nobody was slow, for nothing was timed
+                raise RunFailed(f"no answer at {load} has what the budget limits: {condition.name}")
         self.results = with_cut_answers([*self.results, result])
         result = self.results[-1]
         self.readings[x] = reading = self.weigh(x)
