@@ -79,7 +79,9 @@ def run_command(
     context: typer.Context,
     target: Where,
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight at any time.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Open loop: requests per second.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Open loop: requests per second, which arrive by themselves.")
+    ] = None,
     **given: Any,
 ) -> None:
     """Measure one load level."""
@@ -261,7 +263,12 @@ def find_command(
     from_run: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Answer from a stored run; nothing is sent.")
     ] = None,
-    confirm: Annotated[bool, typer.Option("--confirm", help="Try the answer in the open loop, in bursts too.")] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option(
+            "--confirm", help="Try the answer in the open loop, where requests arrive by themselves, in bursts too."
+        ),
+    ] = False,
     rate: Annotated[bool, typer.Option("--rate", help="Find the open-loop rate instead of the concurrency.")] = False,
     max_duration: Whole = "900s",
     **given: Any,

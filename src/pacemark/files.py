@@ -41,6 +41,8 @@ _NO_PLACE = {errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errn
 def unwritable(out: Path, error: OSError | sqlite3.Error) -> PacemarkError:
     """Why there can be no run below `out`."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
+    if isinstance(error, FileExistsError):  # what mkdir says, though a folder may be there already
+        reason = "it is a file"
     text = f"--out {out}: cannot write there ({reason}); name a folder you may write to"
     return (BadInput if isinstance(error, OSError) and error.errno in _NO_PLACE else RunFailed)(text)
 

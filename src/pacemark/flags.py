@@ -168,7 +168,13 @@ SHARED: dict[str, tuple[Any, Any]] = {
         Annotated[str, _flag(metavar="NAME", help="Profile of ~/.databrickscfg, for databricks: targets.")],
         "",
     ),
-    "tokenizer": (Annotated[Path | None, _flag("--tokenizer", metavar="PATH", help="A tokenizer.json.")], None),
+    "tokenizer": (
+        Annotated[
+            Path | None,
+            _flag("--tokenizer", metavar="PATH", help="A tokenizer.json, to count tokens where the server does not."),
+        ],
+        None,
+    ),
     "extra_body": (Annotated[str, _flag(metavar="JSON", help="Further fields of every request body.")], ""),
     "fresh_connections": (
         Annotated[bool, _flag("--fresh-connections", help="Open a new connection for every request.")],
@@ -182,7 +188,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
         Annotated[int, _flag(help="Open loop: never more requests in flight than this (0: no limit).")],
         0,
     ),
-    "within": (Annotated[str, _flag(metavar="5%", help="How narrow the answer's interval should be.")], "5%"),
+    "within": (
+        Annotated[str, _flag(metavar="5%", help="How narrow the answer's interval should be, as a share of it.")],
+        "5%",
+    ),
     "most": (Annotated[float, _flag(help="The largest load to try.")], 4096),
     "max_error_share": (
         Annotated[str, _flag(metavar="5%", help="Stop the run, with exit code 1, once more of a level fails.")],

@@ -259,7 +259,9 @@ def test_names_are_safe_and_never_taken_twice(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+    with pytest.raises(BadInput, match=r"--out .*file: cannot write there \(it is a file\); name a folder"):
+        RunFolder.create(tmp_path / "file", "m", RUN)
+    for out in (tmp_path / "file" / "below", Path("/proc/nowhere")):
         with pytest.raises(BadInput, match="--out"):
             RunFolder.create(out, "m", RUN)
 
