@@ -236,7 +236,8 @@ def compare(
         one, two = against.measured_against(target, Path(baseline), [parse_condition(x) for x in fail_if], options)
     else:
         one, two = load(a), load(b)
-    lacking = against.wanted_levels(one.summary) if target else ()
+    cut_off = two.summary.run.get("ended") in ("interrupted", "failed") or two.summary.run.get("stopped")
+    lacking = against.wanted_levels(one.summary) if target or cut_off else ()
     found = gated(compare_runs(one.summary, two.summary, wanted=lacking), fail_if, alone=bool(target))
     found = corrected(found, one.levels, two.levels)
     sides = {"a": (found.a, one), "b": (found.b, two)}

@@ -18,7 +18,7 @@ from pacemark.pace import Concurrency
 from pacemark.reporting.compared import markdown
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import EngineSpec, Preset, customised, named
-from pacemark.summary import Figure, Summary
+from pacemark.summary import Figure, Reason, Summary, Verdict
 from support.inside import inside
 from support.samples import known, sweep, troubled
 
@@ -81,6 +81,29 @@ def test_a_level_that_only_a_could_measure_is_no_pass() -> None:
     assert found.status == "undecided"
     assert "concurrency 64: invalid in B" in found.why
     assert judged(worse, one, "throughput < -5%").status == "passed"
+
+
+@pytest.mark.parametrize("code", ["errors", "short_answers"])
+def test_a_level_at_which_b_did_less_is_no_pass(code: str) -> None:
+    one = sweep()
+    doubt = Verdict("suspect", [Reason(code, "5% of the requests came to less")])
+    less = msgspec.structs.replace(one, levels=[msgspec.structs.replace(x, verdict=doubt) for x in one.levels])
+    found = judged(one, less, "throughput < -5%")
+    assert found.status == "undecided"
+    assert "in B and not in A: 5% of the requests came to less" in found.why
+    assert judged(less, one, "throughput < -5%").status == "passed"
+    assert judged(less, less, "throughput < -5%").status == "passed"
+
+
+def test_levels_that_a_stopped_run_did_not_come_to_are_no_pass(stored_run: Path, tmp_path: Path) -> None:
+    other = two_runs(stored_run, tmp_path, 1.0, 0.01)
+    summary = json.loads((other / "summary.json").read_text())
+    summary["levels"].pop()
+    (other / "summary.json").write_text(json.dumps(summary))
+    assert face.compare(stored_run, other, fail_if=["ttft p95 > +5%"]).conditions[0].status == "passed"
+    (other / "summary.json").write_text(json.dumps(summary | {"run": summary["run"] | {"ended": "interrupted"}}))
+    (outcome,) = face.compare(stored_run, other, fail_if=["ttft p95 > +5%"]).conditions
+    assert (outcome.status, "not measured in B" in outcome.why) == ("undecided", True)
 
 
 @pytest.mark.parametrize(

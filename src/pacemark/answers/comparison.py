@@ -268,7 +268,7 @@ class Compared(msgspec.Struct, frozen=True):
     left_out: list[str] = []
     """Levels of both that were not compared, and why."""
     lost: list[str] = []
-    """Those of them that A could measure and B could not."""
+    """Those of them that A could measure and B could not, and where B did less of the work than A."""
     a: Side | None = None
     b: Side | None = None
     conditions: list[Outcome] = []
@@ -293,10 +293,22 @@ def compare_runs(a: Summary, b: Summary, *, wanted: Sequence[Level] = ()) -> Com
         differences=differences(a, b),
         left_out=[_invalid(one, two) for one, two in pairs if (one, two) not in sound] + absent,
         lost=[_invalid(x, y) for x, y in pairs if (x.verdict.status == "invalid") < (y.verdict.status == "invalid")]
-        + absent,
+        + absent
+        + [text for x, y in sound if (text := _flattered(x, y))],
         a=_side(a),
         b=_side(b),
     )
+
+
+_LESS = ("errors", "rate_limited", "short_answers")
+"""Codes of what makes figures look better than they are: work that was not done."""
+
+
+def _flattered(a: Level, b: Level) -> str:
+    """Why B may look better than it is at a load: it failed, or ended early, what A did not; in words."""
+    before = {reason.code for reason in a.verdict.reasons}
+    why = [reason.message for reason in b.verdict.reasons if reason.code in _LESS and reason.code not in before]
+    return f"{a.asked or a.load}, in B and not in A: {'; '.join(why)}" if why else ""
 
 
 def _side(run: Summary) -> Side:

@@ -159,10 +159,12 @@ def contest(taken: Sequence[Slice], targets: Sequence[Entrant], *, rounds: int =
     loads = list(dict.fromkeys(x.level.load for x in taken))
     judged = _judged(list(_tests(sound, targets)))
     found = [_at(load, [x for x in sound if x.level.load == load], targets, judged) for load in loads]
+    served = {(x.target, x.level.load) for x in sound}
+    able = [one for n, one in enumerate(targets) if all((n, load) in served for load in loads)]
     return Contest(
         targets=list(targets),
         loads=found,
-        winner=_best(targets, [pair for one in found for pair in one.pairs]),
+        winner=_best(able, targets, [pair for one in found for pair in one.pairs]),
         cheapest=_cheapest(targets, found),
         rounds=rounds,
         seed=seed,
@@ -307,9 +309,10 @@ def _did(target: Entrant, levels: Sequence[Level]) -> Contested:
     return Contested(target.name, figures, price / (tokens * 3600) * 1e6 if price and tokens else None)
 
 
-def _best(targets: Sequence[Entrant], pairs: Sequence[Pair]) -> str | None:
-    """Who is better than every other in something and worse in nothing; what a token costs is another question."""
-    for one in targets:
+def _best(able: Sequence[Entrant], targets: Sequence[Entrant], pairs: Sequence[Pair]) -> str | None:
+    """Who of those that served every load is better than every other in something and worse in nothing; what a token
+    costs is another question."""
+    for one in able:
         against = {other.name: wins(pairs, one.name, other.name) for other in targets if other is not one}
         if all(better and not worse for better, worse in against.values()):
             return one.name

@@ -95,7 +95,8 @@ def _told_apart(found: Compared, json: bool, *, markdown: bool, everything: bool
         refuse_if_other(found)
     if found.a and found.b and Path(found.a.run).resolve() == Path(found.b.run).resolve():
         typer.echo("warning: A and B are the same run, so nothing can differ", err=True)
-    for line in [*(f"they differ in {d}" for d in found.differences), *(f"left out: {x}" for x in found.left_out)]:
+    said = [*(f"they differ in {d}" for d in found.differences), *(f"left out: {x}" for x in found.left_out)]
+    for line in [*said, *(f"B had less to do at {x}" for x in found.lost if x not in found.left_out)]:
         typer.echo(line, err=True)
     if json:
         return showing.print_json(found)
