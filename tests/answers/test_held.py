@@ -22,7 +22,7 @@ from pacemark.answers.stored import find_from
 from pacemark.answers.weighing import comparable
 from pacemark.budget import Budget, parse
 from pacemark.errors import BadInput
-from pacemark.figures.level import Enough, LevelResult
+from pacemark.figures.level import Enough, LevelResult, sum_up
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.answer import answer as statements
 from pacemark.reporting.answer import recommended, unmet
@@ -68,6 +68,23 @@ def test_a_sweep_does_not_recommend_a_load_that_cuts_answers_short(swept: list[L
     assert held.status == "missed"
     assert "cut_short" in held.why
     assert told(0)[0] == Concurrency(32)  # they end early at every load: that is the model
+
+
+@pytest.mark.parametrize("budget", [MET, "ttft mean < 2s"])
+def test_a_level_of_which_all_failed_bounds_the_answer(swept: list[LevelResult], budget: str) -> None:
+    results = [
+        sum_up(
+            r.load, replace(r.trace, error=np.full(len(r.trace), "http_500" * (r.load.value > 8))), r.window, r.health
+        )
+        for r in swept
+    ]
+    found = known(answer_of(results, parse(budget)).find)
+    assert known(found.answer).value in range(8, 16)
+    assert known(known(found.answer).high) <= 16
+    assert found.binds == "errors"
+    plan = plan_for(results, parse_demand("100 requests/s"), parse(budget))
+    assert plan.point.load == Concurrency(8)
+    assert plan.fleets[0].missing is not None
 
 
 def test_each_level_of_a_length_grid_has_its_mark() -> None:

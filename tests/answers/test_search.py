@@ -201,6 +201,26 @@ def test_errors_are_a_boundary_of_their_own(error: str) -> None:
     assert any(error in probe.why and "failed" in probe.why for probe in found.probes)
 
 
+def test_a_limit_of_a_time_leaves_the_answer_open() -> None:
+    within, left = small(), 100
+
+    def measure(load: Load, enough: Enough | None = None) -> LevelResult:
+        def limited(trace: Trace) -> Trace:
+            return dataclasses.replace(trace, error=np.where(np.arange(len(trace)) < left, "", "http_429"))
+
+        nonlocal left
+        result = within(load, (lambda trace, window: enough(limited(trace), window)) if enough else None)
+        trace = limited(result.trace)
+        left = max(0, left - len(trace))
+        return sum_up(load, trace, result.window, result.health)
+
+    found = find(measure, "ttft p95 < 5s")
+    assert found.binds == "rate limit (429)"
+    assert not found.resolved
+    assert "one of a time" in found.why
+    assert find(spoiled(small(), refusing(12, "http_429")), BUDGET).resolved  # that is one on what is in flight
+
+
 @pytest.mark.parametrize("seed", first(3, range(6)))
 def test_what_a_few_refusals_show_is_not_waved_through(seed: int) -> None:
     """Refused streams pause, so that few of the requests are refusals; none of them may be taken for chance."""

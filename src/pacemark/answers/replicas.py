@@ -112,7 +112,7 @@ def _misses(results: Sequence[LevelResult], levels: Sequence[Level], budget: Bud
         ends = _ends(readings.get(level.load), found)
         for n, column in enumerate(columns):
             column.append([
-                float(np.minimum(c.scores, 1e6).mean()) * by[n]
+                (float(np.minimum(c.scores, 1e6).mean()) if len(c.scores) else 1e6) * by[n]
                 if c.quantile is None
                 else float((c.scores * by[n] >= 1).mean()) / (1 - c.quantile)
                 for c, by in zip(found, ends, strict=True)

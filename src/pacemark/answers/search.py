@@ -23,7 +23,7 @@ from pacemark.answers.cut import with_cut_answers
 from pacemark.answers.drift import STEADY, Visit, VisitScatter, scatter_of, visits_of
 from pacemark.answers.step import Step
 from pacemark.answers.underway import fair_sample
-from pacemark.answers.weighing import demanded, in_words, side_of_limit, together, turned_away
+from pacemark.answers.weighing import demanded, in_words, side_of_limit, spared, together, turned_away
 from pacemark.budget import Budget, parse
 from pacemark.errors import BadInput, RunFailed, Unreachable
 from pacemark.figures import metrics
@@ -38,6 +38,10 @@ __all__ = ["find"]
 
 RATE_LIMIT = "rate limit (429)"
 """What binds where the endpoint turned requests away rather than be slow with them."""
+LIMIT_OF_TIME = (
+    "the limit seems to be one of a time, such as requests a minute, and the answer was not measured long enough to "
+    "reach it: run it for two minutes"
+)
 FAILING = 1.0
 """Requests times the share that may fail, at a level where more seem to."""
 CYCLES = 3
@@ -418,14 +422,15 @@ class _Search:
         most = most_met(readings, min(self.axis.step(middle), top), whole=self.axis.whole)
         answer = None if none else Figure(most, min(low, most), high)
         refused = turned_away(self.results, self.readings, middle, self.budget)
+        may_last = not (refused and answer and spared(self.results, most))
         return Find(
             budget=str(self.budget),
             load=self.axis.kind,
-            resolved=self.resolved,
+            resolved=self.resolved and may_last,
             answer=answer,
             binds=RATE_LIMIT if refused else belief.binds[0],
             probes=self.probes,
             spent=self.spent,
-            why=self.why,
+            why=self.why if may_last else f"{self.why}; {LIMIT_OF_TIME}",
             scatter=scatter.sd,
         )

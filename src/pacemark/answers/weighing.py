@@ -30,13 +30,14 @@ __all__ = [
     "meets",
     "turned_away",
     "side_of_limit",
+    "spared",
     "together",
     "weigh",
     "weighed",
     "weighed_with_scatter",
 ]
 
-_SPOILT = {"no_window", "worker_died", "cached_prompts", "client_starved", "late_sends"}
+_SPOILT = {"worker_died", "cached_prompts", "client_starved", "late_sends"}
 """What makes an invalid level useless; one that is invalid for its errors or its backlog tells of the endpoint."""
 
 
@@ -83,11 +84,11 @@ def _by_load(results: Sequence[LevelResult]) -> dict[Load, list[LevelResult]]:
 def conditions(results: Sequence[LevelResult], budget: Budget) -> list[Condition]:
     """What `budget` demands of the requests of `results`, levels of one load, together.
 
-    Raises BadInput where no request has what it limits.
+    Raises BadInput where no request has what it limits, unless all failed.
     """
     pooled = together([demanded(r, budget) for r in results])
     for condition in pooled:
-        if not len(condition.scores):
+        if not len(condition.scores) and not (len(pooled[-1].scores) and pooled[-1].scores.all()):
             raise BadInput(f"no request at {results[0].load} has what the budget limits: {condition.name}")
     return pooled
 
@@ -170,6 +171,25 @@ def turned_away(results: Sequence[LevelResult], readings: Mapping[float, Reading
     refused = sum(nearest.errors.get(kind, 0) for kind in RATE_LIMITS)
     share = refused / max(1, nearest.requests.completed + nearest.requests.failed)
     return share > budget.errors and 2 * refused > nearest.requests.failed
+
+
+LASTS_S = 60.0
+"""Limits are most often of a minute."""
+
+
+def spared(results: Sequence[LevelResult], x: float) -> bool:
+    """Whether a limit that refused a higher load may only not have been reached yet at load `x`: that lasted less than
+    a minute, and answered more a second than the higher one, of which a limit on what is in flight takes nothing."""
+    here = [r.level for r in results if sought(r.load) == x]
+    above = [r.level for r in results if sought(r.load) > x and any(r.level.errors.get(k) for k in RATE_LIMITS)]
+    if not here or not above or sum(level.window_s or 0.0 for level in here) >= LASTS_S:
+        return False
+    after = min(above, key=lambda level: level.load.value).requests_per_s.value or 0.0
+    return after < SPARED * max(level.requests_per_s.value or 0.0 for level in here)
+
+
+SPARED = 0.8
+"""A limit on what is in flight leaves the throughput of the higher load no lower than this share."""
 
 
 def side_of_limit(reading: Reading, k: int) -> str:
