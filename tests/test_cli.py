@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pacemark.runs.folder import RunFolder
 from pacemark.simulator import Served, serving
 from support.cli_tools import (
     SHORT,
@@ -455,6 +456,30 @@ def test_ctrl_c_keeps_what_had_finished(endpoint: Served, tmp_path: Path) -> Non
     assert "interrupted" in (folder / "report.html").read_text()
     again = inside("show", folder)
     assert again.returncode == 0
+
+
+@pytest.mark.slow(shared=True)
+def test_ctrl_c_between_two_levels_keeps_the_first(
+    endpoint: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = RunFolder.begin_level
+
+    def cut_off(folder: RunFolder, level: int, *rest: Any) -> None:
+        begin(folder, level, *rest)
+        if level == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "begin_level", cut_off)
+    words = ("--concurrency", "1,2", "--duration", "0.3", "--output-tokens", 4)
+    done = inside("sweep", endpoint.url, *words, cwd=tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "to go on: pacemark resume" in done.stderr
+    folder = only_run(tmp_path / "runs")
+    (level,) = strict((folder / "summary.json").read_text())["levels"]
+    assert level["load"]["value"] == 1
+    monkeypatch.undo()
+    assert inside("resume", folder).returncode == 0
+    assert len(strict((folder / "summary.json").read_text())["levels"]) == 2
 
 
 def test_ctrl_c_before_the_first_level_leaves_nothing(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_budget_that_everything_meets_up_to_the_most() -> None:
     assert found.answer is not None
     assert found.answer.value == 40
     assert found.answer.high is None
-    assert "met at concurrency 40, the largest load to be tried" in found.why
+    assert "met at concurrency 40, the largest load to be tried: --most sets it" in found.why
     assert not found.resolved
 
 
@@ -298,7 +298,7 @@ def test_a_few_errors_that_are_allowed_do_no_harm() -> None:
 def test_a_search_ends_within_its_allowance(allowance: Allowance, most: Callable[[Find], float], words: str) -> None:
     limit = next(v for v in (allowance.seconds, allowance.requests, allowance.tokens, allowance.cost) if v is not None)
     found = find(small(), BUDGET, allowance=allowance)
-    assert f"the next level would exceed the allowance of {words}" in found.why
+    assert f"the next level would exceed the allowance of {words}: allow more" in found.why
     assert not found.resolved
     assert most(found) <= 1.05 * limit, "ramp and tail included"
     assert found.answer is not None, "it ends with the best that it has"

@@ -118,7 +118,7 @@ class _Search:
             forecast = self.forecast(x)
             over = self.allowance.exceeded(added(self.spent, self.forecast(x, least=True))) if self.probes else None
             if over:
-                self.why = f"the next level would exceed the allowance of {over}"
+                self.why = f"the next level would exceed the allowance of {over}: allow more for a surer answer"
                 break
             self.tell(x, why, forecast)
             if self.pause.seconds:
@@ -301,7 +301,7 @@ class _Search:
     def climb(self, levels: Sequence[Reading], belief: Belief) -> tuple[float | None, str]:
         top = levels[-1].load
         if top >= self.most:
-            self.why = f"the budget is met at {self.load(top)}, the largest load to be tried"
+            self.why = f"the budget is met at {self.load(top)}, the largest load to be tried: --most sets it"
             return None, ""
         aim = belief.at(0.8)
         if aim < 2 * top:

@@ -44,10 +44,10 @@ def scraping(place: Target, access: Access, observe: Callable[[Status], None]) -
 def with_server(results: Sequence[LevelResult], folder: RunFolder) -> list[LevelResult]:
     """The levels with what the server told of each, where its metrics were read, and what that says of them."""
     looks = [(session, session.scrapes()) for session in folder.sessions()]
-    numbers = [stored.level for stored in folder.levels()]
+    numbers = [stored.level for stored in folder.levels()]  # the last may have been begun and cut off, without a result
     return [
         _with(result, next(seen for session, seen in looks if number in session))
-        for number, result in zip(numbers, results, strict=True)
+        for number, result in zip(numbers, results, strict=False)
     ]
 
 
