@@ -57,6 +57,11 @@ def test_where_every_request_failed_nothing_is_within(n: int) -> None:
     assert reading.within < 0.01
 
 
+def test_one_request_alone_is_not_certain() -> None:
+    assert read(1, [condition([0.8]), errors(0, 1)], 1).verdict is None
+    assert read(1, [condition([0.01]), errors(0, 1)], 1).verdict is True
+
+
 def test_a_reading_is_the_same_for_the_same_seed() -> None:
     scores = np.random.default_rng(1).random(50)
     one, same, other = (read(1, [condition(scores)], seed).draws for seed in (4, 4, 5))

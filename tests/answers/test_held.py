@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -35,7 +36,7 @@ from pacemark.runs.run import Run
 from pacemark.runs.simulated import VirtualBench, virtual_measure
 from pacemark.scenario import Grid, Levels, Scenario, Settings
 from pacemark.simulator import customised, named
-from pacemark.summary import Asked, Find, Held, Summary
+from pacemark.summary import Asked, Figure, Find, Held, Summary
 from support.cli_tools import assert_refused
 from support.inside import inside
 from support.sampled import first
@@ -85,6 +86,14 @@ def test_a_level_of_which_all_failed_bounds_the_answer(swept: list[LevelResult],
     plan = plan_for(results, parse_demand("100 requests/s"), parse(budget))
     assert plan.point.load == Concurrency(8)
     assert plan.fleets[0].missing is not None
+
+
+def test_throughput_that_falls_is_said_beside_the_most_load(swept: list[LevelResult]) -> None:
+    level = msgspec.structs.replace(swept[-1].level, output_tokens_per_s=Figure(100.0, 99.0, 101.0))
+    results = [*swept[:-1], replace(swept[-1], level=level)]
+    said = statements(summary_of(results, record_of(results, parse(MET)), None))[0]
+    assert "concurrency 32" in said.text
+    assert "Throughput falls: concurrency 16 gives" in said.why
 
 
 def test_each_level_of_a_length_grid_has_its_mark() -> None:

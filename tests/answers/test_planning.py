@@ -25,6 +25,7 @@ from pacemark.pace import Concurrency, Load, Rate
 from pacemark.reporting.plan import planned
 from pacemark.runs.simulated import virtual_measure
 from pacemark.simulator import named, simulate
+from pacemark.summary import Figure
 from support.cli_tools import assert_refused
 from support.inside import inside
 from support.sampled import first
@@ -99,6 +100,15 @@ def test_the_within_budget_point_carries_the_plan(one: list[LevelResult]) -> Non
     assert plan.replicas_without_headroom == int(np.ceil(100 / known(each.value)))
     assert plan.fleets[0].replicas >= plan.replicas_without_headroom
     assert plan.fleets[0].load == pytest.approx(100 / (plan.fleets[0].replicas * known(each.value)))
+
+
+def test_replicas_run_where_throughput_has_not_fallen(one: list[LevelResult]) -> None:
+    level = msgspec.structs.replace(one[-1].level, requests_per_s=Figure(8.0, 7.8, 8.2))
+    fallen = [*one[:-1], replace(one[-1], level=level)]
+    wanted, limits = parse_demand("100 requests/s"), parse("latency p95 < 1000s")
+    plan = plan_for(fallen, wanted, limits)
+    assert plan.point.load.value < 48
+    assert plan.replicas_without_headroom == plan_for(one[:-1], wanted, limits).replicas_without_headroom
 
 
 def test_demands_in_other_units_are_the_same_demand(one: list[LevelResult]) -> None:

@@ -203,7 +203,8 @@ def _quantile(scores: Floats, q: float, at: Floats) -> tuple[float, Floats]:
     drawn = np.interp(rank, (np.arange(n) + 0.5) / n, ordered)
     top = ordered[-max(2, n // 5) :]
     beyond = rank > 1 - 0.5 / n
-    drawn[beyond] += (top.mean() - top[0]) * np.log(0.5 / n / (1 - rank[beyond]))
+    excess = top.mean() - top[0] if n > 1 else value  # one alone shows no scatter, which is not to say there is none
+    drawn[beyond] += excess * np.log(0.5 / n / (1 - rank[beyond]))
     return value, drawn
 
 

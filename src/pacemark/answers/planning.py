@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from pacemark.answers.curve import named, operating_points
-from pacemark.answers.held import answer_of
+from pacemark.answers.held import Answered, answer_of
 from pacemark.answers.replicas import Needed, combined, fleet_for, replicas_like
 from pacemark.answers.sizes import Advice, Sold, advice, parse_size
 from pacemark.answers.weighing import comparable
@@ -23,7 +23,7 @@ from pacemark.budget import Budget
 from pacemark.errors import BadInput
 from pacemark.figures.level import LevelResult
 from pacemark.figures.pooling import pooled
-from pacemark.pace import Concurrency, Rate
+from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Figure, Find, Level, OperatingPoint
 from pacemark.units import number
 
@@ -168,7 +168,7 @@ def plan_for(
     for result in alike:
         groups.setdefault(float(result.load.value), []).append(result)
     levels = [pooled(same) for _, same in sorted(groups.items())]
-    chosen = answer_of(alike, budget, find=find).chosen
+    chosen = _fastest(levels, answer_of(alike, budget, find=find))
     points = operating_points(levels, lambda level: level.load == chosen)
     if points.within_budget is None:
         raise BadInput(f"no level of the run meets {budget}, so there is nothing to plan with; pacemark find tells why")
@@ -201,6 +201,23 @@ def plan_for(
         safe=safe,
         safe_cost_per_hour=None if safe is None or price_per_hour is None else price_per_hour * safe,
     )
+
+
+def _fastest(levels: Sequence[Level], answered: Answered) -> Load | None:
+    """The load to run a replica at: the largest within the budget, or one below it that surely answers more a second,
+    where throughput falls beyond that."""
+    chosen = next((x for x in levels if x.load == answered.chosen), None)
+    if chosen is None or chosen.requests_per_s.high is None:
+        return answered.chosen
+    more = [
+        x
+        for x in levels
+        if x.load.value < chosen.load.value
+        and (held := answered.held.get(x.load)) is not None
+        and held.status == "met"
+        and (x.requests_per_s.low or 0.0) > chosen.requests_per_s.high
+    ]
+    return max(more, key=lambda x: x.requests_per_s.value or 0.0, default=chosen).load
 
 
 def _notes(at: Level, levels: Sequence[Level], burstiness: float, safe: int | None) -> list[str]:

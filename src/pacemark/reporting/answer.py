@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pacemark.answers.curve import flat_from, named, number_of
@@ -132,11 +132,28 @@ def _of_budget(summary: Summary, find: Find) -> Statement:
         return said
     start = flat_from([x for x in summary.levels if x.load.value <= level.load.value])
     flat = "" if start is None else f"Throughput no longer rises from {number_of(start)} on. "
+    if fallen := _fallen_from(level, summary.levels):
+        flat = f"Throughput falls: {plain(fallen.load)} gives {with_interval(fallen.output_tokens_per_s)} tokens/s. "
     open_ = ""
     if isinstance(level.budget, Held) and level.budget.status == "open":
         open_ = f"Whether {plain(level.load)} meets it is too close to tell: {plain(level.budget.why)}. "
     why = f"Measured at {_figures(level)}. {flat}{open_}{said.why}"
     return replace(said, why=why.strip(), doubt=_doubt(level))
+
+
+def _fallen_from(level: Level, levels: Sequence[Level]) -> Level | None:
+    """A lower load that surely gives more tokens a second than `level`, by a tenth or more; None where none does."""
+    most = level.output_tokens_per_s.high
+    more = [
+        x
+        for x in levels
+        if most and x.load.value < level.load.value and (x.output_tokens_per_s.low or 0.0) > FALLEN * most
+    ]
+    return max(more, key=lambda x: x.output_tokens_per_s.value or 0.0, default=None)
+
+
+FALLEN = 1.1
+"""So many times as much is worth saying."""
 
 
 def _figures(level: Level) -> str:
