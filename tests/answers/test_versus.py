@@ -256,13 +256,14 @@ def test_what_is_not_compared_is_refused(text: str, load: Load) -> None:
 
 
 def test_who_could_not_serve_a_load_does_not_win() -> None:
-    def at(load: Load, bad: int = -1) -> list[Slice]:
+    def at(load: Load, *bad: int) -> list[Slice]:
         taken = [x._replace(level=msgspec.structs.replace(x.level, load=load)) for x in played([1.2, 1.0])]
         failed = Verdict("invalid", [Reason("errors", "30% of the requests failed")])
         return [
-            x._replace(level=msgspec.structs.replace(x.level, verdict=failed)) if x.target == bad else x for x in taken
+            x._replace(level=msgspec.structs.replace(x.level, verdict=failed)) if x.target in bad else x for x in taken
         ]
 
     assert contest(at(LOAD) + at(Concurrency(16)), TWO).winner == "B"
-    assert contest(at(LOAD) + at(Concurrency(16), bad=0), TWO).winner == "B"
-    assert contest(at(LOAD) + at(Concurrency(16), bad=1), TWO).winner is None
+    assert contest(at(LOAD) + at(Concurrency(16), 0), TWO).winner == "B"
+    assert contest(at(LOAD) + at(Concurrency(16), 1), TWO).winner is None
+    assert contest(at(LOAD) + at(Concurrency(16), 0, 1), TWO).winner == "B"

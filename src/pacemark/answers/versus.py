@@ -160,7 +160,8 @@ def contest(taken: Sequence[Slice], targets: Sequence[Entrant], *, rounds: int =
     judged = _judged(list(_tests(sound, targets)))
     found = [_at(load, [x for x in sound if x.level.load == load], targets, judged) for load in loads]
     served = {(x.target, x.level.load) for x in sound}
-    able = [one for n, one in enumerate(targets) if all((n, load) in served for load in loads)]
+    wanted = {load for _, load in served}  # what nobody could do tells them not apart
+    able = [one for n, one in enumerate(targets) if all((n, load) in served for load in wanted)]
     return Contest(
         targets=list(targets),
         loads=found,
