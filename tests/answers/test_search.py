@@ -499,3 +499,18 @@ def test_no_load_beyond_the_largest_is_tried() -> None:
         assert max(probe.load.value for probe in found.probes) <= most
     with pytest.raises(BadInput, match=r"--most 0\.5"):
         find(small(), "ttft p95 < 5s", most=0.5)
+
+
+def test_a_rate_below_one_a_second_is_found() -> None:
+    engine = EngineSpec(base_ms=300, per_decode_ms=100, per_prefill_token_ms=0.02, max_batch=4, token_budget=512)
+    slow = Preset(name="slow", summary="", model="slow", timeline=engine)
+    found = find(virtual_measure(slow, **LENGTHS, duration_s=10, seed=1), "latency p95 < 15s", kind="rate")
+    assert found.answer is not None
+    assert found.answer.value is not None
+    assert score(Rate(found.answer.value / 2, "poisson", 1.0), "latency p95 < 15s", slow) < 1
+
+
+def test_a_rate_is_given_up_where_requests_do_not_meet() -> None:
+    found = find(small(), "ttft p95 < 10ms", kind="rate")
+    assert (found.answer, found.resolved) == (None, True)
+    assert "not even 0.25 requests/s" in found.why

@@ -31,7 +31,7 @@ from pacemark.figures.conditions import Condition, demands
 from pacemark.figures.level import Enough, LevelResult, Measure
 from pacemark.pace import Arrivals, Concurrency, Load, sought
 from pacemark.summary import Figure, Find, Probe, Spent
-from pacemark.trace import Trace, Window
+from pacemark.trace import RATE_LIMITS, Trace, Window
 from pacemark.units import number
 
 __all__ = ["find"]
@@ -42,6 +42,8 @@ LIMIT_OF_TIME = (
     "the limit seems to be one of a time, such as requests a minute, and the answer was not measured long enough to "
     "reach it: run it for two minutes"
 )
+ALONE_MS = 100.0
+"""Milliseconds of work that come in a second where requests next to never meet: a lower rate is no better."""
 FAILING = 1.0
 """Requests times the share that may fail, at a level where more seem to."""
 CYCLES = 3
@@ -265,11 +267,11 @@ class _Search:
         within = [r for r in levels if r.within >= 0.5]
         if not over:
             return self.climb(levels, belief)
-        if len(levels) == 1:
-            return self.axis.step(2), "concurrency 1 misses the budget; 2 can show whether that is a slow start"
+        if not within and (further := self.further(levels)):
+            return further
         middle = self.axis.step(belief.middle)
         low, high = (self.axis.step(v) for v in belief.interval())
-        if not within and high < 1:
+        if not within and (high < 1 or not self.axis.whole):
             self.resolved, self.why = True, self.by_how_much()
             return None, ""
         tolerance = self.axis.tolerance(middle)
@@ -282,6 +284,17 @@ class _Search:
         if not math.isfinite(high):
             return self.climb(levels, belief)
         return self.refine(belief, low, high)
+
+    def further(self, levels: Sequence[Reading]) -> tuple[float, str] | None:
+        """Where to look while no load meets the budget; None where the lowest is the endpoint at its best."""
+        if self.axis.whole:
+            why = "concurrency 1 misses the budget; 2 can show whether that is a slow start"
+            return (2, why) if len(levels) == 1 else None
+        x = levels[0].load
+        for level in (r.level for r in self.results if sought(r.load) == x):
+            if x * (level.latency_ms.p50.value or math.inf) < ALONE_MS and level.errors.keys().isdisjoint(RATE_LIMITS):
+                return None
+        return self.axis.step(x / 4), "the budget is missed: to see it at a lower rate"
 
     def refine(self, belief: Belief, low: float, high: float) -> tuple[float | None, str]:
         """A load inside the interval."""
@@ -407,7 +420,8 @@ class _Search:
 
     def by_how_much(self) -> str:
         lowest = self.readings[min(self.readings)]
-        return f"not even one request at a time meets it: {side_of_limit(lowest, lowest.worst)}"
+        least = "one request at a time" if self.axis.whole else self.load(lowest.load)
+        return f"not even {least} meets it: {side_of_limit(lowest, lowest.worst)}"
 
     def found(self) -> Find:
         if not self.readings:
