@@ -476,7 +476,7 @@ def test_a_load_that_cuts_answers_short_does_not_meet_the_budget() -> None:
     assert found.answer is not None
     assert found.answer.value is not None
     assert 5 <= found.answer.value <= 7
-    assert found.binds == "errors"
+    assert found.binds == "answers cut short"
     assert any("cut_short" in probe.why for probe in found.probes)
 
 

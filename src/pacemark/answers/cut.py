@@ -19,7 +19,7 @@ from pacemark.figures.level import LevelResult
 from pacemark.figures.tokens import FEW_SHORT, stopped_early
 from pacemark.pace import sought
 
-__all__ = ["CUT_SHORT", "with_cut_answers"]
+__all__ = ["CUT_SHORT", "bound_by", "with_cut_answers"]
 
 CUT_SHORT = "cut_short"
 """The kind of failure that such an answer counts as under a budget."""
@@ -47,6 +47,12 @@ def with_cut_answers(results: Sequence[LevelResult]) -> list[LevelResult]:
                 continue
         whole, below = whole + n - short, below + n
     return [_marked(r) if sought(r.load) in marked else r for r in results]
+
+
+def bound_by(condition: str, results: Sequence[LevelResult]) -> str:
+    """What sets a boundary, by the name of its `condition`: errors that are cut answers are called what they are."""
+    cut = any(CUT_SHORT in result.level.errors for result in results)
+    return "answers cut short" if condition == "errors" and cut else condition
 
 
 def _answered(result: LevelResult) -> NDArray[np.bool_]:

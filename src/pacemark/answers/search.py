@@ -19,7 +19,7 @@ from pacemark.answers.allowance import FEW, Allowance, added, cost_of_level, spe
 from pacemark.answers.axis import LoadAxis, LoadKind
 from pacemark.answers.boundary import Belief, Reading, believe, most_met, read
 from pacemark.answers.curve import no_longer_rises
-from pacemark.answers.cut import with_cut_answers
+from pacemark.answers.cut import bound_by, with_cut_answers
 from pacemark.answers.drift import STEADY, Visit, VisitScatter, scatter_of, visits_of
 from pacemark.answers.step import Step
 from pacemark.answers.underway import fair_sample
@@ -442,7 +442,7 @@ class _Search:
             load=self.axis.kind,
             resolved=self.resolved and may_last,
             answer=answer,
-            binds=RATE_LIMIT if refused else belief.binds[0],
+            binds=RATE_LIMIT if refused else bound_by(belief.binds[0], self.results),
             probes=self.probes,
             spent=self.spent,
             why=self.why if may_last else f"{self.why}; {LIMIT_OF_TIME}",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacemark.answers.boundary import Belief, Reading, believe, most_met, offered
+from pacemark.answers.cut import bound_by
 from pacemark.answers.weighing import conditions, in_words, weighed_with_scatter
 from pacemark.budget import Budget
 from pacemark.figures.level import LevelResult
@@ -52,7 +53,7 @@ def find_from(results: Sequence[LevelResult], budget: Budget, *, precision: floa
         load="concurrency" if whole else rated,
         resolved=resolved,
         answer=answer,
-        binds=belief.binds[0],
+        binds=bound_by(belief.binds[0], results),
         probes=[Probe(load, reading.verdict, in_words(reading)) for load, reading in readings],
         spent=Spent(0, 0.0),
         why=f"{why}; {scatter.in_words(interval=met)}" if scatter else why,
