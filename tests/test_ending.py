@@ -194,7 +194,8 @@ def stored(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("encoding", first(1, ["ascii", "latin-1"]))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_utf8(stored: Path, encoding: str) -> None:
     env = {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}
     shown = pacemark("show", stored, "--detail", env=env)

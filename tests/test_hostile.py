@@ -159,6 +159,7 @@ def test_a_first_look_at_the_endpoint(endpoint: str) -> None:
         harmless(done.stdout.encode() + done.stderr.encode())
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.xdist_group("hostile")
 def test_exports_can_be_read(measured: Measured, tmp_path: Path) -> None:
     for name in ("openmetrics", "junit", "markdown", "guidellm", "aiperf", "csv"):
@@ -174,6 +175,7 @@ def test_exports_can_be_read(measured: Measured, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 5_000_000
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.xdist_group("hostile")
 def test_a_notebook_shows_text_alone(measured: Measured) -> None:
     shown = pacemark.load(measured.folder)._repr_mimebundle_()
@@ -213,6 +215,7 @@ def test_pages_run_nothing_but_their_own(browser: Browser, measured: Measured, t
     opened(browser, Path(pacemark.index(run.parent)).as_uri(), "h1")
 
 
+@pytest.mark.slow(shared=True)
 @pytest.mark.xdist_group("hostile")
 def test_the_live_page_too(browser: Browser, measured: Measured) -> None:
     viewer = Viewer(measured.folder, port=0)

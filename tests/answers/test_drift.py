@@ -23,7 +23,6 @@ from pacemark.pace import Concurrency, Load
 from pacemark.runs.simulated import VirtualBench, virtual_measure
 from pacemark.simulator import Unsteady, customised, named
 from pacemark.summary import Find
-from support.sampled import first
 from support.samples import known
 
 LENGTHS: dict[str, Any] = {"input_tokens": (256, 0.3), "output_tokens": (128, 0.3)}
@@ -193,7 +192,8 @@ def test_a_steady_endpoint_is_looked_at_in_a_few_requests_more() -> None:
         assert steps[i + 1].spent.requests - steps[i].spent.requests <= 8
 
 
-@pytest.mark.parametrize("kind", first(1, ["jumps", "wanders", "neighbour"]))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("kind", ["jumps", "wanders", "neighbour"])
 def test_an_unsteady_endpoint_is_told_and_seen_at_other_times(kind: str) -> None:
     change = {"wanders": (0.2, 150.0), "jumps": (0.2, 40.0), "neighbour": (0.3, 120.0)}[kind]
     bench = Recorded(demo(kind, seed=2, by=change[0], period_s=change[1]))

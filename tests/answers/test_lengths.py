@@ -165,10 +165,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pacemark.Run:
 
 
 @pytest.mark.xdist_group("grid")
+@pytest.mark.slow(shared=True)
 class TestOverSockets:
     """Short, so the figures are rough: what is tested is that each level asks for its own lengths."""
 
-    @pytest.mark.slow(shared=True)
     def test_every_level_has_its_lengths(self, run: pacemark.Run) -> None:
         assert [level.asked for level in run.levels] == grid([64, 2048], [4, 24])
         assert {level.load for level in run.levels} == {Concurrency(1)}
@@ -187,7 +187,6 @@ class TestOverSockets:
         assert 6.0 < decode < 14.0
         assert run.summary.operating_points.balanced is None
 
-    @pytest.mark.slow(shared=True)
     def test_it_is_stored_and_computed_anew(self, run: pacemark.Run) -> None:
         assert pacemark.load(run.path) == run
         assert pacemark.report(run.path).summary.slopes == run.summary.slopes

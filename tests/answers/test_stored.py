@@ -24,7 +24,6 @@ from pacemark.summary import Figure, Find, Reason, Verdict
 from pacemark.trace import Trace
 from support.cli_tools import assert_refused
 from support.inside import inside
-from support.sampled import first
 from support.samples import known
 
 pytestmark = pytest.mark.xdist_group("stored")  # its simulations are made once
@@ -69,7 +68,8 @@ def following(find: Find) -> Load:
     return find.next
 
 
-@pytest.mark.parametrize("limit_ms", first(1, [10.2, 11.3, 12.4]))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("limit_ms", [10.2, 11.3, 12.4])
 def test_the_interval_holds_the_truth(swept: list[LevelResult], limit_ms: float) -> None:
     found = find_from(swept, parse(f"tpot p95 < {limit_ms}ms"))
     answer = figure(found)

@@ -15,7 +15,6 @@ from pacemark.dialects.said import ANSWER, NOTHING
 from pacemark.endpoint.description import endpoint_in
 from pacemark.errors import BadInput
 from support.needed import needed
-from support.sampled import first
 from support.workspaces import NAME, QUICK, TARGET, no_settings, workspace
 
 
@@ -100,9 +99,8 @@ class TestServed:
     def no_configuration(self, monkeypatch: pytest.MonkeyPatch) -> None:
         no_settings(monkeypatch)
 
-    @pytest.mark.parametrize(
-        ("task", "api"), first(1, [("agent/v2/chat", "agent"), ("agent/v1/responses", "responses")])
-    )
+    @pytest.mark.slow(shared=True)
+    @pytest.mark.parametrize(("task", "api"), [("agent/v2/chat", "agent"), ("agent/v1/responses", "responses")])
     def test_an_agent_is_asked_as_it_speaks(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str, api: str
     ) -> None:

@@ -67,6 +67,7 @@ def nodes_of(found: object) -> list[NodeLevel]:
     return found
 
 
+@pytest.mark.slow(shared=True)
 def test_what_the_machines_were_is_kept_with_the_run(tmp_path: Path) -> None:
     with (
         bench(Machine(), Machine(HOUR_NS)) as ready,

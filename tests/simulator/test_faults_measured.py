@@ -13,7 +13,6 @@ from pacemark.runs.folder import RunFolder
 from pacemark.simulator import serving
 from pacemark.simulator.server.faults import FAULTS, OUTAGES
 from pacemark.trace import Exchange
-from support.sampled import first
 from support.stored import exchanges
 
 TOKENS = 16
@@ -58,7 +57,8 @@ def measured(tmp_path: Path, kind: str) -> tuple[Run, list[Exchange]]:
     return run, found
 
 
-@pytest.mark.parametrize("kind", first(1, HARMLESS))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("kind", HARMLESS)
 def test_a_fault_that_loses_nothing_fails_nothing(kind: str, tmp_path: Path) -> None:
     run, found = measured(tmp_path, kind)
     level = run.levels[0]
@@ -74,7 +74,8 @@ def test_a_fault_that_loses_nothing_fails_nothing(kind: str, tmp_path: Path) -> 
         assert 1e9 > max(x.ended_ns - x.sent_ns for x in found) > 0.3e9
 
 
-@pytest.mark.parametrize("kind", first(1, list(FAILING)))
+@pytest.mark.slow(shared=True)
+@pytest.mark.parametrize("kind", list(FAILING))
 def test_a_fault_that_loses_an_answer_is_named(kind: str, tmp_path: Path) -> None:
     run, found = measured(tmp_path, kind)
     level = run.levels[0]
