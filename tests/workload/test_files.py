@@ -255,7 +255,7 @@ BAD = {
     "c.jsonl": ('{"prompt": "x"}\n{"promt": "y"}', "row 2: it has no 'prompt'"),
     "d.jsonl": ('{"prompt": "x"}\n\n{"prompt": " "}', "row 3: 'prompt' is empty"),
     "e.jsonl": ('{"prompt": "x"}\n[1]', "row 2: it is no JSON object"),
-    "f.jsonl": ('{"promt": "x", "n": 1}', "row 1: no key of a prompt is among its keys: it has promt, n; name it"),
+    "f.jsonl": ('{"promt": "x", "n": 1}', "row 1: none of its keys is known for a prompt: it has promt, n"),
     "g.jsonl": ('{"messages": []}', "row 1: 'messages' is empty"),
     "h.jsonl": ('{"messages": [{"content": "x"}]}', "row 1: 'messages' holds a message without a role"),
     "i.jsonl": ('{"messages": [{"role": "assistant", "content": "x"}]}', "row 1: nothing is asked"),
@@ -273,7 +273,7 @@ BAD = {
     "t.csv": ("prompt,n\nx,1\ny", "row 2: it has 1 fields where the first line names 2"),
     "t2.csv": ("prompt,n,prompt\nx,1,y", "two of its columns are named 'prompt'"),
     "u.csv": ('prompt\n"x\ny', "row 1: this is no CSV"),
-    "v.csv": ("n\n1", "row 1: no key of a prompt"),
+    "v.csv": ("n\n1", "row 1: none of its keys is known for a prompt"),
     "w.gz": ("plain", "named .gz and is not packed so"),
     "x.parquet": ("plain", "named .parquet and is no Parquet file"),
     "y.txt": ("a\0b", "it is binary"),
@@ -304,9 +304,18 @@ def test_other_encodings_and_no_files_are_refused(made: Made, tmp_path: Path) ->
         read(tmp_path / "a.txt")
     with pytest.raises(BadInput, match="no such file"):
         read(tmp_path / "none.jsonl")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(BadInput, match="the folder holds no file"):
-        read(tmp_path / "folder")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(BadInput, match=r"the folder holds no file$"):
+        read(folder)
+    (folder / "part-0.json").touch()  # as Spark writes a partition without rows
+    with pytest.raises(BadInput, match="the folder holds no file with anything in it"):
+        read(folder)
+    (folder / "part-1.json").write_text('{"prompt": "Hi"}\n')
+    same(read(folder), [Row(1, prompt="Hi")])
+    (folder / "part-2.json").write_text("\n\n")
+    with pytest.raises(BadInput, match=r"part-2\.json in it: the file is empty"):
+        read(folder)
     with pytest.raises(BadInput, match="--unit 'h' is not known: ns, us, ms or s"):
         look(made("b.txt", "x"), unit="h")
 

@@ -217,7 +217,7 @@ def _prompt_of(value: Mapping[str, Any], key: str) -> tuple[str, str]:
         return ("request" if any(map(value.get, _MARKS)) else "chat"), named
     if named := filled_key(_spelt(TEXTS, value), value):
         return "text", named
-    raise BadInput(f"no key of a prompt is among its keys: {_names(value)}; name it with --key")
+    raise BadInput(f"none of its keys is known for a prompt: {_names(value)}; name the right one with --key")
 
 
 def _names(value: Mapping[str, Any]) -> str:

@@ -392,12 +392,19 @@ def _frame(frame: Any) -> Iterator[Any]:
         raise BadInput(f"rows cannot be read from a {type(frame).__name__}: give a file, a data frame or rows")
 
 
+def _part(file: Path) -> Records:
+    try:
+        return records_of(file)
+    except BadInput as error:
+        raise BadInput(f"{file.name} in it: {error}") from None
+
+
 def _folder(path: Path) -> Records:
-    """The part files that Spark writes, in the order of their names, as one."""
+    """The part files that Spark writes, in the order of their names, as one. Of a partition without rows it may write
+    an empty one."""
     files = sorted(x for x in path.iterdir() if x.is_file() and not x.name.startswith(("_", ".")))
-    if not files:
-        raise BadInput("the folder holds no file")
-    parts = [records_of(file) for file in files]
+    if not (parts := [_part(file) for file in files if file.stat().st_size]):
+        raise BadInput("the folder holds no file with anything in it" if files else "the folder holds no file")
     if len(kinds := {part.kind for part in parts}) > 1:
         raise BadInput(f"the folder holds files of several kinds: {', '.join(sorted(kinds))}")
     values = (record.value for part in parts for record in part.records)
