@@ -36,8 +36,8 @@ def with_cut_answers(results: Sequence[LevelResult]) -> list[LevelResult]:
     whole, below = 0, 0
     marked: set[float] = set()
     for load, same in sorted(by_load.items()):
-        short = sum(int(stopped_early(r.trace)[_answered(r)].sum()) for r in same)
-        n = sum(int(_answered(r).sum()) for r in same)
+        early = np.concatenate([stopped_early(r.trace)[_answered(r)] for r in same])
+        short, n = int(early.sum()), len(early)
         if below and whole >= (1 - FEW_SHORT) * below and short > FEW_SHORT * n:
             from scipy import stats  # half a second to load, and most runs do without
 

@@ -23,7 +23,7 @@ from pacemark.answers.cut import bound_by, with_cut_answers
 from pacemark.answers.drift import STEADY, Visit, VisitScatter, scatter_of, visits_of
 from pacemark.answers.step import Step
 from pacemark.answers.underway import fair_sample
-from pacemark.answers.weighing import demanded, in_words, side_of_limit, spared, together, turned_away
+from pacemark.answers.weighing import demanded, in_words, side_of_limit, spared, together, turned_away, untimed
 from pacemark.budget import Budget, parse
 from pacemark.errors import BadInput, RunFailed, Unreachable
 from pacemark.figures import metrics
@@ -78,9 +78,9 @@ def find(
     """
     budget = parse(budget) if isinstance(budget, str) else budget
     axis = LoadAxis(kind, arrivals, burstiness, precision)
-    if axis.step(most) <= 0:
+    if (top := axis.step(most)) <= 0:
         raise BadInput(f"--most {most:g}: must be at least 1, for one request at a time")
-    search = _Search(measure, budget, axis, axis.step(most), allowance or Allowance(), observe, rest)
+    search = _Search(measure, budget, axis, top, allowance or Allowance(), observe, rest)
     for result in known:
         search.recall(result)
     return search.run()
@@ -167,13 +167,12 @@ class _Search:
     def take(self, x: float, result: LevelResult) -> None:
         load = result.load
         self.spent = added(self.spent, spent_on(result))
-        *demands_of, errors = demanded(result, self.budget)
-        if not errors.scores.size:
+        found = demanded(result, self.budget)
+        if not found[-1].scores.size:
             self.probes.append(Probe(load, None, "the allowance ended before a request of its window was answered"))
             return
-        for condition in demands_of:
-            if not condition.scores.size and not errors.scores.all():  # nobody was slow, for nothing was timed
-                raise RunFailed(f"no answer at {load} has what the budget limits: {condition.name}")
+        if missing := untimed(found):
+            raise RunFailed(f"no answer at {load} has what the budget limits: {missing.name}")
         self.results = with_cut_answers([*self.results, result])
         result = self.results[-1]
         self.readings[x] = reading = self.weigh(x)

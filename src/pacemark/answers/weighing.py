@@ -29,6 +29,7 @@ __all__ = [
     "in_words",
     "meets",
     "turned_away",
+    "untimed",
     "side_of_limit",
     "spared",
     "together",
@@ -87,10 +88,18 @@ def conditions(results: Sequence[LevelResult], budget: Budget) -> list[Condition
     Raises BadInput where no request has what it limits, unless all failed.
     """
     pooled = together([demanded(r, budget) for r in results])
-    for condition in pooled:
-        if not len(condition.scores) and not (len(pooled[-1].scores) and pooled[-1].scores.all()):
-            raise BadInput(f"no request at {results[0].load} has what the budget limits: {condition.name}")
+    if missing := untimed(pooled):
+        raise BadInput(f"no request at {results[0].load} has what the budget limits: {missing.name}")
     return pooled
+
+
+def untimed(conditions: Sequence[Condition]) -> Condition | None:
+    """The first of a budget's `conditions`, errors last, that no request has the figure of; None where each has one
+    that does, or all failed."""
+    failed = conditions[-1].scores
+    if failed.size and failed.all():
+        return None
+    return next((condition for condition in conditions if not condition.scores.size), None)
 
 
 def demanded(result: LevelResult, budget: Budget) -> list[Condition]:
