@@ -190,6 +190,16 @@ def test_reasoning_counted_beside_the_details() -> None:
     assert (x.reasoning_tokens, x.hidden_tokens, x.output_tokens) == (1, 0, 4)
 
 
+@pytest.mark.parametrize("ending", [[delta("length")], [delta("length", content="")]])
+def test_tokens_without_text_after_the_last_text_are_tokens_if_the_count_comes_out(ending: list[bytes]) -> None:
+    """ignore_eos makes a model go on after the end of its text, with tokens that have none; the last of them may come
+    with the finish_reason."""
+    texts, empty = [A] * 4, [delta(content="")] * (8 - len(ending))
+    for counted in (12 - len(ending), 12):
+        x = understand(each_in_its_read(ROLE, *texts, *empty, *ending, usage(7, counted), DONE))
+        assert (ms(x.hi_ns)[-1], len(x.hi_ns), x.output_tokens) == (210, 11, counted)
+
+
 def test_empty_deltas_before_the_first_text_are_tokens_if_the_count_comes_out() -> None:
     """A reasoning parser swallows the text of tokens; what keeps a connection open is not counted."""
     empty = delta(content="")
@@ -324,6 +334,25 @@ def test_of_a_proxys_page_what_people_read_is_told() -> None:
     )
     x = understand(raw(page, status=524, streamed=False))
     assert (x.error, x.detail) == ("http_524", "x | 524: A timeout occurred Error 524")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"<html><title>Just a moment...</title><body>Checking</body></html>", "a web page: Just a moment... Checking"),
+        (b"", "empty"),
+        (b"Service busy", "Service busy"),
+        (b'{"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}', "insufficient balance"),
+        (b'{"id":"1","status":"queued"}', '"status":"queued"'),
+        (b'{"choices": [}', '13): {"choices": [}'),
+    ],
+)
+@pytest.mark.parametrize("api", ["chat", "embeddings", "messages", "rerank"])
+def test_an_answer_that_is_something_else_says_what(body: bytes, told: str, api: str) -> None:
+    x = understand(raw(body, streamed=False), api)
+    assert x.error == "bad_answer"
+    assert "is not the JSON of" in x.detail
+    assert told in x.detail
 
 
 @pytest.mark.parametrize("streamed", [True, False])

@@ -11,7 +11,7 @@ import pytest
 from pacemark.figures import metrics, verdict
 from pacemark.figures.evidence import Evidence, Finding
 from pacemark.figures.health import Health
-from pacemark.figures.verdict import judge
+from pacemark.figures.verdict import judge, verdict_of
 from pacemark.figures.window import Change
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.summary import Basis, Distribution, Figure
@@ -139,6 +139,17 @@ def test_a_client_that_was_suspended_does_not_blame_the_server_for_what_piled_up
 def test_a_dead_worker_is_named() -> None:
     reasons = judge(evidence(GOOD, health=Health(died=("worker 1 (process 7) ended: signal 9",)))).reasons
     assert "worker 1 (process 7) ended: signal 9" in reasons[0].message
+
+
+def test_what_decides_is_the_first_reason() -> None:
+    """One line has room for one reason."""
+    note, suspect, invalid = (Finding(s, s, s) for s in ("note", "suspect", "invalid"))
+    whole = verdict_of([note, suspect, invalid])
+    assert [reason.code for reason in whole.reasons] == ["invalid", "suspect", "note"]
+    seen_later = verdict_of([invalid], verdict_of([note, suspect]))
+    assert [reason.code for reason in seen_later.reasons] == ["invalid", "suspect", "note"]
+    doubted_before = verdict_of([note], verdict_of([suspect]))
+    assert [reason.code for reason in doubted_before.reasons] == ["suspect", "note"]
 
 
 def test_the_worst_finding_decides() -> None:

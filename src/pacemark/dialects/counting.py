@@ -248,7 +248,7 @@ def _carries(said: Said, kinds: NDArray[np.int8], tokens: int) -> NDArray[np.boo
     between = empty[(empty > texts[0]) & (empty < texts[-1])]
     after = empty[empty > texts[-1]]
     carries[between[:spare]] = True
-    if len(after) and len(between) + len(after) == spare:
+    if len(after) and spare - 1 <= len(between) + len(after) <= spare:  # the last one may have come with the ending
         carries[after] = True
     elif len(empty) == spare:
         carries[empty] = True

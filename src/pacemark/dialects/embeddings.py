@@ -16,6 +16,7 @@ from pacemark.dialects.said import (
     fields_of,
     first_tally,
     loosely,
+    otherwise,
     says_failure,
 )
 
@@ -60,7 +61,7 @@ def _otherwise(said: Said, body: bytes, problem: Exception) -> Said:
     try:
         value = loosely(body)
     except ValueError:
-        said.fail("bad_answer", f"the answer is not the JSON of vectors: {problem}")
+        said.fail("bad_answer", otherwise("vectors", body, problem))
         return said
     data = value.get("data") if isinstance(value, dict) else None
     if isinstance(data, list) and not value.get("error"):
@@ -69,5 +70,5 @@ def _otherwise(said: Said, body: bytes, problem: Exception) -> Said:
         code = busy_code(value)
         said.fail("server_error" if code is None else f"said_{code}", error_text(body))
     else:
-        said.fail("bad_answer", f"the answer is not the JSON of vectors: {problem}")
+        said.fail("bad_answer", otherwise("vectors", body))
     return said

@@ -31,6 +31,7 @@ from pacemark.dialects.said import (
     line_of,
     loosely,
     one_line,
+    otherwise,
     says_failure,
 )
 from pacemark.dialects.sse import Events, is_done, is_sign_of_life
@@ -360,7 +361,7 @@ def _read_single(body: bytes) -> Said:
     try:
         chunk = chunk_of(body)
     except ValueError as problem:
-        said.fail("bad_answer", f"the answer is not the JSON of a completion: {problem}")
+        said.fail("bad_answer", otherwise("a completion", body, problem))
         return said
     if chunk.choices is not None and not (chunk.error or chunk.error_code):
         _take(said, chunk, len(body))
@@ -368,5 +369,5 @@ def _read_single(body: bytes) -> Said:
         code = busy_code(value)
         said.fail("server_error" if code is None else f"said_{code}", error_text(body))
     else:
-        said.fail("bad_answer", "the answer is not the JSON of a completion")
+        said.fail("bad_answer", otherwise("a completion", body))
     return said

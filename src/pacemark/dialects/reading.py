@@ -225,6 +225,11 @@ def _failure(raw: RawExchange, said: Said, output: Counted) -> tuple[str, str]:
             "empty",
             f"all {output.hidden_tokens} tokens of the answer were reasoning, which is not shown",
         )
+    if said.completion_tokens:
+        return (
+            "empty",
+            f"the server counted {said.completion_tokens} tokens, and the answer has no text where one is known",
+        )
     return "empty", "the answer ended without any output"
 
 

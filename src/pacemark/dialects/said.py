@@ -207,6 +207,15 @@ def busy_code(value: Any) -> int | None:
     return 503 if "529" in named else None
 
 
+def otherwise(what: str, body: bytes, problem: object = "") -> str:
+    """What to say of an answer that is not the JSON of `what`: what it is instead; or where JSON is broken."""
+    text, begun = f"the answer is not the JSON of {what}", body.lstrip()[:1]
+    if problem and begun in (b"{", b"["):
+        return f"{text}: {problem}: {line_of(body)}"
+    kind = "it is a web page: " if begun == b"<" else ""
+    return f"{text}: {kind}{error_text(body)}" if begun else f"{text}: it is empty"
+
+
 def says_failure(value: Any) -> bool:
     """Whether JSON without any output is an error object: the shapes that servers and gateways use."""
     if not isinstance(value, dict):

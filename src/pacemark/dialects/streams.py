@@ -16,6 +16,7 @@ from pacemark.dialects.said import (
     error_text,
     line_of,
     loosely,
+    otherwise,
     says_failure,
     unwrapped,
 )
@@ -88,7 +89,7 @@ def one_object(said: Said, body: bytes, what: str, form: str) -> Fields | None:
     try:
         value = _decoded(body.removeprefix(BOM).strip())
     except ValueError as problem:
-        said.fail("bad_answer", f"the answer is not the JSON of {what}: {problem}")
+        said.fail("bad_answer", otherwise(what, body, problem))
         return None
     if isinstance(value, dict) and form in value and not value.get("error"):
         return value
@@ -96,7 +97,7 @@ def one_object(said: Said, body: bytes, what: str, form: str) -> Fields | None:
         code = busy_code(value)
         said.fail("server_error" if code is None else f"said_{code}", error_text(body))
     else:
-        said.fail("bad_answer", f"the answer is not the JSON of {what}")
+        said.fail("bad_answer", otherwise(what, body))
     return None
 
 

@@ -333,18 +333,24 @@ def too_late(url: str, seconds: float) -> str:
     return f"{url} did not answer a first request within {seconds:g} s; {needs}"
 
 
+_MOST_LETTERS = 600
+"""Of what a server says of a failure, so much is told."""
+
+
 def refuse_if_bad(way: Way, answer: Exchange) -> None:
     """Turn a failed first request into one line about what to do. Raises BadInput with it."""
     if not answer.error:
         return
-    where, said = way.target.url, f": {answer.detail.rstrip('. ')}" if answer.detail else ""
+    told = way.target.redacted(answer.detail)  # before it is cut: half a secret could not be recognised
+    told = f"{told[:_MOST_LETTERS]} ..." if len(told) > _MOST_LETTERS else told.rstrip(". ")
+    where, said = way.target.url, told and f": {told}"
     hints = {
         "refused": f"no server at {where} (connection refused); is it running, and is the port right? See --wait",
         "connect": f"cannot connect to {where}{said}",
         "connect_timeout": f"cannot connect to {where}{said}",
         "tls": f"no TLS connection to {where}{said}; see --ca-file and --insecure",
         "timeout": too_late(where, way.timeout_s),
-        "empty": f"{where} answered a first request with nothing; a reasoning model may need more --output-tokens",
+        "empty": f"{where} answered a first request with nothing{said}; reasoning may need more --output-tokens",
         "http_401": f"{where} answered 401, not authorised{said}; name the variable with the key: --api-key-env",
         "http_403": f"{where} answered 403, forbidden{said}; this key may not use the endpoint",
         "http_404": f"{where} answered 404{said}; check the URL (does it end in /v1?), --model and --api",

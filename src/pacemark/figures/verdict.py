@@ -46,13 +46,17 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def verdict_of(findings: Sequence[Finding], before: Verdict | None = None) -> Verdict:
-    """Findings as a verdict, with what was found `before`."""
-    reasons = before.reasons if before else []
+    """Findings as a verdict, with what was found `before`; what makes it what it is comes first."""
     statuses = {*(f.status for f in findings), before.status if before else "valid"}
     status: Literal["valid", "suspect", "invalid"] = (
         "invalid" if "invalid" in statuses else "suspect" if "suspect" in statuses else "valid"
     )
-    return Verdict(status, [*reasons, *(Reason(f.code, f.message) for f in findings)])
+    old = before.reasons if before else []
+    new = [Reason(f.code, f.message) for f in sorted(findings, key=lambda f: _WORST_FIRST.index(f.status))]
+    return Verdict(status, [*old, *new] if before and before.status == status else [*new, *old])
+
+
+_WORST_FIRST = ("invalid", "suspect", "note")
 
 
 def no_window(e: Evidence) -> Finding | None:

@@ -26,7 +26,9 @@ STUCK_NS = 5_000_000_000
 LEAST_STALL_S = 10.0
 LEAST_UNANSWERED_S = 60.0
 _UNREACHED = {"refused", "connect", "connect_timeout"}
-_OTHER_CAUSE = re.compile("filter|policy|moderation|safety|cuda|memory|context|too long|quota|balance", re.IGNORECASE)
+_OTHER_CAUSE = re.compile(
+    "filter|policy|moderation|safety|cuda|memory|context|too long|quota|balance|web page", re.IGNORECASE
+)
 """Words in a failure that name its cause."""
 IGNORE_EOS = "ignore_eos may be the cause: try --no-ignore-eos"
 
