@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typer.main import get_command
 
+from pacemark.cli import app
 from pacemark.runs.folder import RunFolder
 from pacemark.simulator import Served, serving
 from support.cli_tools import (
@@ -43,6 +45,7 @@ from support.sampled import first
 from support.waiting import wait_for
 
 KEY = "sk-live-4f9a7c2e8b1d6035"
+COMMANDS: dict[str, Any] = vars(get_command(app))["commands"]
 NOBODY = "http://127.0.0.1:9/v1"
 """The discard port: nothing listens there."""
 
@@ -69,7 +72,7 @@ def endpoint() -> Iterator[Served]:
         (["run", NOBODY], ["--concurrency N", "--rate R"]),
         (["run", NOBODY, "--concurrency", "1", "--rate", "1"], ["--concurrency N", "--rate R"]),
         (["run", NOBODY, "--concurrency", "0"], ["--concurrency 0", "at least 1"]),
-        (["run", NOBODY, "--concurrency", "many"], ["'--concurrency'", "integer"]),
+        (["run", NOBODY, "--concurrency", "many"], ["--concurrency 'many'", "a whole number, such as 8"]),
         (["run", NOBODY, "--rate", "-2"], ["--rate -2", "above 0"]),
         (["run", NOBODY, "--rate", "2", "--arrivals", "bursty"], ["--arrivals 'bursty'", "poisson"]),
         (["sweep", NOBODY, "--concurrency", "1,two"], ["--concurrency '1,two'", "1,2,4,8"]),
@@ -126,6 +129,13 @@ def endpoint() -> Iterator[Served]:
 def test_bad_input_is_one_line_and_exit_code_2(words: list[str], parts: list[str], tmp_path: Path) -> None:
     assert_refused(inside(*words, cwd=tmp_path), *parts)
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_no_number_is_refused_in_words_of_our_own(name: str, tmp_path: Path) -> None:
+    flags = [p.opts[0] for p in COMMANDS[name].params if p.type_descriptor.annotation in (int, float)]
+    for flag in flags:
+        assert_refused(inside(name, f"{flag}=many", cwd=tmp_path), f"{flag} 'many'", "number, such as")
 
 
 def test_bad_input_of_a_process(tmp_path: Path) -> None:

@@ -395,9 +395,12 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _in_words(error: TyperException) -> str:
-    """What is wrong with the command line; a word that is missing is said with what it may be."""
-    said, missing = error.format_message(), getattr(error, "param", None)
-    helped = str(getattr(missing, "help", None) or "")
+    """What is wrong with the command line; a word that is missing, or no number, is said with what it may be."""
+    said, flag = error.format_message(), getattr(error, "param", None)
+    if flag and (wrong := getattr(error.__cause__, "errors", None)):  # of pydantic, which reads the numbers
+        kind = "a whole number, such as 8" if "integer" in said else "a number, such as 0.5"
+        return f"{flag.opts[0]} {wrong()[0]['input']!r}: give {kind}"
+    helped = str(getattr(flag, "help", None) or "")
     return f"{said} {helped.removesuffix('  [required]')}" if said.startswith("Missing ") and helped else said
 
 
