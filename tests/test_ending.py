@@ -36,6 +36,19 @@ def endpoint() -> Iterator[Served]:
 # --- signals
 
 
+def test_ctrl_c_while_the_command_line_loads_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import time; print('loading', flush=True); time.sleep(60)")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-P", "-m", "pacemark", "check", "sim:demo"]
+    env, pipe = os.environ | {"PYTHONPATH": paths}, subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "pacemark: stopped\n")
+    assert process.returncode == 130
+
+
 @pytest.mark.slow(shared=True)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signals, code: int) -> None:
