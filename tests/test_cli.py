@@ -575,6 +575,14 @@ def test_check_tells_what_the_endpoint_is(endpoint: Served, tmp_path: Path) -> N
     assert re.search(r"^output tokens +16$", text, re.MULTILINE)
 
 
+def test_check_names_the_proxy_that_it_went_through(endpoint: Served, tmp_path: Path) -> None:
+    place = endpoint.url.removesuffix(
+        "/v1"
+    )  # the embedded endpoint takes a whole URL in the request line, as proxies do
+    done = inside("check", "http://llm.invalid/v1", "--json", env={"http_proxy": place, "no_proxy": ""}, cwd=tmp_path)
+    assert strict(done.stdout)["target"]["proxy"] == place.removeprefix("http://")
+
+
 def test_serve_serves_until_it_is_stopped(tmp_path: Path) -> None:
     with started("serve", "--port", 0, cwd=tmp_path) as process:
         assert process.stdout is not None

@@ -401,8 +401,26 @@ def test_no_proxy_rules(monkeypatch: pytest.MonkeyPatch, variable: str, rules: s
 )
 def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("http_proxy", proxy)
-    with pytest.raises(BadInput, match="proxy"):
+    with pytest.raises(BadInput, match=r"^http_proxy .* http://host:port"):
         resolve(target("http://192.0.2.8/v1"))
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+def test_every_variable_that_clients_know_counts(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:3128")
+    found = proxy_for("http://192.0.2.8/v1")
+    assert found is not None
+    assert found.port == 3128
+    assert (proxy_for("https://192.0.2.8/v1") is None) == (variable == "HTTP_PROXY")
+
+
+def test_a_socks_proxy_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:word@127.0.0.1:1080")
+    with pytest.raises(BadInput, match=r"^all_proxy .* no_proxy name 192\.0\.2\.8") as refused:
+        proxy_for("https://192.0.2.8/v1")
+    assert "word" not in str(refused.value)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:3128")  # which says more of https
+    assert proxy_for("https://192.0.2.8/v1") is not None
 
 
 def test_a_proxy_without_address_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,9 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy between us and `url` (http_proxy, https_proxy, no_proxy); None to go there directly.
+    """The proxy between us and `url` (http_proxy, https_proxy, else all_proxy; no_proxy); None to go there directly.
 
+    Written in capitals they count too, as they do for Python's other clients; HTTP_PROXY not in a CGI process.
     Loopback addresses are always reached directly. Raises BadInput for a proxy that cannot be used.
     """
     parts = urlsplit(url)
@@ -38,10 +39,16 @@ def proxy_for(url: str) -> Proxy | None:
     if is_loopback(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
         return None
     found = urllib.request.getproxies()
-    named = found.get(parts.scheme) or ""
+    named = found.get(parts.scheme) or found.get("all") or ""
     if not named or exempt(host, port, found.get("no", "")):
         return None
-    return _parsed(named if "://" in named else f"http://{named}")
+    if (proxy := _parsed(named if "://" in named else f"http://{named}")) is None:
+        which = parts.scheme if found.get(parts.scheme) else "all"
+        raise BadInput(
+            f"{which}_proxy of the environment is not of the form http://host:port, and no other kind of proxy is"
+            f" known here: change it, or have no_proxy name {host}"
+        )
+    return proxy
 
 
 def exempt(host: str, port: int, rules: str) -> bool:
@@ -81,14 +88,14 @@ def _split_port(rule: str) -> tuple[str, int]:
     return name, int(port) if port.isdecimal() else 0
 
 
-def _parsed(proxy: str) -> Proxy:
+def _parsed(proxy: str) -> Proxy | None:
     try:
         parts = urlsplit(proxy)
         port = parts.port
     except ValueError:
         parts, port = SplitResult("", "", "", "", ""), 0
     if parts.scheme != "http" or not parts.hostname or port == 0:
-        raise BadInput("the proxy that the environment names is not of the form http://host:port; see no_proxy")
+        return None
     credentials = ""
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

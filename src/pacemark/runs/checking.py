@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pacemark.endpoint.proxy import proxy_for
 from pacemark.endpoint.scraping import exporters
 from pacemark.endpoint.speaking import apis_spoken
 from pacemark.runs.bench import Bench
@@ -55,6 +56,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
             bench.finish()
         speaks = apis_spoken(place) if serving is None else [place.api]
         exported = exporters(place, ["auto"]) if serving is None else []
+        proxy = proxy_for(place.url)
     first, prompts, accepted = bench.first, bench.prompts, bench.options
 
     generated = first.output_tokens + first.hidden_tokens
@@ -65,7 +67,7 @@ def checked(where: str, goal: Goal, options: Options) -> Checked:
 
     events = len(first.hi_ns)
     return Checked(
-        target=place.described(),
+        target=place.described() | ({"proxy": f"{proxy.host}:{proxy.port}"} if proxy else {}),
         endpoint=msgspec.UNSET if serving is None else serving.endpoint.described(),
         speaks=speaks,
         metrics=[place.redacted(exporter.url) for exporter in exported] or msgspec.UNSET,
