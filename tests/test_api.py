@@ -241,6 +241,7 @@ def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) ->
         ({"concurrency": True}, "--concurrency True"),
         ({"concurrency": 1.5}, "--concurrency 1.5"),
         ({"concurrency": 1, "seed": -1}, "--seed -1"),
+        ({"concurrency": 1, "seed": 10**20}, "--seed 100000000000000000000: must be at most"),
         ({"concurrency": 1, "workers": 0}, "--workers 0"),
         ({"concurrency": 1, "duration": float("inf")}, "--duration inf"),
         ({"concurrency": 1, "timeout": 0}, "--timeout 0"),

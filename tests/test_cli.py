@@ -114,6 +114,7 @@ def endpoint() -> Iterator[Served]:
         (["run", NOBODY, "--concurrency", "1", "--budget", ""], ["--budget is empty"]),
         (["run", NOBODY, "--concurrency", "1", "--header="], ["--header is empty"]),
         (["show", ""], ["an empty word"]),
+        (["find", "sim:demo", "--budget", "ttft p95 < 1s", "--budget=tpot p95 < 1s"], ["--budget is given twice"]),
         (["sweep"], ["TARGET"]),
         (["swep", NOBODY], ["'swep'", "'sweep'"]),
         (["sweep", "sim:no-such-preset"], ["'no-such-preset'", "demo"]),

@@ -32,7 +32,7 @@ from pacemark.flags import (
     numbers,
     options_of,
     readable,
-    refuse_empty,
+    refuse_idle,
     several,
 )
 from pacemark.machine import make_room, most_streams
@@ -410,7 +410,7 @@ def _called(words: list[str]) -> int:
     readable(words)
     command = typer.main.get_command(app)
     if words and (chosen := getattr(command, "commands", {}).get(words[0])):
-        refuse_empty(chosen, words[1:])
+        refuse_idle(chosen, words[1:])
     return command.main(words or ["--help"], prog_name="pacemark", standalone_mode=False, obj=words) or 0
 
 

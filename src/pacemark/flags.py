@@ -327,10 +327,11 @@ def readable(words: Sequence[str]) -> None:
             raise BadInput(f"{word!a} is not UTF-8: give every word in this terminal's encoding") from None
 
 
-def refuse_empty(command: Any, words: Sequence[str]) -> None:
-    """Raises BadInput where a word for `command`, or a value of a flag, is empty, as a variable is that is not set."""
+def refuse_idle(command: Any, words: Sequence[str]) -> None:
+    """Raises BadInput where a word for `command`, or a value of a flag, is empty, as a variable is that is not set; and
+    where there are two budgets, of which one would not count."""
     takes = {name: p for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("-")}
-    left = iter(words)
+    left, budgets = iter(words), 0
     for word in left:
         if word == "--":
             return
@@ -341,6 +342,9 @@ def refuse_empty(command: Any, words: Sequence[str]) -> None:
             value = value if has_value else next(left, "-")
             if not value.strip():
                 raise BadInput(f"{name} is empty: give it a value, or leave it out")
+            budgets += name == "--budget"
+            if budgets > 1:
+                raise BadInput("--budget is given twice: say all limits in one, with commas between them")
 
 
 def several(flag: str, text: str) -> list[int] | str:

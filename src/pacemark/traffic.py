@@ -167,7 +167,7 @@ def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
     return Workload(
         input_tokens=asked.input_tokens if asked else _length(words, "input_tokens"),
         output_tokens=asked.output_tokens if asked else _length(words, "output_tokens"),
-        seed=at_least("--seed", seed, 0) if seed is not None else secrets.randbits(32),
+        seed=at_least("--seed", seed, 0, 2**63 - 1) if seed is not None else secrets.randbits(32),
         documents=at_least("--documents", words["documents"], 1) if "documents" in words else msgspec.UNSET,
         extra=_extra(words.get("extra_body", {})),
         language=one_of("--language", words.get("language", "latin"), get_args(Language)),

@@ -61,7 +61,7 @@ def contested(
         raise BadInput("versus measures from one machine: leave nodes out")
     names = LETTERS[: len(where)]
     given = options.get("seed")
-    seed = secrets.randbits(32) if given is None else at_least("--seed", given, 0)
+    seed = secrets.randbits(32) if given is None else at_least("--seed", given, 0, 2**63 - 1)
     goal = Levels(tuple(loads), rounds)
     folder = Path(options.get("out", "runs")) / folder_name("versus")
     game = _Game(loads, orders(len(where), rounds, seed), options["observe"])
