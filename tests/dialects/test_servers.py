@@ -299,6 +299,12 @@ def test_what_a_broken_stream_ends_with_is_told(words: bytes, detail: str) -> No
     assert (x.error, x.detail, ms(x.hi_ns)) == ("stream_error", detail, [110])
 
 
+@pytest.mark.parametrize("api", ["chat", "messages", "responses"])
+def test_a_page_that_is_called_an_event_stream_is_told(api: str) -> None:
+    x = understand(raw(b"<html><title>Attention Required!</title></html>"), api)
+    assert (x.error, x.detail) == ("stream_error", "Attention Required!")
+
+
 @pytest.mark.parametrize("reason", ["content_filter", "error", "abort"])
 def test_an_answer_that_ends_badly_before_its_first_token(reason: str) -> None:
     x = understand(each_in_its_read(ROLE, delta(reason), usage(7, 0), DONE))

@@ -37,9 +37,9 @@ def is_sign_of_life(payload: bytes, name: bytes) -> bool:
 
 def last_words(body: bytes) -> bytes:
     """What stands at the end of a stream without being an event: a server's or a proxy's failure, as it came."""
-    _, parted, words = body.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")
+    words = body.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")[2]
     of_an_event = words.startswith(_FIELDS) or any(name.startswith(words) for name in _FIELDS)
-    return words if parted and not of_an_event else b""
+    return b"" if of_an_event else words
 
 
 class Events:
