@@ -577,9 +577,7 @@ def test_check_tells_what_the_endpoint_is(endpoint: Served, tmp_path: Path) -> N
 
 
 def test_check_names_the_proxy_that_it_went_through(endpoint: Served, tmp_path: Path) -> None:
-    place = endpoint.url.removesuffix(
-        "/v1"
-    )  # the embedded endpoint takes a whole URL in the request line, as proxies do
+    place = endpoint.url.removesuffix("/v1")  # it takes a whole URL in the request line, as proxies do
     done = inside("check", "http://llm.invalid/v1", "--json", env={"http_proxy": place, "no_proxy": ""}, cwd=tmp_path)
     assert strict(done.stdout)["target"]["proxy"] == place.removeprefix("http://")
 

@@ -27,12 +27,13 @@ from pacemark.flags import (
     RUNNING,
     SEARCH,
     SERVING,
+    STORED,
     flags,
-    given_only,
     numbers,
     options_of,
     readable,
     refuse_idle,
+    refuse_unheeded,
     several,
 )
 from pacemark.machine import make_room, most_streams
@@ -276,9 +277,12 @@ def find_command(
     """Find the most load that meets a latency budget."""
     from pacemark import api as face
     from pacemark.answers.allowance import Allowance
+    from pacemark.scenario import IDLE
     from pacemark.values import lasting, positive
 
-    allowance = Allowance(lasting("--max-duration", max_duration))
+    if from_run is not None:
+        refuse_unheeded(context, STORED, IDLE)
+    allowance = None if from_run else Allowance(lasting("--max-duration", max_duration))
     most, within = positive("--most", given["most"]), given["within"]
     if from_run is None and not rate and (room := most_streams(int(min(most, 1e9)))) < most:
         note(f"warning: this machine can hold a concurrency of {room}; no more than that is tried (ulimit -n)")
@@ -286,9 +290,7 @@ def find_command(
     search: Any = {"rate": rate, "most": most, "from_run": from_run, "confirm": confirm} | _process(given)
     search |= {"within": face.share("--within", within) or 0.05, "allowance": allowance}
     with showing.watched(context, given) as options:
-        options["budget"] = budget
-        if from_run is not None:  # which has no need of defaults
-            options = given_only(context, options)
+        options = {"budget": budget} if from_run else {**options, "budget": budget}
         done = face.find(target, tell=showing.searching(options), **search, **options)
     showing.finished(done, given | {"budget": budget}, written=from_run is None)
 

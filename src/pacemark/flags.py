@@ -246,6 +246,8 @@ RUNNING = f"{PLACE} metrics metrics_map {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND}
 """What every command takes that puts load on an endpoint."""
 SEARCH = "within most"
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
+STORED = f"target from_run budget confirm rate {PROCESS} within no_fail_budget mlflow json"
+"""What a search in a stored run heeds, or has its own words for."""
 LEVELS = "duration requests precision max_duration repeats budget no_fail_budget"
 
 _NOT_OPTIONS = {"live", "mlflow", "json", "no_fail_budget", *PROCESS.split(), *SEARCH.split()}
@@ -302,11 +304,12 @@ def options_of(given: Mapping[str, Any]) -> Options:
     return cast("Options", options)
 
 
-def given_only(context: typer.Context, options: Options) -> Options:
-    """Without the options of flags that nobody gave."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name: value for name, value in options.items() if (x := sources.get(name)) is None or x.name == _GIVEN}
-    return cast("Options", given)
+def refuse_unheeded(context: typer.Context, heeded: str, why: str) -> None:
+    """Raises BadInput for a flag that somebody gave and that is none of those `heeded`."""
+    for flag in context.command.params:
+        source = context.get_parameter_source(flag.name or "")
+        if source is not None and source.name == _GIVEN and flag.name not in heeded.split():
+            raise BadInput(f"{flag.opts[0]} {why}")
 
 
 _GIVEN = "COMMANDLINE"

@@ -261,21 +261,24 @@ def _by_rows(words: Words) -> bool:
     return bool(words.get("once")) or given(words.get("trace"))
 
 
+IDLE = "says how to measure a TARGET, and the run of --from has been measured: leave it out"
+"""What is wrong with a word that a search in a stored run cannot heed."""
+
+
 def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None:
     """Raise BadInput where `find` lacks a budget or one place to look, or could not confirm what it finds."""
     if not words.get("budget"):
         raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
     if stored == bool(target):
         raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
-    described = {*get_type_hints(TrafficWords), "model", "api", "stream", "ignore_eos"} - {"seed"}
-    if stored and (idle := sorted(words.keys() & described)):
-        flag = f"--{idle[0].replace('_', '-')}"
-        raise BadInput(f"{flag} is of requests to a TARGET, and the run of --from has been measured: leave it out")
+    idle = sorted(words.keys() - {"budget", "observe", "command"}) + ["most"] * (goal.most != Search().most)
+    if stored and idle:
+        raise BadInput(f"--{idle[0].replace('_', '-')} {IDLE}")
     share("--within", goal.within)
     positive("--most", goal.most)
     _refuse_process(goal.load == "rate", goal.arrivals, goal.burstiness)
-    if goal.load == "speed" and (words.get("speed") or stored):
-        raise BadInput("find looks for the --speed of a --trace itself, at a target: give neither --speed nor --from")
+    if goal.load == "speed" and words.get("speed"):
+        raise BadInput("find looks for the --speed of a --trace itself: leave it out")
     if goal.confirm and (goal.load != "concurrency" or stored):
         why = "a stored run can try nothing" if stored else "a rate is found in the open loop already"
         raise BadInput(f"--confirm tries the answer of a closed loop in the open one: {why}")

@@ -226,14 +226,26 @@ class TestCommands:
         with pytest.raises(BadInput, match="give one place"):
             face.find("sim:demo", from_run=stored_run, budget="ttft p95 < 1s")
 
-    @pytest.mark.parametrize("flag", [("--input-tokens", "4096"), ("--model", "other"), ("--no-stream",)])
+    @pytest.mark.parametrize(
+        "flag",
+        [
+            ("--input-tokens", "4096"), ("--model", "other"), ("--no-stream",), ("--most", "8"), ("--seed", "1"),
+            ("--header", "a: b"), ("--max-duration", "5s"), ("--max-requests", "9"), ("--live",), ("--out", "here"),
+        ],
+    )  # fmt: skip
     def test_what_was_never_asked_of_it(self, stored_run: Path, flag: tuple[str, ...]) -> None:
         done = inside("find", "--from", stored_run, "--budget", "ttft p95 < 2s", *flag)
         assert_refused(done, flag[0].replace("--no-", "--"), "--from")
 
     def test_words_that_are_of_the_answer_may_stand_there(self, stored_run: Path) -> None:
-        words = ("--within", "10%", "--within", "20%", "--out", stored_run.parent, "--max-duration", "5s", "--json")
+        words = ("--within", "10%", "--within", "20%", "--no-fail-budget", "--json")
         assert inside("find", "--from", stored_run, "--budget", "ttft p95 < 2s", *words).returncode == 0
+
+    def test_what_was_never_asked_of_it_in_python(self, stored_run: Path) -> None:
+        given: list[Any] = [{"headers": {"a": "b"}}, {"seed": 1}, {"most": 8}, {"allowance": face.Allowance(5.0)}]
+        for words in given:
+            with pytest.raises(BadInput, match=rf"{next(iter(words))} says how to measure .* leave it out"):
+                face.find(from_run=stored_run, budget="ttft p95 < 2s", **words)
 
     def test_rates_that_were_never_measured(self, stored_run: Path) -> None:
         with pytest.raises(BadInput, match="no level at an open-loop rate"):

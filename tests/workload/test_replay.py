@@ -322,10 +322,7 @@ def test_rows_longer_than_the_models_context_are_counted_before_anything_is_sent
         (["run", "--trace", "a.jsonl", "--once"], "--once is of a file: give --data FILE"),
         (["run", "--trace", "b.jsonl"], "b.jsonl: there is no such file"),
         (["find", "--trace", "a.jsonl", "--rate", "--budget", "ttft p95 < 1s"], "leave --rate out"),
-        (
-            ["find", "--trace", "a.jsonl", "--speed", "3", "--budget", "ttft p95 < 1s"],
-            "give neither --speed nor --from",
-        ),
+        (["find", "--trace", "a.jsonl", "--speed", "3", "--budget", "ttft p95 < 1s"], "--speed of a --trace itself"),
     ],
 )
 def test_words_that_make_no_sense_with_a_trace_are_refused(tmp_path: Path, words: list[str], said: str) -> None:
