@@ -22,6 +22,11 @@ NOW_S = 1_800_000_000.0
         ({b"retry-after": b"-3"}, b"", 0.0),
         ({b"retry-after": b"nan"}, b"", None),
         ({b"retry-after": b"soon"}, b"", None),
+        ({b"retry-after": b"soon"}, b'{"retry_after": 3}', 3.0),
+        ({b"retry-after": b"30s"}, b"", 30.0),
+        ({b"retry-after": b"1m30s"}, b"", 90.0),
+        ({b"retry-after": b"5 seconds"}, b"", 5.0),
+        ({b"retry-after": b"1" * 60 + b"!"}, b"", None),
         ({b"retry-after": formatdate(NOW_S + 4, usegmt=True).encode()}, b"", 4.0),
         ({b"retry-after": formatdate(NOW_S - 60, usegmt=True).encode()}, b"", 0.0),
         ({b"retry-after": b"9", b"retry-after-ms": b"250"}, b"", 0.25),
@@ -51,10 +56,11 @@ def test_what_a_refusal_says(headers: dict[bytes, bytes], body: bytes, seconds: 
     assert told_s(dated, body) == (seconds if seconds is None else pytest.approx(seconds))
 
 
+@pytest.mark.parametrize("name", [b"x-ratelimit-reset", b"retry-after"])
 @pytest.mark.parametrize("unit", [1, 1000])
-def test_a_limit_may_be_lifted_at_a_time(unit: int) -> None:
+def test_a_limit_may_be_lifted_at_a_time(unit: int, name: bytes) -> None:
     """Since 1970, in seconds or in milliseconds, by this machine's clock."""
-    told = told_s({b"x-ratelimit-reset": b"%d" % round((time.time() + 40) * unit)})
+    told = told_s({name: b"%d" % round((time.time() + 40) * unit)})
     assert told is not None
     assert 30 < told < 50
-    assert told_s({b"x-ratelimit-reset": b"%d" % (1_600_000_000 * unit)}) == 0.0
+    assert told_s({name: b"%d" % (1_600_000_000 * unit)}) == 0.0

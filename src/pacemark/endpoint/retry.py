@@ -12,6 +12,7 @@ _IN_BODY = re.compile(rb'"retry_after(_ms)?"\s*:\s*"?(\d+(?:\.\d+)?)')
 _SPAN = rb"(?:\d+(?:\.\d+)?\s*(?:ms|milli[a-z]*|hours?|min[a-z]*|sec[a-z]*|[hms])?\s*)+"
 _IN_WORDS = re.compile(rb'(?:try again in|retry (?:after|in)|"retryDelay":|"estimated_time":)[\s"]*(%b)' % _SPAN, re.I)
 """As OpenAI, Groq and Azure say it in their messages, Google in a field of details, Hugging Face of a model to load."""
+_ALONE = re.compile(rb"(?:\d+(?:\.\d+)?\s*[a-z]+\s*)+", re.I).fullmatch
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|h|m|s)?")
 _UNITS = {"ms": 1e-3, "milli": 1e-3, "h": 3600.0, "m": 60.0}
 _RESET = re.compile(rb"(?:reset|;\s*t)=(\d+)")
@@ -28,13 +29,26 @@ def told_s(headers: Mapping[bytes, bytes], body: bytes = b"") -> float | None:
     """
     if (ms := _number(headers.get(b"retry-after-ms", b""))) is not None:
         return ms / 1e3
-    if said := headers.get(b"retry-after", b""):
-        return seconds if (seconds := _number(said)) is not None else _until(said, headers.get(b"date", b""))
+    if (seconds := _in_header(headers.get(b"retry-after", b""), headers.get(b"date", b""))) is not None:
+        return seconds
     if found := _IN_BODY.search(body):
         return float(found[2]) / (1e3 if found[1] else 1.0)
     if found := _IN_WORDS.search(body):
         return _span_s(found[1].decode())
     return _reset_s(headers)
+
+
+def _in_header(said: bytes, now: bytes) -> float | None:
+    """Seconds of a number, of a date, or of a span such as 30s, as some gateways write it."""
+    if (number := _number(said)) is not None:
+        return _left_s(number)
+    return _span_s(said.decode()) if _ALONE(said) else _until(said, now)
+
+
+def _left_s(number: float) -> float:
+    """Seconds until a time, or of a span, which is the smaller number by far."""
+    number = number / 1e3 if number > 1e3 * _THIS_CENTURY_S else number
+    return max(0.0, number - time.time()) if number > _THIS_CENTURY_S else number
 
 
 def _reset_s(headers: Mapping[bytes, bytes]) -> float | None:
@@ -46,8 +60,7 @@ def _reset_s(headers: Mapping[bytes, bytes]) -> float | None:
             return _span_s(told.decode("latin-1"))
     for name in (b"x-ratelimit-reset", b"ratelimit-reset"):
         if (number := _number(headers.get(name, b""))) is not None:
-            number = number / 1e3 if number > 1e3 * _THIS_CENTURY_S else number
-            return max(0.0, number - time.time()) if number > _THIS_CENTURY_S else number
+            return _left_s(number)
     found = _RESET.search(headers.get(b"ratelimit", b""))
     return float(found[1]) if found else None
 
