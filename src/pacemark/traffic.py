@@ -16,7 +16,7 @@ from pacemark.summary import Asked
 from pacemark.tools import refuse_choice, schema_in, tools_in
 from pacemark.values import at_least, one_of, positive, seconds, share, text_of
 
-__all__ = ["Language", "Recording", "TrafficWords", "Workload", "given", "workload_of"]
+__all__ = ["Language", "Recording", "TrafficWords", "Workload", "given", "refuse_several", "workload_of"]
 
 Language = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk"]
 
@@ -306,6 +306,15 @@ _OWN = {
 """Fields of a request that pacemark sets, by whatever name servers know them, and what to use instead."""
 
 
+def refuse_several(fields: Mapping[str, Any], where: str = "") -> None:
+    """Raises BadInput where the `fields` of a request ask for more than one answer."""
+    if fields.get("n", 1) not in (1, None):
+        text = (
+            f"{where}n = {fields['n']!r} asks for several answers to a request, which have no one time to first token"
+        )
+        raise BadInput(f"{text}; leave n out, and raise the load instead")
+
+
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Further fields of every request, as JSON holds them. Raises BadInput for those that would change what a run
     says of itself: its model, prompts, lengths, streaming, or how many answers a request has."""
@@ -314,11 +323,7 @@ def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, instead in _OWN.items():
         if name in fields:
             raise BadInput(f"--extra-body: {name} is set by pacemark; {instead}")
-    if fields.get("n", 1) not in (1, None):
-        raise BadInput(
-            f"--extra-body: n = {fields['n']!r} asks for several answers to a request, which have no one time to first "
-            "token; leave n out, and raise the load instead"
-        )
+    refuse_several(fields, "--extra-body: ")
     try:
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(fields)))
     except (TypeError, ValueError) as error:

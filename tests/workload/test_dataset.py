@@ -195,6 +195,7 @@ def test_what_was_taken_is_told_in_one_line(tmp_path: Path) -> None:
             "row 1: it has messages, which --api comp",
         ),
         ([{"body": {"prompt": "a"}}], "chat", {}, "row 1: its body has no 'messages'"),
+        ([{"body": {"prompt": "a", "n": 2}}], "completions", {}, "row 1: n = 2 asks for several answers"),
         ([{"prompt": "a"}], "rerank", {}, "--api rerank ranks documents"),
         ([{"prompt": "a"}] * 5, "chat", {"once": True, "load": Concurrency(4)}, "5 rows run out before 4 streams"),
         ([{"input_length": 5, "output_length": 3, "timestamp": 0}], "chat", {}, "row 1: .* it is a trace, for --trace"),

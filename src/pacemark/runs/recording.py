@@ -11,6 +11,7 @@ from pacemark.endpoint.speaking import AUTO
 from pacemark.errors import BadInput
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.scenario import Levels, Recording, Scenario, Search, Workload
+from pacemark.traffic import refuse_several
 from pacemark.units import duration
 from pacemark.workload.files import Suits, read, read_trace
 from pacemark.workload.replay import mark_shared, timed
@@ -133,6 +134,7 @@ def _suits(api: str) -> Suits:
     def suits(row: Row) -> None:
         if row.body is not None and field not in row.body:
             raise BadInput(f"its body has no {field!r}, with which --api {api} asks")
+        refuse_several(row.body or {})
         if row.messages is not None and not chats and api != "responses":
             raise BadInput(f"it has messages, which --api {api} does not take")
 
