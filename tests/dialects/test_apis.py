@@ -127,6 +127,30 @@ def test_an_answer_in_one_piece(api: str) -> None:
         assert (x.error, x.input_tokens, x.output_tokens, len(x.hi_ns)) == ("", 9, 2, 1)
 
 
+NAMED: dict[str, Any] = {
+    **{api: whole | {"model": "tiny"} for api, whole in WHOLE.items() if api not in ("gemini", "tgi")},
+    "gemini": WHOLE["gemini"] | {"modelVersion": "tiny"},
+    "embeddings": {"data": [{"embedding": [0.5]}], "model": "tiny"},
+    "rerank": {"results": [{"index": 0, "relevance_score": 0.5}], "model": "tiny"},
+}
+
+
+@pytest.mark.parametrize("api", NAMED)
+def test_the_model_that_answered_is_known(api: str) -> None:
+    x = understand(raw(json.dumps(NAMED[api]).encode(), streamed=False), api)
+    assert (x.error, x.served_by) == ("", "tiny")
+
+
+def test_the_model_that_streamed_is_known() -> None:
+    started = event({"type": "message_start", "message": {"model": "tiny", "content": []}})
+    text = event({"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}})
+    assert understand(each_in_its_read(started, text), "messages").served_by == "tiny"
+    ended = event({"type": "response.completed", "response": WHOLE["responses"] | {"model": "tiny"}})
+    assert understand(each_in_its_read(ended), "responses").served_by == "tiny"
+    lines = [line(response=word, model=model, done=model == "other") for word, model in (("a", "tiny"), ("b", "other"))]
+    assert understand(each_in_its_read(*lines), "ollama-generate").served_by == "tiny"
+
+
 @pytest.mark.parametrize("api", DIALECTS)
 @pytest.mark.parametrize(
     ("payload", "error", "detail"),

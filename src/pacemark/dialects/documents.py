@@ -46,6 +46,7 @@ def judged(body: bytes, what: str) -> Said:
     if documents:
         said.add(ANSWER, len(body))
     said.completion_tokens = documents
+    said.by(answer.get("model"))
     usage, meta = answer.get("usage"), answer.get("meta")
     if isinstance(usage, dict):
         # Jina counts the whole input as the total alone.

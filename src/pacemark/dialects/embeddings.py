@@ -29,6 +29,7 @@ def body(text: str) -> dict[str, Any]:
 class _Answer(msgspec.Struct):
     data: list[msgspec.Raw]
     usage: Any = None
+    model: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer, strict=False).decode
@@ -43,6 +44,7 @@ def read(body: bytes, streamed: bool) -> Said:
         answer = _decode(body)
     except NO_JSON as problem:
         return _otherwise(said, body, problem)
+    said.by(answer.model)
     _take(said, len(answer.data), answer.usage, body)
     return said
 
@@ -65,6 +67,7 @@ def _otherwise(said: Said, body: bytes, problem: Exception) -> Said:
         return said
     data = value.get("data") if isinstance(value, dict) else None
     if isinstance(data, list) and not value.get("error"):
+        said.by(value.get("model"))
         _take(said, len(data), value.get("usage"), body)
     elif says_failure(value):
         code = busy_code(value)

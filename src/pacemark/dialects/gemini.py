@@ -73,6 +73,7 @@ def read(body: bytes, streamed: bool) -> Said:
 def _take(said: Said, value: Fields, end: int) -> None:
     """Take one event; several candidates are never asked for."""
     parts, reason = [], ""
+    said.by(value.get("modelVersion"))
     for candidate in entries_of(value.get("candidates")):
         for part in entries_of(fields_of(candidate.get("content")).get("parts")):
             parts.append(_part(part))

@@ -69,6 +69,7 @@ def read(body: bytes, streamed: bool) -> Said:
 
 def _take(said: Said, value: Fields, end: int) -> None:
     kind, text = _carried(value)
+    said.by(value.get("model"))
     for call in entries_of(fields_of(value.get("message")).get("tool_calls")):
         said.whole_call(fields_of(call.get("function")).get("arguments"))
     done = value.get("done") is True

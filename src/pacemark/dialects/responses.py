@@ -147,6 +147,7 @@ def _item(item: Fields) -> tuple[int, str]:
 
 def _end(said: Said, response: Fields, end: int) -> None:
     """Take the response as a whole: how it ended, what it counted, and its output where no event brought any."""
+    said.by(response.get("model"))
     status = str(response.get("status") or "completed")
     items = entries_of(response.get("output")) if not any(kind > EMPTY for kind in said.kinds) else []
     for number, item in enumerate(items):

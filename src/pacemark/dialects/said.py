@@ -69,6 +69,11 @@ class Said:
             self.apart[len(self.kinds)] = "".join(text for kind, text in parts if kind == ANSWER)
         self.add(max(kinds, default=NOTHING), end, "".join(text for _, text in parts))
 
+    def by(self, model: Any) -> None:
+        """Take which model says to have answered; the first name counts."""
+        if isinstance(model, str) and not self.model:
+            self.model = one_line(model)[:120]
+
     def answer(self) -> str:
         """The text of the answer, without its reasoning."""
         texts = zip(self.kinds, self.texts, strict=True)
