@@ -190,6 +190,19 @@ def test_reasoning_counted_beside_the_details() -> None:
     assert (x.reasoning_tokens, x.hidden_tokens, x.output_tokens) == (1, 0, 4)
 
 
+@pytest.mark.parametrize("total", [2, 3, 4, 5])
+def test_running_counts_of_an_answer_without_any_text(total: int) -> None:
+    """As of vLLM where a model begins with the end of its text and ignore_eos makes it go on."""
+
+    def empty(count: int) -> bytes:
+        usage_so_far = {"prompt_tokens": 7, "completion_tokens": count}
+        return event({"choices": [{"index": 0, "delta": {"content": ""}}], "usage": usage_so_far})
+
+    x = understand(each_in_its_read(ROLE, empty(1), empty(2), empty(3), delta("length"), usage(7, total), DONE))
+    assert (x.error, x.output_tokens, float(x.tokens.sum())) == ("", total, total)
+    assert ms(x.hi_ns)[0] == 110
+
+
 @pytest.mark.parametrize("ending", [[delta("length")], [delta("length", content="")]])
 def test_tokens_without_text_after_the_last_text_are_tokens_if_the_count_comes_out(ending: list[bytes]) -> None:
     """ignore_eos makes a model go on after the end of its text, with tokens that have none; the last of them may come
