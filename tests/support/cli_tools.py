@@ -113,6 +113,14 @@ def streamed(asked: Asked, words: int = 8) -> Reply:
     return Reply(200, "".join([*lines, "data: [DONE]\n\n"]).encode(), "text/event-stream")
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that leave, on the standard error that tests look at."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @contextmanager
 def server(answer: Callable[[Asked], Reply]) -> Iterator[str]:
     """An HTTP server on a free port that answers every POST by `answer`; yields its base URL."""
@@ -135,7 +143,7 @@ def server(answer: Callable[[Asked], Reply]) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None: ...
 
     lock = threading.Lock()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+    with _Quiet(("127.0.0.1", 0), Handler) as httpd:
         httpd.asked = 0  # type: ignore[attr-defined]
         httpd.daemon_threads = True
         httpd.block_on_close = False
