@@ -207,6 +207,17 @@ def stored(tmp_path: Path) -> Path:
     return folder
 
 
+def test_threads_that_never_end_do_not_keep_a_command_that_drew_from_ending(stored: Path) -> None:
+    code = (
+        "import atexit, sys, threading; from pacemark.cli import main; atexit.register(print, 'tidied');"
+        "threading.Thread(target=threading.Event().wait).start(); main()"
+    )
+    command = [sys.executable, "-c", code, "report", str(stored)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\ntidied\n")
+
+
 @pytest.mark.slow(shared=True)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_utf8(stored: Path, encoding: str) -> None:

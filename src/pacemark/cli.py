@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -393,6 +394,10 @@ def main(words: Sequence[str] | None = None) -> None:
             code = failed(reason(error), 3)
         if (lost := flushed()) and code == 0:
             code = failed(lost, 3)
+    if words is None and "vl_convert" in sys.modules:
+        # The threads of its JavaScript engine have been seen to keep the interpreter from ending.
+        atexit._run_exitfuncs()
+        os._exit(code)
     sys.exit(code)
 
 
