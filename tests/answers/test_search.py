@@ -501,6 +501,7 @@ def test_no_load_beyond_the_largest_is_tried() -> None:
         find(small(), "ttft p95 < 5s", most=0.5)
 
 
+@pytest.mark.slow(shared=True)
 def test_a_rate_below_one_a_second_is_found() -> None:
     engine = EngineSpec(base_ms=300, per_decode_ms=100, per_prefill_token_ms=0.02, max_batch=4, token_budget=512)
     slow = Preset(name="slow", summary="", model="slow", timeline=engine)

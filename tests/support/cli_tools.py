@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -46,13 +47,13 @@ def _call(words: tuple[object, ...], more: JSON) -> JSON:
 def assert_refused(done: subprocess.CompletedProcess[str], *parts: str, code: int = 2) -> None:
     """One line on standard error that holds `parts`, nothing on standard output, and the exit code.
 
-    Where the order itself was in order, a line before it says that the endpoint is being met.
+    Where the order itself was in order, lines before it say that the endpoint is being met, and for how long by now.
     """
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert done.stderr.endswith("\n")
-    first, _, rest = done.stderr.partition("\n")
-    said = rest if first.endswith("; getting ready") else done.stderr
+    ready, _, rest = done.stderr.partition("; getting ready\n")
+    said = re.sub(r"^waiting for .*\n", "", rest, flags=re.MULTILINE) if "\n" not in ready and rest else done.stderr
     assert said.count("\n") == 1, done.stderr
     assert said.startswith("pacemark: ")
     for part in parts:
