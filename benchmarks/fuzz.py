@@ -3,10 +3,11 @@
     python benchmarks/fuzz.py [PARSER ...] [--seconds 60] [--inputs N] [--corpus DIR]
 
 Each parser has a process of its own, one after the other, which libFuzzer (through atheris) drives for so long, or
-until it has had so many inputs; an input that crashes it, takes longer than ten seconds or needs more than 2 GB ends
+until it has had so many inputs; an input that crashes it, takes longer than ten seconds or needs more than 4 GB ends
 it, and is kept in DIR. Files are written to memory where the system has such a folder. Prints a line for each: inputs,
 inputs/s, the most memory it had and what that grew by after the first quarter of its inputs (the fuzzer keeps tables of
-its own there), what memory grew by as the kept inputs were read over and over without it, and how it ended.
+its own there, and atheris 3.0 each array that comes of comparing two: of stored runs some ten an input), what memory
+grew by as the kept inputs were read over and over without it, and how it ended.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def fuzzed(name: str, seconds: int, inputs: int, corpus: Path) -> bool:
         f"-max_total_time={seconds}",
         f"-runs={inputs or -1}",
         "-timeout=10",
-        "-rss_limit_mb=2048",
+        "-rss_limit_mb=4096",
         "-max_len=8192",
         "-print_final_stats=1",
     ]
