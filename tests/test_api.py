@@ -269,12 +269,33 @@ def test_bad_input_is_an_exception_of_its_own(options: dict[str, Any], part: str
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("face", "given", "said"),
+    [
+        (pacemark.load, {"path": None}, "--path 'None': must be text, and is of type NoneType"),
+        (pacemark.plan, {"path": "runs", "demand": 5}, "--demand '5': must be text"),
+        (pacemark.report, {"path": "runs", "budget": 5}, "--budget '5': must be text"),
+        (pacemark.together, {"paths": 5}, "--paths '5': must be a list"),
+        (pacemark.compare, {"a": 5, "b": 6}, "--a '5': must be text"),
+        (pacemark.sweep, {"target": "sim:demo", "concurrency": 5}, "--concurrency '5': must be a list"),
+        (pacemark.versus, {"targets": "sim:demo"}, "--targets 'sim:demo': must be a list, and is of type str"),
+        (pacemark.versus, {"targets": ["a", "b"], "prices": 5}, "--prices '5': must be a list"),
+        (pacemark.run, {"target": "sim:demo", "observe": 5}, "--observe '5': must be a function"),
+        (pacemark.run, {"target": "sim:demo", "metrics": 5}, "--metrics '5': must be text or a list"),
+        (pacemark.run, {"target": "sim:demo", "labels": 5}, "--labels '5': must be a mapping or a list"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(face: Any, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(pacemark.BadInput, match=said):
+        face(**given)
+
+
 def test_what_a_search_may_spend_and_try_is_checked() -> None:
     words: Any = {"budget": "ttft p95 < 1s"}
     for odd in ({"within": "x"}, {"most": 0}, {"allowance": pacemark.Allowance(-5)}):
         with pytest.raises(pacemark.BadInput, match=next(iter(odd))):
             pacemark.find("http://127.0.0.1:9/v1", **words, **odd)
-    with pytest.raises(pacemark.BadInput, match="the target '5' is no text"):
+    with pytest.raises(pacemark.BadInput, match="--target '5': must be text"):
         pacemark.find(5, **words)  # type: ignore[arg-type]
 
 

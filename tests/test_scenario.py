@@ -80,7 +80,7 @@ def test_how_long_to_wait(text: float | str, seconds: float) -> None:
         ({"workers": "many"}, "--workers 'many' is neither a number nor auto"),
         ({"workers": 10**6}, "--workers 1000000: this machine has CPUs for"),
         ({"budget": "ttft < 5"}, "in the budget"),
-        ({"extra_body": [1]}, "not a JSON object"),
+        ({"extra_body": [1]}, "must be a mapping"),
         ({"extra_body": {"a": object()}}, "cannot be written as JSON"),
         ({"extra_body": {"n": 2}}, "n = 2 asks for several answers"),
         ({"extra_body": {"n": "3"}}, "several answers"),

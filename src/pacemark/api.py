@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, get_type_hints
 
 import msgspec
 
@@ -28,7 +30,7 @@ from pacemark.runs.run import ComparedRuns, ContestOfRuns, Run
 from pacemark.runs.together import write_index, write_together
 from pacemark.runs.versus import ROUNDS, SLICE_S, contested
 from pacemark.traffic import given
-from pacemark.values import positive, share
+from pacemark.values import positive, refuse_kinds, share
 
 __all__ = [
     "Options", "Run", "ServeOptions", "check", "compare", "demo", "find", "index", "load", "log_to_mlflow", "plan",
@@ -36,8 +38,25 @@ __all__ = [
 ]  # fmt: skip
 
 _OPTIONS = tuple(Options.__annotations__)
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
+def _looked_at(face: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """`face`, which raises BadInput for an argument of another kind than it takes, and no TypeError from the depths."""
+    bind = inspect.signature(face).bind
+
+    @functools.wraps(face)
+    def called(*args: _Given.args, **named: _Given.kwargs) -> _Found:
+        found = bind(*args, **named).arguments
+        refuse_kinds(found.pop("options", {}), get_type_hints(Options))
+        refuse_kinds(found, get_type_hints(face), none=False)
+        return face(*args, **named)
+
+    return called
+
+
+@_looked_at
 def run(
     target: str,
     *,
@@ -56,6 +75,7 @@ def run(
     return conduct.measured(target, goal, options)
 
 
+@_looked_at
 def sweep(
     target: str,
     *,
@@ -92,6 +112,7 @@ def check(target: str, **options: Unpack[Options]) -> dict[str, Any]:
     return found
 
 
+@_looked_at
 def load(path: str | Path) -> Run:
     """A stored run, from its folder; of a folder of runs, the newest. Raises BadInput where there is none."""
     folder = RunFolder.open(Path(path))
@@ -116,6 +137,7 @@ def log_to_mlflow(run: Run, *, experiment: str | None = None) -> str:
     return log(run.summary, run.path, experiment)
 
 
+@_looked_at
 def report(path: str | Path, *, budget: str = "") -> Run:
     """Compute summary and report of a stored run anew from its requests, with another `budget` where one is given.
 
@@ -124,18 +146,21 @@ def report(path: str | Path, *, budget: str = "") -> Run:
     return conclude.anew(Path(path), parse_budget(budget) if budget else None)
 
 
+@_looked_at
 def together(paths: Sequence[str | Path], *, output: str | Path = "together.html") -> Path:
     """Write one page of several stored runs, 2 to 8: the curve of each, and how each differs from the first. Raises
     BadInput."""
     return write_together([Path(path) for path in paths], Path(output))
 
 
+@_looked_at
 def index(folder: str | Path = "runs", *, output: str | Path = "") -> Path:
     """Write a page of the runs in a folder: the newest answers, how they went over time, and a link to each report; to
     `index.html` in the folder if nothing else is said. Raises BadInput."""
     return write_index(Path(folder), Path(output) if output else Path(folder) / "index.html")
 
 
+@_looked_at
 def resume(path: str | Path, *, tell: Callable[[Step], None] = lambda step: None, **anew: Unpack[Anew]) -> Run:
     """Go on with a run that was cut off, into its own folder, with what it was ordered with; of a folder of runs, the
     newest. `.summary.run["resumed"]` says from which level on. A level for most of which the endpoint was away
@@ -149,6 +174,7 @@ def resume(path: str | Path, *, tell: Callable[[Step], None] = lambda step: None
     return resumed(Path(path), anew, tell)
 
 
+@_looked_at
 def find(
     target: str = "",
     *,
@@ -189,6 +215,7 @@ def find(
     return conduct.searched(target, goal, words, allowance or Allowance(SEARCH_S), tell)
 
 
+@_looked_at
 def plan(
     path: str | Path,
     *,
@@ -214,6 +241,7 @@ def plan(
     return conclude.planned(Path(path), wanted, limits, burstiness=burstiness, price=price_per_hour, size=size)
 
 
+@_looked_at
 def compare(
     a: str | Path = "",
     b: str | Path = "",
@@ -259,6 +287,7 @@ def _refuse_sides(
         raise BadInput(f"{next(iter(options))!r} is an option of a target, and two stored runs were given")
 
 
+@_looked_at
 def versus(
     targets: Sequence[str],
     *,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from pacemark.errors import BadInput
 
@@ -53,17 +54,29 @@ def share(flag: str, value: float | str | None) -> float | None:
     return share
 
 
-def refuse_kinds(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Raises BadInput for a value that is no text, or neither True nor False, where its option is of those `kinds`:
-    the word "no" is a yes to Python. What is a number or a time is looked at where it is read."""
+_KINDS: dict[Any, tuple[Any, str]] = {
+    str: (str, "text"), Path: (Path, "text"), type(None): (type(None), ""), Callable: (Callable, "a function"),
+    Mapping: (Mapping, "a mapping"), Sequence: (Iterable, "a list"),
+}  # fmt: skip
+"""What is taken as of a kind, an array as a list, and how that is called."""
+
+
+def refuse_kinds(given: Mapping[str, Any], kinds: Mapping[str, Any], *, none: bool = True) -> None:
+    """Raises BadInput for a value that is none of the `kinds` of its option: text, a list, a mapping, a function, True
+    or False, for the word "no" is a yes to Python. What is a number or a time is looked at where it is read. `none`:
+    None stands for what was not given, but for True or False."""
     for name, value in given.items():
         kind = kinds.get(name)
         flag = f"--{name.replace('_', '-')} {str(value)[:60]!r}"
         if kind is bool and not isinstance(value, bool) and str(getattr(value, "dtype", "")) != "bool":  # numpy's
             raise BadInput(f"{flag}: must be True or False")
-        texts = set(get_args(kind) or (kind,)) <= {str, Path, type(None)}
-        if kind is not None and texts and value is not None and not isinstance(value, (str, Path)):
-            raise BadInput(f"{flag}: must be text, and is of type {type(value).__name__}")
+        either = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        taken = [_KINDS.get(get_origin(one) or one) for one in either]
+        if None in taken or (value is None and none) or (isinstance(value, str) and str in either):
+            continue
+        if isinstance(value, str) or not any(isinstance(value, one[0]) for one in taken if one):
+            words = " or ".join(dict.fromkeys(one[1] for one in taken if one and one[1]))
+            raise BadInput(f"{flag}: must be {words}, and is of type {type(value).__name__}")
 
 
 def text_of(flag: str, path: Path) -> str:
