@@ -105,7 +105,9 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "precision": (
-        Annotated[str, _flag(metavar="5%", help="Measure each level until its intervals are this tight.")],
+        Annotated[
+            str, _flag(metavar="5%", help="Measure each level until its intervals are this tight, not for --duration.")
+        ],
         "",
     ),
     "max_duration": (

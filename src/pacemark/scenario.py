@@ -41,7 +41,7 @@ class Words(TrafficWords, total=False):
     """End a level once so many requests of its window have ended, or by `duration`, if that is given too and is over
     first."""
     precision: float | str | None
-    """Measure each level until its intervals are this tight: 0.05 or "5%"."""
+    """Measure each level until its intervals are this tight, in place of `duration`: 0.05 or "5%"."""
     max_duration: float | str
     """Longest time to measure a level when `precision` is given."""
     repeats: int
@@ -262,7 +262,6 @@ def _by_rows(words: Words) -> bool:
 
 
 IDLE = "says how to measure a TARGET, and the run of --from has been measured: leave it out"
-"""What is wrong with a word that a search in a stored run cannot heed."""
 
 
 def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None:
@@ -354,10 +353,11 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
 
 def _refuse_idle(goal: Goal, words: Words) -> None:
     """Raises BadInput for words that would do nothing for this goal."""
-    closed = goal.load == "concurrency" and not goal.confirm if isinstance(goal, Search) else False
-    closed = closed or any(isinstance(load, Concurrency) for load, _ in steps(goal))
-    if words.get("max_in_flight") and closed:
+    closed = isinstance(goal, Search) and goal.load == "concurrency" and not goal.confirm
+    if words.get("max_in_flight") and (closed or any(isinstance(load, Concurrency) for load, _ in steps(goal))):
         raise BadInput("--max-in-flight is of an open loop; in a closed one --concurrency says how many")
+    if words.get("precision") and "duration" in words and not isinstance(goal, Search):
+        raise BadInput("--precision says when a level ends, and --duration too: leave one out; see --max-duration")
     if words.get("ask_above"):
         positive("--ask-above", words["ask_above"])
 
