@@ -75,11 +75,15 @@ class Mooncake:
         )
 
     def _unit_of(self, value: Mapping[str, Any]) -> str:
-        """Whole milliseconds by the format; others that write it have seconds, and then it must be said."""
+        """Of Mooncake whole milliseconds; others that write it have seconds, and then it must be said."""
         stamp = value.get("timestamp")
         if not self._found.unit:  # by the first, for a time since the start may grow to be one since 1970
             self._found.unit = self._asked or unit_of(stamp) or self._unit
-        if self._found.unit == self._unit != self._asked and isinstance(stamp, float) and not stamp.is_integer():
+        if (
+            self._found.unit == self._unit == "ms" != self._asked
+            and isinstance(stamp, float)
+            and not stamp.is_integer()
+        ):
             raise BadInput(f"the time {stamp} is no whole number of ms, as {self.name} has them: say --unit s or ms")
         return self._found.unit
 
@@ -117,10 +121,6 @@ class Bailian(Mooncake):
             number, input_tokens=row.input_tokens, output_tokens=row.output_tokens, blocks=row.blocks,
             block_tokens=row.block_tokens, session=str(root), turn=turn,
         )  # fmt: skip
-
-    def _unit_of(self, value: Mapping[str, Any]) -> str:
-        self._found.unit = self._found.unit or self._asked or unit_of(value.get("timestamp")) or self._unit
-        return self._found.unit
 
 
 class Azure:
