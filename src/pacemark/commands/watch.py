@@ -14,6 +14,7 @@ import typer
 
 from pacemark.ending import note
 from pacemark.errors import BadInput
+from pacemark.values import at_least
 
 if TYPE_CHECKING:
     from pacemark.runs.viewer import Viewer
@@ -34,6 +35,8 @@ def watch_command(
     from pacemark.runs.viewer import Viewer
     from pacemark.runs.watching import watched_folder
 
+    if port is not None:
+        at_least("--port", port, 0, 65535)
     os.nice(10)  # what measures goes before
     over = threading.Event()
     if coming:

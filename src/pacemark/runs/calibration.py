@@ -23,6 +23,7 @@ from pacemark.pace import Concurrency, Load
 from pacemark.reporting.progress import Status
 from pacemark.runs.bench import Bench
 from pacemark.scenario import Settings, Workload
+from pacemark.values import at_least
 
 STREAMS = (32, 64, 128, 256, 512, 768, 1024, 1536, 2048)
 TTFT_MS, ITL_MS, TOKENS = 200.0, 20.0, 64
@@ -68,11 +69,13 @@ def calibrate(
     observe: Callable[[Status], None] = lambda status: None,
     tell: Callable[[Point], None] = lambda point: None,
 ) -> Calibration:
-    """Raise the number of streams until the client's errors pass the limits twice in a row."""
+    """Raise the number of streams until the client's errors pass the limits twice in a row. Raises BadInput."""
+    counts = [at_least("--streams", count, 1) for count in streams]
+    at_least("--workers", workers, 1)
     points: list[Point] = []
     for secure in tls:
         missed = 0
-        for count in streams:
+        for count in counts:
             point = measure_point(count, secure, workers, duration_s, observe)
             points.append(point)
             tell(point)
