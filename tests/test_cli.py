@@ -41,7 +41,6 @@ from support.cli_tools import (
 )
 from support.inside import inside
 from support.needed import needed
-from support.sampled import first
 from support.waiting import wait_for
 
 KEY = "sk-live-4f9a7c2e8b1d6035"
@@ -534,9 +533,8 @@ def test_a_killed_run_can_be_reported(endpoint: Served, tmp_path: Path) -> None:
 # --- other ways to ask
 
 
-@pytest.mark.parametrize(
-    ("precision", "longest_s", "ended"), first(1, [("95%", 30, "precision"), ("0.01%", 2, "max_duration")])
-)
+@pytest.mark.parametrize(("precision", "longest_s", "ended"), [("95%", 30, "precision"), ("0.01%", 2, "max_duration")])
+@pytest.mark.slow
 def test_what_ended_a_level_is_said(
     endpoint: Served, tmp_path: Path, precision: str, longest_s: int, ended: str
 ) -> None:

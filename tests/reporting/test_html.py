@@ -278,6 +278,7 @@ class TestPlates:
                 assert (tmp_path / "chart").read_bytes().startswith(start)
             page.wait_for_timeout(300)  # Chromium drops what is beyond ten downloads a second
 
+    @pytest.mark.slow(shared=True)
     def test_a_level_can_be_picked(self, page: Page) -> None:
         lanes = page.locator("#lanes")
         assert lanes.locator("select option").all_inner_texts() == [
@@ -293,7 +294,8 @@ class TestPlates:
         page.locator("#spread svg text").filter(has_text="TPOT (ms").first.wait_for()
         assert page.locator("#spread svg text").filter(has_text="ttft p95 < 20ms").count() == 0
 
-    @pytest.mark.parametrize("scheme", first(1, ["light", "dark"]))
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.slow(shared=True)
     def test_axe_finds_no_fault(self, page: Page, scheme: Any) -> None:
         page.emulate_media(color_scheme=scheme)
         page.locator("#spread").get_by_role("button", name="Table").click()
@@ -301,6 +303,7 @@ class TestPlates:
         found = Axe().run(page).response["violations"]
         assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == []
 
+    @pytest.mark.slow(shared=True)
     def test_what_is_folded_can_be_read_on_paper(self, page: Page) -> None:
         page.evaluate("document.querySelectorAll('details').forEach(x => x.open = false)")
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -342,6 +345,7 @@ def test_hostile_text_does_not_run(browser: Browser, tmp_path: Path) -> None:
     page.context.close()
 
 
+@pytest.mark.slow(shared=True)
 def test_an_invalid_point_says_why_on_hover(browser: Browser, tmp_path: Path) -> None:
     page = opened(browser, "troubled", tmp_path / "report.html", 1200)
     page.locator("#chart0 svg path[aria-label*='Verdict: invalid']").first.hover(force=True)
@@ -351,6 +355,7 @@ def test_an_invalid_point_says_why_on_hover(browser: Browser, tmp_path: Path) ->
     page.context.close()
 
 
+@pytest.mark.slow(shared=True)
 def test_dark_readers_get_dark_charts(browser: Browser, tmp_path: Path) -> None:
     page = opened(browser, "single", tmp_path / "report.html", 1200, color_scheme="dark")
     drawn = page.locator("#chart0 svg").first

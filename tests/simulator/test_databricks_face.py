@@ -349,6 +349,7 @@ def test_split_traffic_says_who_answered() -> None:
 
 
 @pytest.mark.xdist_group("clients")
+@pytest.mark.slow(shared=True)
 def test_real_clients_at_the_gateways_routes(workspace: Served) -> None:
     at = f"{workspace.root}/ai-gateway"
     w = openai.OpenAI(base_url=f"{at}/openai/v1", api_key="dapi-sesame", max_retries=0)

@@ -108,7 +108,7 @@ def measured(
     return result, seen[before:]
 
 
-@pytest.mark.parametrize("load", [Concurrency(3), Rate(200.0)], ids=str)
+@pytest.mark.parametrize("load", [Concurrency(3), pytest.param(Rate(200.0), marks=pytest.mark.slow)], ids=str)
 def test_the_endpoint_receives_every_row_once(tmp_path: Path, load: Load) -> None:
     rows = prompts(tmp_path / "a.jsonl", 300)
     workload = Workload(seed=3, history="recorded", recording=Recording(once=True))
