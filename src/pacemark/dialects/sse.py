@@ -36,10 +36,12 @@ def is_sign_of_life(payload: bytes, name: bytes) -> bool:
 
 
 def last_words(body: bytes) -> bytes:
-    """What stands at the end of a stream without being an event: a server's or a proxy's failure, as it came."""
-    words = body.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")[2]
+    """What stands at the end of a stream without being an event, or in place of one: a server's or a proxy's failure,
+    as it came."""
+    _, parted, words = body.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")
     of_an_event = words.startswith(_FIELDS) or any(name.startswith(words) for name in _FIELDS)
-    return b"" if of_an_event else words
+    of_json_lines = not parted and words.lstrip().startswith(b"{")
+    return b"" if of_an_event or of_json_lines else words
 
 
 class Events:
