@@ -244,10 +244,6 @@ def test_prompts_by_a_tokenizer_of_the_user(endpoint: Served, tmp_path: Path) ->
         ({"concurrency": 1, "seed": 10**20}, "--seed 100000000000000000000: must be at most"),
         ({"concurrency": 1, "workers": 0}, "--workers 0"),
         ({"concurrency": 1, "duration": float("inf")}, "--duration inf"),
-        (
-            {"concurrency": 1, "precision": "5%", "duration": 9},
-            "--precision says when a level ends, and --duration too",
-        ),
         ({"concurrency": 1, "timeout": 0}, "--timeout 0"),
         ({"rate": 1.0, "arrivals": "gamma", "burstiness": -1.0}, "--burstiness -1.0"),
         ({"rate": 0.0}, "--rate 0.0"),

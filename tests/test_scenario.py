@@ -51,6 +51,8 @@ def test_what_is_said_counts() -> None:
     assert (made.settings.wait_s, made.settings.stall_timeout_s) == (120.0, 3.0)
     assert not made.settings.ignore_eos
     assert made.settings.precision == pytest.approx(0.05)
+    assert made.settings.least_s == 0
+    assert order(precision="5%", duration="9s").settings.least_s == 9
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -105,9 +105,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "precision": (
-        Annotated[
-            str, _flag(metavar="5%", help="Measure each level until its intervals are this tight, not for --duration.")
-        ],
+        Annotated[str, _flag(metavar="5%", help="Measure each level, for --duration if given, until so sure.")],
         "",
     ),
     "max_duration": (

@@ -41,7 +41,7 @@ class Words(TrafficWords, total=False):
     """End a level once so many requests of its window have ended, or by `duration`, if that is given too and is over
     first."""
     precision: float | str | None
-    """Measure each level until its intervals are this tight, in place of `duration`: 0.05 or "5%"."""
+    """Measure each level until its intervals are this tight, and for `duration` if that is given: 0.05 or "5%"."""
     max_duration: float | str
     """Longest time to measure a level when `precision` is given."""
     repeats: int
@@ -112,7 +112,8 @@ class Settings(msgspec.Struct, frozen=True):
     timed: bool = True
     """Whether `duration_s` ends a level; not where `requests` alone was given."""
     precision: float | None = None
-    """Measure until the intervals are this tight (0.05: 5%), for `max_duration_s` at most."""
+    """Measure until the intervals are this tight (0.05: 5%), for `least_s` at least and `max_duration_s` at most."""
+    least_s: float = 0.0
     budget: Budget | None = None
     """Limits that goodput is counted against. As JSON: its text, empty for none."""
     workers: int = 1
@@ -319,6 +320,7 @@ def ordered(target: str, goal: Goal, words: Words) -> Scenario:
         requests=None if most is None else at_least("--requests", most, 1),
         timed=(most is None and not _by_rows(words)) or "duration" in words,
         precision=share("--precision", words.get("precision")),
+        least_s=lasting("--duration", words["duration"]) if words.get("precision") and "duration" in words else 0.0,
         budget=parse_budget(text) if (text := words.get("budget", "")) else None,
         workers=_workers(words.get("workers", "auto"), [load for load, _ in steps(goal)], nodes),
         nodes=nodes,
@@ -356,8 +358,6 @@ def _refuse_idle(goal: Goal, words: Words) -> None:
     closed = isinstance(goal, Search) and goal.load == "concurrency" and not goal.confirm
     if words.get("max_in_flight") and (closed or any(isinstance(load, Concurrency) for load, _ in steps(goal))):
         raise BadInput("--max-in-flight is of an open loop; in a closed one --concurrency says how many")
-    if words.get("precision") and "duration" in words and not isinstance(goal, Search):
-        raise BadInput("--precision says when a level ends, and --duration too: leave one out; see --max-duration")
     if words.get("ask_above"):
         positive("--ask-above", words["ask_above"])
 

@@ -13,7 +13,7 @@ from pacemark.answers.search import find
 from pacemark.figures import health, metrics
 from pacemark.figures.client import STAMP_ERROR_MS, bound_ms
 from pacemark.figures.health import Health, health_of
-from pacemark.figures.level import Enough, LevelResult, sum_up
+from pacemark.figures.level import Enough, LevelResult, precise, sum_up
 from pacemark.figures.pooling import pooled, widened
 from pacemark.pace import Concurrency, Load, Rate
 from pacemark.runs.simulated import virtual_measure
@@ -138,6 +138,18 @@ def test_the_worst_verdict_counts_but_for_what_more_requests_mend() -> None:
     few = pooled([one, with_verdict(two, "suspect", "few_requests")]).verdict
     assert few.status == "valid"
     assert "few_requests" not in {reason.code for reason in few.reasons}
+
+
+def test_precision_ends_a_level_and_not_before_its_duration() -> None:
+    lengths, many = {"input_tokens": 64, "output_tokens": 16}, Concurrency(16)
+    short, long = (
+        virtual_measure("demo", **lengths, max_duration_s=60.0, seed=5)(many, precise(0.5, least_s)).level
+        for least_s in (0.0, 20.0)
+    )
+    assert [short.ended_by, long.ended_by] == ["precision", "precision"]
+    assert short.window_s is not None
+    assert long.window_s is not None
+    assert short.window_s < 20 <= long.window_s < 30
 
 
 def test_a_load_that_a_search_measured_twice_keeps_its_intervals() -> None:

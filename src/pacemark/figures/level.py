@@ -189,8 +189,9 @@ def _mean(values: NDArray[np.int64]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def precise(target: float, looks: int = 8, first: int = 60) -> Enough:
-    """A level has enough once the intervals of throughput, TTFT and TPOT are within `target` of their figures.
+def precise(target: float, least_s: float = 0.0, looks: int = 8, first: int = 60) -> Enough:
+    """A level has enough once the intervals of throughput, TTFT and TPOT are within `target` of their figures,
+    and not before `least_s`.
 
     Looks only when the number of requests has doubled, at a confidence that pays for all the looks.
     """
@@ -200,7 +201,7 @@ def precise(target: float, looks: int = 8, first: int = 60) -> Enough:
     def enough(trace: Trace, window: Window) -> bool:
         nonlocal due
         sample = metrics.started_in(trace, window.start_ns, window.end_ns)
-        if sample.sum() < due:
+        if sample.sum() < due or window.end_ns - window.start_ns < least_s * 1e9:
             return False
         due = 2 * int(sample.sum())
         times, tokens = metrics.tokens_in(trace, window.start_ns, window.end_ns)

@@ -262,7 +262,7 @@ class Bench:
         Raises RunFailed where every request fails or a worker dies; the level's part is then kept, as invalid.
         """
         if enough is None and self.settings.precision is not None:
-            enough = precise(self.settings.precision)
+            enough = precise(self.settings.precision, self.settings.least_s)
         ended_by: EndedBy = "interrupted"
         load = load_of(load, self._rows, self.workload)
         if isinstance(load, Rate) and load.speed:

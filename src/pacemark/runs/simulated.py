@@ -81,11 +81,11 @@ class VirtualBench:
         run = _Level(load, self)
         start_ns = run.ramped_ns(self.duration_s)
         end_ns = start_ns + round((self.max_duration_s if enough else self.duration_s) * 1e9)
+        by: EndedBy = "max_duration" if enough else "duration"
         at = start_ns
         while enough is not None and (at := at + max(LOOK_NS, (at - start_ns) // 10)) < end_ns:
             if enough(run.until(at), Window(start_ns, at)):
-                end_ns = at
-        by: EndedBy = "duration" if enough is None else "precision" if end_ns == at else "max_duration"
+                end_ns, by = at, "precision"
         if self.requests is not None and (counted_ns := run.counted_ns(start_ns, self.requests, end_ns)) < end_ns:
             end_ns, by = counted_ns, "requests"
         return self._summed_up(load, run.answered(end_ns), Window(start_ns, end_ns), by)
