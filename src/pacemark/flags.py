@@ -246,8 +246,8 @@ RUNNING = f"{PLACE} metrics metrics_map {TRAFFIC} {FILE} {_HOW} {ACCESS} {SPEND}
 """What every command takes that puts load on an endpoint."""
 SEARCH = "within most"
 SERVING = "preset host port faults databricks tls certfile keyfile strict"
-STORED = f"target from_run budget confirm rate {PROCESS} within no_fail_budget mlflow json"
-"""What a search in a stored run heeds, or has its own words for."""
+STORED = f"target from_run budget confirm rate {PROCESS} within no_fail_budget mlflow json out max_duration"
+"""What a search in a stored run heeds, has its own words for, or needs none of: it writes nothing and is soon over."""
 LEVELS = "duration requests precision max_duration repeats budget no_fail_budget"
 
 _NOT_OPTIONS = {"live", "mlflow", "json", "no_fail_budget", *PROCESS.split(), *SEARCH.split()}

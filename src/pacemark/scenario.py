@@ -271,7 +271,7 @@ def refuse_search(goal: Search, words: Words, target: str, stored: bool) -> None
         raise BadInput("find needs a budget: for example --budget 'ttft p95 < 500ms, tpot p95 < 50ms'")
     if stored == bool(target):
         raise BadInput("give one place to find it: a TARGET to measure, or --from RUN")
-    idle = sorted(words.keys() - {"budget", "observe", "command"}) + ["most"] * (goal.most != Search().most)
+    idle = sorted(words.keys() - {"budget", "observe", "command", "out"}) + ["most"] * (goal.most != Search().most)
     if stored and idle:
         raise BadInput(f"--{idle[0].replace('_', '-')} {IDLE}")
     share("--within", goal.within)
