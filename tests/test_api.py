@@ -299,6 +299,12 @@ def test_what_a_search_may_spend_and_try_is_checked() -> None:
         pacemark.find(5, **words)  # type: ignore[arg-type]
 
 
+def test_a_folder_may_be_any_kind_of_path() -> None:
+    golden = Path(__file__).parent / "golden"
+    (entry,) = (entry for entry in os.scandir(golden) if entry.name == "run")
+    assert pacemark.load(entry).path == golden / "run"  # type: ignore[arg-type]
+
+
 def test_an_empty_sweep_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(pacemark.BadInput, match="no load level"):
         pacemark.sweep("http://127.0.0.1:9/v1", concurrency=[], out=tmp_path)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -55,7 +56,7 @@ def share(flag: str, value: float | str | None) -> float | None:
 
 
 _KINDS: dict[Any, tuple[Any, str]] = {
-    str: (str, "text"), Path: (Path, "text"), type(None): (type(None), ""), Callable: (Callable, "a function"),
+    str: (str, "text"), Path: (PathLike, "text"), type(None): (type(None), ""), Callable: (Callable, "a function"),
     Mapping: (Mapping, "a mapping"), Sequence: (Iterable, "a list"),
 }  # fmt: skip
 """What is taken as of a kind, an array as a list, and how that is called."""
