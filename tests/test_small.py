@@ -91,6 +91,7 @@ def test_the_public_names_are_listed() -> None:
     assert {"run", "sweep", "find", "compare", "plan", "check", "load", "Run"} <= set(dir(face))
 
 
+@pytest.mark.slow(shared=True)
 def test_labels_are_kept_with_the_run(tmp_path: Path) -> None:
     short = ("--duration", "500ms", "--input-tokens", "32", "--output-tokens", "8", "--out", tmp_path)
     inside("run", "sim:demo", "--concurrency", 2, "--label", "gpu=h100", "--label", "engine=a=b", *short)

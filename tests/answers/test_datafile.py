@@ -114,6 +114,7 @@ def test_the_command_tells_it_as_markdown_and_as_json(tmp_path: Path) -> None:
     ).replace("row 2", "row 1")
 
 
+@pytest.mark.slow(shared=True)
 def test_nothing_that_was_asked_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [{"prompt": "my secret", "system": "my secret", "session_id": f"my secret {k}"} for k in range(30)]

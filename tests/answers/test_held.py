@@ -172,6 +172,7 @@ def test_an_unmet_budget_is_the_first_line_and_exit_code_1(stored_run: Path) -> 
     assert inside("find", "--from", stored_run, "--budget", UNMET).returncode == 1
 
 
+@pytest.mark.slow(shared=True)
 def test_json_holds_the_marks_and_the_answer_where_the_command_fails(stored_run: Path) -> None:
     done = inside("report", stored_run, "--budget", UNMET, "--json")
     said: Any = json.loads(done.stdout)

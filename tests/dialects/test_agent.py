@@ -123,6 +123,7 @@ class TestServed:
             with pytest.raises(BadInput, match='unknown field "'):
                 pacemark.check(f"{served.root}/serving-endpoints/{NAME}/invocations", api_key_env="KEY", **QUICK)
 
+    @pytest.mark.slow(shared=True)
     def test_unknown_fields_are_dropped_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with workspace(monkeypatch):
             found = pacemark.check(TARGET, **QUICK)

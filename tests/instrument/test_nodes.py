@@ -130,6 +130,7 @@ def test_a_machine_that_is_gone_ends_the_level_by_name() -> None:
     assert "#1 is lost: no route to it" in verdict
 
 
+@pytest.mark.slow(shared=True)
 def test_a_killed_worker_is_named_with_its_machine() -> None:
     with bench(Machine(), Machine(), duration_s=30.0) as ready:
         said, _ = lost(ready, lambda: os.kill(worker_processes()[0], signal.SIGKILL))

@@ -94,6 +94,7 @@ def test_a_benchmark_is_one_run_and_can_be_read_back(run: Run, store: str, tmp_p
     assert anew == [level.ttft_ms for level in run.levels]
 
 
+@pytest.mark.slow(shared=True)
 def test_the_experiment_may_be_named(run: Run, file_store: str) -> None:
     name = pacemark.log_to_mlflow(run, experiment="endpoints")
     client = mlflow.MlflowClient()

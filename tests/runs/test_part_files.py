@@ -221,6 +221,7 @@ def bench(place: Path, *machines: Machine) -> Iterator[Bench]:
         yield ready
 
 
+@pytest.mark.slow(shared=True)
 def test_of_a_machine_that_dies_scalars_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "APART_STREAMS", 4)
     machine = Machine()
@@ -240,6 +241,7 @@ def test_of_a_machine_that_dies_scalars_stand(tmp_path: Path, monkeypatch: pytes
     assert result.level.output_tokens_per_s == Figure()
 
 
+@pytest.mark.slow(shared=True)
 def test_a_level_that_ends_by_precision_sees_every_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "APART_STREAMS", 4)
     whole: list[Exchange] = []

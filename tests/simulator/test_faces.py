@@ -28,7 +28,6 @@ from pacemark.trace import ABSENT, Exchange
 from pacemark.traffic import Workload
 from pacemark.workload.media import Media
 from support.needed import needed
-from support.sampled import first
 from support.servers import raw
 
 KEY = "a-key-of-the-endpoint"
@@ -222,9 +221,8 @@ def test_each_api_finds_its_key_in_its_own_header(monkeypatch: pytest.MonkeyPatc
                 assert send(served, api, body, stream, **{name: opened[name]})[0] == 200, (api, name)
 
 
-@pytest.mark.parametrize(
-    "api", first(1, ["messages", "responses", "ollama-generate", "gemini", "tgi", "rerank", "score"])
-)
+@pytest.mark.parametrize("api", ["messages", "responses", "ollama-generate", "gemini", "tgi", "rerank", "score"])
+@pytest.mark.slow(shared=True)
 def test_a_run_over_sockets(fast: Served, tmp_path: Path, api: str) -> None:
     run = pacemark.run(
         fast.url, model=fast.model, api=api, concurrency=4, input_tokens=160, output_tokens=6, documents=5,
