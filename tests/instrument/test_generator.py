@@ -90,7 +90,7 @@ class Cache(Endpoint):
 
     async def look_up(self, writer: asyncio.StreamWriter, number: int) -> None:
         known = self.prompts[-1] in self.prompts[:-1]
-        await asyncio.sleep(0.005 if known else 0.06)
+        await asyncio.sleep(0.005 if known else 0.12)
         await stream(writer, 5)
 
 
@@ -106,7 +106,7 @@ def test_prompts_of_an_earlier_run_are_suspected_in_the_cache(earlier_seed: int)
                 known.append(ready.known_prompts)
     assert known[0] is not None
     assert known[1] is not None
-    assert known[0] > 0.8
+    assert known[0] > 0.7
     assert (known[1] < 0.5) == (earlier_seed == 11)
 
 
