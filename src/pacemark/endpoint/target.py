@@ -287,7 +287,7 @@ def _key(variable: str) -> str:
 def resolve(target: Target) -> list[Address]:
     """Every address of the target, looked up once per run. Raises BadInput where there is none.
 
-    A proxy named by the environment (https_proxy, http_proxy, no_proxy) is used: through CONNECT for https, and for
+    A proxy named by the environment (`proxy_for`) is used: through CONNECT for https, and for
     http as proxies know it, with the whole URL in the request line (`Target.head`).
     """
     host, port, proxy_header, look = target.host, target.port, "", "check the URL"
