@@ -204,9 +204,9 @@ def find(
     kind: Any = "speed" if traced else "rate" if rate else "concurrency"
     goal = scenario.Search(kind, arrivals, burstiness, within, most, confirm)
     scenario.refuse_search(goal, options, target, stored=from_run is not None)
-    if from_run is not None and allowance is not None:
-        raise BadInput(f"allowance {scenario.IDLE}")
     if from_run is not None:
+        if allowance is not None:
+            raise BadInput(f"allowance {scenario.IDLE}")
         return conclude.answered(Path(from_run), parse_budget(options["budget"]), goal)
     for name, most in dataclasses.asdict(allowance or Allowance(SEARCH_S)).items():
         if most is not None:

@@ -16,7 +16,7 @@ from pacemark.summary import Asked
 from pacemark.tools import refuse_choice, schema_in, tools_in
 from pacemark.values import at_least, one_of, positive, seconds, share, text_of
 
-__all__ = ["Language", "Recording", "TrafficWords", "Workload", "given", "refuse_several", "workload_of"]
+__all__ = ["Language", "Recording", "TrafficWords", "Workload", "given", "refuse_several", "seed_of", "workload_of"]
 
 Language = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk"]
 
@@ -161,13 +161,17 @@ class Workload(msgspec.Struct, frozen=True):
         return lengths("--output-tokens", self.output_tokens)
 
 
+def seed_of(given: int | None) -> int:
+    """The seed that was given, which a record must be able to hold, or one that is drawn. Raises BadInput."""
+    return secrets.randbits(32) if given is None else at_least("--seed", given, 0, 2**63 - 1)
+
+
 def workload_of(words: TrafficWords, asked: Asked | None = None) -> Workload:
     """The workload that `words` order, with the lengths `asked` where they are a grid's. Raises BadInput."""
-    seed = words.get("seed")
     return Workload(
         input_tokens=asked.input_tokens if asked else _length(words, "input_tokens"),
         output_tokens=asked.output_tokens if asked else _length(words, "output_tokens"),
-        seed=at_least("--seed", seed, 0, 2**63 - 1) if seed is not None else secrets.randbits(32),
+        seed=seed_of(words.get("seed")),
         documents=at_least("--documents", words["documents"], 1) if "documents" in words else msgspec.UNSET,
         extra=_extra(words.get("extra_body", {})),
         language=one_of("--language", words.get("language", "latin"), get_args(Language)),

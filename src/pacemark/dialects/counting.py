@@ -206,11 +206,12 @@ def _told(said: Said, kinds: NDArray[np.int8], total: _Total) -> Floats | None:
             return None
         steps = sums  # each event's own count
     # A count beside every event that carried output, or it is not known what the others held.
-    beside, at = np.zeros(len(kinds), bool), np.array(places)
-    carrying = (kinds > EMPTY).nonzero()[0] if (kinds > EMPTY).any() else at  # of an answer of tokens without text
+    carrying, beside, at = (kinds > EMPTY).nonzero()[0], np.zeros(len(kinds), bool), np.array(places)
     beside[at] = True
     if not beside[carrying].all():
         return None
+    if not len(carrying):
+        carrying = at  # an answer of tokens without text
     tokens = np.zeros(len(kinds))
     tokens[at] = steps
     tokens[kinds == NOTHING] = 0.0

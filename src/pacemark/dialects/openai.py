@@ -30,7 +30,6 @@ from pacemark.dialects.said import (
     fields_of,
     line_of,
     loosely,
-    one_line,
     otherwise,
     says_failure,
 )
@@ -205,7 +204,8 @@ def read(body: bytes, streamed: bool) -> Said:
     nothing is raised."""
     said = _read_stream(body) if streamed else _read_single(body)
     said.filtered = b'"content_filter_results"' in body
-    said.model = one_line(named[1].decode("utf-8", "replace")) if (named := _MODEL(body)) else ""
+    if named := _MODEL(body):
+        said.by(named[1].decode("utf-8", "replace"))
     return said
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from pacemark.runs.conduct import Options, conducted
 from pacemark.runs.folder import folder_name
 from pacemark.runs.stopping import Reached
 from pacemark.scenario import Levels, Scenario, ordered
+from pacemark.traffic import seed_of
 from pacemark.values import at_least, positive
 
 __all__ = ["LETTERS", "ROUNDS", "SLICE_S", "contested"]
@@ -60,14 +60,13 @@ def contested(
     if options.get("nodes"):
         raise BadInput("versus measures from one machine: leave nodes out")
     names = LETTERS[: len(where)]
-    given = options.get("seed")
-    seed = secrets.randbits(32) if given is None else at_least("--seed", given, 0, 2**63 - 1)
+    seed = seed_of(options.get("seed"))
     goal = Levels(tuple(loads), rounds)
     folder = Path(options.get("out", "runs")) / folder_name("versus")
     game = _Game(loads, orders(len(where), rounds, seed), options["observe"])
     for n, (name, target) in enumerate(zip(names, where, strict=True)):
         own = _own(options, n, len(where)) | {"out": folder, "observe": game.observer(n)}
-        if given is not None:  # with the same prompts one could answer from what the other has cached
+        if options.get("seed") is not None:  # with the same prompts one could answer from what the other has cached
             own["seed"] = seed + n
         entrant = Entrant(name=name, target=target, price_per_hour=prices[n] if prices else None)
         game.seats.append(_Seat(entrant, _alike(ordered(target, goal, own), seed), own))
